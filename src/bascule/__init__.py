@@ -1,0 +1,1 @@
+"""Bascule: self-hosted deployments on Ansible."""
