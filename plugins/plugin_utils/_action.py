@@ -1,0 +1,85 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The base of Bascule's action plugins: arguments in, one result shape out, errors as messages."""
+
+from __future__ import annotations
+
+import os
+import typing as t
+from pathlib import Path
+
+from ansible.plugins.action import ActionBase
+
+from ..module_utils._errors import BasculeError, UsageError
+
+if t.TYPE_CHECKING:
+    from ._record import Record
+
+Arguments = dict[str, t.Any]
+Variables = dict[str, t.Any]
+Result = dict[str, t.Any]
+
+
+class BasculeAction(ActionBase):
+    """An action with a phase; ``act`` does the work, a ``BasculeError`` becomes the result."""
+
+    phase: t.ClassVar[str]
+    options: t.ClassVar[dict[str, dict[str, t.Any]]] = {}
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: Variables | None = None) -> Result:
+        """Validate the arguments, act, and return the result with its ``bascule`` key."""
+        variables = task_vars or {}
+        result: Result = super().run(tmp, variables)
+        result.pop("invocation", None)
+        try:
+            _validation, arguments = self.validate_argument_spec(argument_spec=self.options)
+            answer = self.act(arguments, variables)
+        except BasculeError as error:
+            answer = self.refuse(error, variables)
+        answer["bascule"] = {"phase": self.phase, **answer.get("bascule", {})}
+        result.update(answer)
+        return result
+
+    def act(self, arguments: Arguments, variables: Variables) -> Result:
+        """Do the work of the action and return its result without the phase."""
+        raise UsageError(f"The action {type(self).__module__} does nothing yet.")  # pragma: no cover
+
+    def refuse(self, error: BasculeError, variables: Variables) -> Result:
+        """Return the result of an expected failure."""
+        seen = {"kind": error.kind, "message": str(error)}
+        target = variables.get("inventory_hostname")
+        return {
+            "failed": True,
+            "changed": False,
+            "msg": str(error),
+            "bascule": {"target": target, "error": seen},
+        }
+
+    @property
+    def checking(self) -> bool:
+        """Tell whether the play runs with ``--check``."""
+        return bool(self._task.check_mode)
+
+    @property
+    def diffing(self) -> bool:
+        """Tell whether the play runs with ``--diff``."""
+        return bool(self._task.diff)
+
+
+def state_directory(configured: str | None) -> Path:
+    """Return the controller's state folder: the setting, ``BASCULE_STATE`` or the user's own."""
+    if configured:
+        return Path(configured).expanduser()
+    if os.environ.get("BASCULE_STATE"):
+        return Path(os.environ["BASCULE_STATE"]).expanduser()
+    home = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local/state")
+    return Path(home) / "bascule"
+
+
+def open_record(deployment: dict[str, t.Any]) -> Record:
+    """Open the record that a deployment (the fact ``bascule_deployment``) is written in."""
+    from ._record import Record
+
+    return Record.open(deployment["record"] or None)

@@ -1,0 +1,210 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The two ways of the host program to a host.
+
+Starting an AnsiballZ module is the largest cost of a host. Where the connection can pipeline, the
+program's source, the request and the bundle therefore go down one standard input to a bare
+interpreter. Everywhere else the module of the same name does the same work.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import shlex
+import typing as t
+import zlib
+from pathlib import Path
+
+from ansible.errors import AnsibleConnectionFailure
+
+from ..module_utils._errors import HostError
+
+if t.TYPE_CHECKING:
+    from ansible.plugins.action import ActionBase
+
+PACKAGE = "bascule_host"
+MARK = "BASCULE-RESULT:"
+# Beyond this size a bundle is copied as a file: standard input is held in memory by every worker.
+INLINE_LIMIT = 64 * 1024 * 1024
+
+_BOOTSTRAP = """\
+import importlib.machinery,json,sys,zlib
+i=sys.stdin.buffer
+h=json.loads(i.readline())
+s=json.loads(zlib.decompress(i.read(h["program"])))
+q=json.loads(i.read(h["request"]))
+class F:
+ def find_spec(self,n,p=None,t=None):
+  if n in s:return importlib.machinery.ModuleSpec(n,self,is_package=s[n][0])
+ def create_module(self,m):pass
+ def exec_module(self,m):exec(compile(s[m.__name__][1],m.__name__,"exec"),m.__dict__)
+sys.meta_path.insert(0,F())
+import bascule_host._host._entry as e
+b=open(h["bundle"],"rb") if h["bundle"] else i if h["inline"] else None
+r=json.dumps(e.run(q,b))
+sys.stdout.write("\\n%s%d\\n%s\\n"%(h["mark"],len(r),r))
+sys.stdout.flush()
+"""
+_ANY_PYTHON = "$(command -v python3 || command -v platform-python || echo /usr/libexec/platform-python)"
+
+
+@functools.cache
+def program() -> bytes:
+    """Return the host program: the compressed JSON ``{module name: [is package, source]}``."""
+    floor = Path(__file__).resolve().parent.parent / "module_utils"
+    sources: dict[str, tuple[bool, str]] = {
+        PACKAGE: (True, ""),
+        f"{PACKAGE}._host": (True, ""),
+        f"{PACKAGE}._errors": (False, (floor / "_errors.py").read_text(encoding="utf-8")),
+    }
+    for path in sorted((floor / "_host").glob("_[!_]*.py")):
+        sources[f"{PACKAGE}._host.{path.stem}"] = (False, path.read_text(encoding="utf-8"))
+    return zlib.compress(json.dumps(sources).encode())
+
+
+def compose(
+    request: dict[str, t.Any], *, inline: bool = False, bundle_path: str | None = None
+) -> bytes:
+    """Return what goes before the bundle on the interpreter's standard input."""
+    body = json.dumps(request).encode()
+    head = {
+        "program": len(program()),
+        "request": len(body),
+        "bundle": bundle_path,
+        "inline": inline,
+        "mark": MARK,
+    }
+    return json.dumps(head).encode() + b"\n" + program() + body
+
+
+def read_result(stdout: str) -> dict[str, t.Any] | None:
+    """Find the result in what came back; banners and shell noise around it are passed over."""
+    start = stdout.rfind(f"\n{MARK}")
+    if start < 0:
+        return None
+    length, _newline, rest = stdout[start + 1 + len(MARK) :].partition("\n")
+    try:
+        result = json.loads(rest[: int(length)])
+    except ValueError:
+        return None
+    return t.cast("dict[str, t.Any]", result)
+
+
+def run_on_host(
+    action: ActionBase,
+    task_vars: dict[str, t.Any],
+    request: dict[str, t.Any],
+    bundle_path: str | None = None,
+) -> dict[str, t.Any]:
+    """Run one operation of the host program on the task's host (or on the one delegated to).
+
+    :param action: the running action; its connection and become settings are used
+    :param request: what ``module_utils/_host/_entry.run`` takes
+    :param bundle_path: archive on the controller that the operation needs
+    :returns: the operation's result
+    :raises HostError: the host cannot be reached, or has no Python that runs the program
+    """
+    connection = action._connection
+    try:
+        if connection.is_pipelining_enabled():
+            return _run_directly(action, task_vars, request, bundle_path)
+        return _run_as_module(action, task_vars, request, bundle_path)
+    except AnsibleConnectionFailure as error:
+        raise HostError(f"Cannot reach the host: {_first_line(str(error))}") from error
+
+
+def interpreter(task_vars: dict[str, t.Any], delegated_to: str | None) -> str:
+    """Return the shell words that start Python on the host.
+
+    A configured ``ansible_python_interpreter`` is used as it is. Without one, the host's own shell
+    looks for Python: Ansible's discovery would cost a run of its own.
+    """
+    variables = task_vars
+    if delegated_to:
+        variables = task_vars.get("ansible_delegated_vars", {}).get(delegated_to, {})
+    configured = str(variables.get("ansible_python_interpreter") or "auto")
+    if configured.startswith("auto"):
+        return _ANY_PYTHON
+    return shlex.quote(configured)
+
+
+def _run_directly(
+    action: ActionBase,
+    task_vars: dict[str, t.Any],
+    request: dict[str, t.Any],
+    bundle_path: str | None,
+) -> dict[str, t.Any]:
+    python = interpreter(task_vars, _delegated_to(action))
+    command = f"{python} -c {shlex.quote(_BOOTSTRAP)}"
+    if bundle_path is None:
+        data = compose(request)
+        answer = action._low_level_execute_command(command, in_data=data)
+    elif Path(bundle_path).stat().st_size <= INLINE_LIMIT:
+        data = compose(request, inline=True) + Path(bundle_path).read_bytes()
+        answer = action._low_level_execute_command(command, in_data=data)
+    else:
+        remote = _copy_bundle(action, bundle_path)
+        try:
+            data = compose(request, bundle_path=remote)
+            answer = action._low_level_execute_command(command, in_data=data)
+        finally:
+            action._remove_tmp_path(str(Path(remote).parent))
+    result = read_result(answer["stdout"])
+    if result is None:
+        seen = _last_lines(answer["stderr"] or answer["stdout"])
+        raise HostError(
+            f"The host program ended with status {answer['rc']} and without a result. It needs "
+            f"Python 3.8 or later on the host (looked for {python}); set "
+            f"ansible_python_interpreter if it is elsewhere. Last output:\n{seen}"
+        )
+    return result
+
+
+def _run_as_module(
+    action: ActionBase,
+    task_vars: dict[str, t.Any],
+    request: dict[str, t.Any],
+    bundle_path: str | None,
+) -> dict[str, t.Any]:
+    arguments: dict[str, t.Any] = {"request": request}
+    remote = _copy_bundle(action, bundle_path) if bundle_path else None
+    if remote:
+        arguments["bundle"] = remote
+    try:
+        result: dict[str, t.Any] = action._execute_module(
+            module_name=f"bascule.deploy.{request['operation']}",
+            module_args=arguments,
+            task_vars=task_vars,
+        )
+    finally:
+        if remote:
+            action._remove_tmp_path(str(Path(remote).parent))
+    if result.get("unreachable"):
+        raise HostError(f"Cannot reach the host: {_first_line(str(result.get('msg', '')))}")
+    if result.get("failed") and "module_stdout" in result:
+        seen = _last_lines(f"{result.get('module_stderr', '')}{result['module_stdout']}")
+        raise HostError(f"The host program ended without a result. Last output:\n{seen}")
+    result.pop("invocation", None)
+    return result
+
+
+def _copy_bundle(action: ActionBase, bundle_path: str) -> str:
+    folder = action._make_tmp_path()
+    remote = action._connection._shell.join_path(folder, Path(bundle_path).name)
+    action._transfer_file(bundle_path, remote)
+    action._fixup_perms2([folder, remote])
+    return t.cast("str", remote)
+
+
+def _delegated_to(action: ActionBase) -> str | None:
+    return t.cast("str | None", action._task.delegate_to)
+
+
+def _first_line(text: str) -> str:
+    return text.strip().splitlines()[0] if text.strip() else "no reason given"
+
+
+def _last_lines(text: str, count: int = 8) -> str:
+    return "\n".join(text.strip().splitlines()[-count:]) or "(nothing)"
