@@ -20,6 +20,12 @@ Arguments = dict[str, t.Any]
 Variables = dict[str, t.Any]
 Result = dict[str, t.Any]
 
+DEPLOYMENT_OPTIONS: dict[str, dict[str, t.Any]] = {
+    "deployment": {"type": "dict", "required": True},
+    "record": {"type": "str", "default": "", "no_log": True},
+    "state_directory": {"type": "str", "default": ""},
+}
+
 
 class BasculeAction(ActionBase):
     """An action with a phase; ``act`` does the work, a ``BasculeError`` becomes the result."""
@@ -68,6 +74,19 @@ class BasculeAction(ActionBase):
         return bool(self._task.diff)
 
 
+def failure_of(result: Result) -> dict[str, str]:
+    """Return kind, code and message of a failed result, that of a loop's first failed item.
+
+    The result may be of any action: a task of a user's own can fail in between, too.
+    """
+    failed = [item for item in result.get("results") or [] if item.get("failed")]
+    seen = failed[0] if failed else result
+    error = (seen.get("bascule") or {}).get("error") or {}
+    message = str(error.get("message") or seen.get("msg") or "no reason given")
+    kind = str(error.get("kind") or "host")
+    return {"kind": kind, "code": str(error.get("code") or kind), "message": message}
+
+
 def state_directory(configured: str | None) -> Path:
     """Return the controller's state folder: the setting, ``BASCULE_STATE`` or the user's own."""
     if configured:
@@ -78,8 +97,13 @@ def state_directory(configured: str | None) -> Path:
     return Path(home) / "bascule"
 
 
-def open_record(deployment: dict[str, t.Any]) -> Record:
-    """Open the record that a deployment (the fact ``bascule_deployment``) is written in."""
+def open_record(arguments: Arguments) -> Record:
+    """Open the record named by an action's arguments (see ``DEPLOYMENT_OPTIONS``)."""
     from ._record import Record
 
-    return Record.open(deployment["record"] or None)
+    if arguments["record"]:
+        return Record.open(arguments["record"])
+    if arguments["state_directory"]:
+        path = state_directory(arguments["state_directory"]) / "record.db"
+        return Record.open(f"sqlite:///{path}")
+    return Record.open(None)

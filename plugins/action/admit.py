@@ -1,0 +1,53 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Wait in the record for a free slot."""
+
+from __future__ import annotations
+
+import time
+import typing as t
+
+from ansible_collections.bascule.deploy.plugins.plugin_utils._action import (
+    DEPLOYMENT_OPTIONS,
+    Arguments,
+    BasculeAction,
+    Result,
+    Variables,
+    open_record,
+)
+
+SHORTEST_PAUSE = 0.05
+LONGEST_PAUSE = 0.5
+
+
+class ActionModule(BasculeAction):
+    phase = "admit"
+    options = DEPLOYMENT_OPTIONS
+
+    def act(self, arguments: Arguments, variables: Variables) -> Result:
+        target = variables["inventory_hostname"]
+        if self.checking:
+            return self._answer(target, "admitted", "check mode: nothing is admitted", 0.0)
+        begun = time.monotonic()
+        pause = SHORTEST_PAUSE
+        with open_record(arguments) as record:
+            while True:
+                admission = record.admit(arguments["deployment"]["id"], target)
+                if admission.verdict != "wait":
+                    break
+                if admission.retry_at is not None:
+                    pause = max(pause, min(LONGEST_PAUSE, admission.retry_at - time.time()))
+                time.sleep(pause)
+                pause = min(LONGEST_PAUSE, pause * 1.5)
+        waited = time.monotonic() - begun
+        return self._answer(target, admission.verdict, admission.reason, waited)
+
+    def _answer(self, target: str, verdict: str, reason: str, waited: float) -> Result:
+        told: dict[str, t.Any] = {
+            "target": target,
+            "verdict": verdict,
+            "reason": reason,
+            "waited": round(waited, 3),
+        }
+        return {"changed": False, "msg": reason, "bascule": told}

@@ -1,0 +1,100 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Close a deployment; on failure open its rollback, and in the end say how it went."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.bascule.deploy.plugins.plugin_utils._action import (
+    DEPLOYMENT_OPTIONS,
+    Arguments,
+    BasculeAction,
+    Result,
+    Variables,
+    failure_of,
+    open_record,
+)
+from ansible_collections.bascule.deploy.plugins.plugin_utils._closing import close_deployment
+
+if t.TYPE_CHECKING:
+    from ansible_collections.bascule.deploy.plugins.plugin_utils._record import Deployment, Record
+
+
+class ActionModule(BasculeAction):
+    phase = "close"
+    options: t.ClassVar[dict[str, dict[str, t.Any]]] = {
+        **DEPLOYMENT_OPTIONS,
+        "refusal": {"type": "dict", "default": {}},
+        "verdict": {"type": "bool", "default": False},
+    }
+
+    def act(self, arguments: Arguments, variables: Variables) -> Result:
+        if arguments["refusal"]:
+            return self._refusal(arguments)
+        deployment = arguments["deployment"]
+        if self.checking or not deployment:
+            return {"changed": False, "msg": "nothing to close", "bascule": {}}
+        with open_record(arguments) as record:
+            if arguments["verdict"]:
+                return self._verdict(record.deployment(deployment["id"]), record)
+            closed = close_deployment(record, deployment["id"])
+        facts: dict[str, t.Any] = {}
+        rollback = closed.rollback
+        if rollback:
+            facts["bascule_rollback"] = _fact(rollback)
+            facts["bascule_rollback_fleet"] = closed.rollback_fleet
+        return {
+            "changed": False,
+            "msg": closed.summary,
+            "ansible_facts": facts,
+            "bascule": {
+                "deployment": _fact(closed.deployment),
+                "rollback": _fact(rollback) if rollback else None,
+                "summary": closed.summary,
+            },
+        }
+
+    def _refusal(self, arguments: Arguments) -> Result:
+        """End a deployment that could not begin, and fail with the reason."""
+        error = failure_of(arguments["refusal"])
+        told: dict[str, t.Any] = {"error": error}
+        if arguments["deployment"] and not self.checking:
+            with open_record(arguments) as record:
+                identifier = arguments["deployment"]["id"]
+                record.halt(identifier, error["code"], error["message"])
+                told["deployment"] = _fact(record.finish(identifier))
+        return {"failed": True, "changed": False, "msg": error["message"], "bascule": told}
+
+    def _verdict(self, deployment: Deployment, record: Record) -> Result:
+        """Fail the play if the deployment failed, after everything else has been done."""
+        told = {"deployment": _fact(deployment), "rollback": None, "summary": ""}
+        if deployment.status == "Succeeded":
+            return {"changed": False, "msg": f"{deployment.id} Succeeded", "bascule": told}
+        message = f"{deployment.id} {deployment.status}: {deployment.error_message or ''}".rstrip(": ")
+        if deployment.rolled_back_by:
+            rollback = record.deployment(deployment.rolled_back_by)
+            told["rollback"] = _fact(rollback)
+            message += f" The rollback {rollback.id} {rollback.status}."
+        told["error"] = {"kind": "failed", "message": message}
+        return {"failed": True, "changed": False, "msg": message, "bascule": told}
+
+
+def _fact(deployment: Deployment) -> dict[str, t.Any]:
+    """Return a deployment as the plays and the callbacks know it."""
+    return {
+        "id": deployment.id,
+        "status": deployment.status,
+        "creator": deployment.creator,
+        "application": deployment.application,
+        "group": deployment.group,
+        "group_id": deployment.group_id,
+        "strategy": deployment.strategy,
+        "digest": deployment.revision.digest,
+        "revision": deployment.revision.source,
+        "description": deployment.revision.description,
+        "rollback_of": deployment.rollback_of,
+        "error_code": deployment.error_code,
+        "error_message": deployment.error_message,
+    }

@@ -1,0 +1,136 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Open a deployment: validate, resolve the revision, plan, and write it to the record."""
+
+from __future__ import annotations
+
+import os
+import typing as t
+from pathlib import Path
+
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+
+from ansible_collections.bascule.deploy.plugins.module_utils._errors import UsageError
+from ansible_collections.bascule.deploy.plugins.plugin_utils._action import (
+    BasculeAction,
+    open_record,
+    state_directory,
+)
+from ansible_collections.bascule.deploy.plugins.plugin_utils._opening import (
+    Endpoint,
+    open_deployment,
+)
+from ansible_collections.bascule.deploy.plugins.plugin_utils._record import warm
+from ansible_collections.bascule.deploy.plugins.plugin_utils._settings import (
+    PREFIX,
+    public_variables,
+    refuse_unknown,
+    traffic_settings,
+)
+
+if t.TYPE_CHECKING:
+    from ansible_collections.bascule.deploy.plugins.plugin_utils._action import (
+        Arguments,
+        Result,
+        Variables,
+    )
+
+# The plugin is loaded before the workers are forked: what is imported here, all of them inherit.
+warm()
+
+
+class ActionModule(BasculeAction):
+    phase = "open"
+    options: t.ClassVar[dict[str, dict[str, t.Any]]] = {
+        "strategy": {"type": "str", "required": True},
+        "targets": {"type": "list", "elements": "str", "required": True},
+    }
+
+    def act(self, arguments: Arguments, variables: Variables) -> Result:
+        settings = self._settings(variables)
+        state = state_directory(settings["deploy_state_directory"])
+        where = {
+            "record": settings["deploy_record"],
+            "state_directory": settings["deploy_state_directory"],
+        }
+        with open_record(where) as record:
+            opened = open_deployment(
+                arguments["strategy"],
+                settings,
+                self._endpoints(arguments["targets"], settings, variables),
+                record=record,
+                cache=state / "cache",
+                base=Path(os.environ.get("BASCULE_BASE") or Path.cwd()),
+                check=self.checking,
+            )
+        return {
+            "changed": False,
+            "msg": opened.plan_text,
+            "diff": {"prepared": opened.plan_text},
+            "ansible_facts": {
+                "bascule_deployment": opened.deployment,
+                "bascule_fleet": opened.fleet,
+                "bascule_rollback": {},
+                "bascule_rollback_fleet": {
+                    "targets": [],
+                    "serial": [1],
+                    "endpoints": [],
+                    "retreat": [],
+                },
+            },
+            "bascule": {
+                "deployment": opened.deployment,
+                "plan": opened.plan,
+                "plan_text": opened.plan_text,
+            },
+        }
+
+    def _settings(self, variables: Variables) -> dict[str, t.Any]:
+        """Return the public variables, templated, checked and with their defaults.
+
+        :raises UsageError: a variable is unknown or does not fit
+        """
+        known = public_variables()
+        refuse_unknown(variables, known)
+        given = {
+            name: self._templar.template(variables[name]) for name in known if name in variables
+        }
+        given = {name: value for name, value in given.items() if value is not None}
+        validation = ArgumentSpecValidator(known).validate(given)
+        if validation.error_messages:
+            raise UsageError(". ".join(validation.error_messages))
+        settings = t.cast("dict[str, t.Any]", validation.validated_parameters)
+        traffic_settings(settings)
+        return settings
+
+    def _endpoints(
+        self, targets: list[str], settings: dict[str, t.Any], variables: Variables
+    ) -> list[Endpoint]:
+        """Return how the load balancer knows each target, from the target's own variables."""
+        found = []
+        for target in targets:
+            own = variables["hostvars"][target]
+            port = own.get(f"{PREFIX}traffic_target_port", settings["deploy_traffic_target_port"])
+            found.append(
+                Endpoint(
+                    target=target,
+                    name=str(own.get(f"{PREFIX}traffic_target_name", target)),
+                    address=str(
+                        own.get(f"{PREFIX}traffic_target_address", own.get("ansible_host", target))
+                    ),
+                    port=_port(port, target),
+                    zone=str(own.get(f"{PREFIX}zone", "")),
+                )
+            )
+        return found
+
+
+def _port(value: object, target: str) -> int:
+    try:
+        return int(str(value))
+    except ValueError as error:
+        raise UsageError(
+            f"The variable deploy_traffic_target_port of {target} is {value!r}; "
+            "it must be a port number."
+        ) from error

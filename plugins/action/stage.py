@@ -1,0 +1,100 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Check a target and bring the bundle to it; nothing live is touched."""
+
+from __future__ import annotations
+
+import time
+import typing as t
+
+from ansible_collections.bascule.deploy.plugins.module_utils._errors import BasculeError
+from ansible_collections.bascule.deploy.plugins.plugin_utils._action import (
+    Arguments,
+    Result,
+    Variables,
+    open_record,
+)
+from ansible_collections.bascule.deploy.plugins.plugin_utils._target import TargetAction
+
+if t.TYPE_CHECKING:
+    from ansible_collections.bascule.deploy.plugins.plugin_utils._record import Record
+
+
+class ActionModule(TargetAction):
+    phase = "stage"
+
+    def act(self, arguments: Arguments, variables: Variables) -> Result:
+        begun = time.monotonic()
+        if self.checking:
+            answer, sent = self.ask(arguments, variables, self.cached(arguments)), 0
+        else:
+            with open_record(arguments) as record:
+                answer, sent = self._deliver(arguments, variables, record)
+        status = "Failed" if answer.get("failed") else "Staged"
+        if answer.get("current"):
+            status = "Current"
+        answer["bascule"] = {
+            "target": variables["inventory_hostname"],
+            "status": status,
+            "seconds": round(time.monotonic() - begun, 3),
+            "bytes_sent": sent,
+            "previous": answer.get("previous"),
+        }
+        if answer.get("failed"):
+            kind = answer.get("error", {}).get("kind", "host")
+            answer["bascule"]["error"] = {"kind": kind, "message": answer.get("msg", "")}
+        return answer
+
+    def _deliver(
+        self, arguments: Arguments, variables: Variables, record: Record
+    ) -> tuple[Result, int]:
+        """Stage the target and write the outcome down; return the answer and the bytes sent."""
+        deployment = arguments["deployment"]
+        target = variables["inventory_hostname"]
+        try:
+            answer, sent = self._send(arguments, variables, record)
+        except BasculeError as error:
+            record.settle(
+                deployment["id"],
+                target,
+                "Failed",
+                error_code=error.kind,
+                message=str(error),
+                changed=False,
+            )
+            raise
+        if answer.get("failed"):
+            kind = answer.get("error", {}).get("kind", "host")
+            record.settle(
+                deployment["id"],
+                target,
+                "Failed",
+                error_code=kind,
+                message=answer["msg"],
+                changed=False,
+            )
+        elif answer.get("current"):
+            record.note_current(deployment["id"], target)
+        else:
+            record.note_staged(deployment["id"], target, digest_present=True)
+        return answer, sent
+
+    def _send(
+        self, arguments: Arguments, variables: Variables, record: Record
+    ) -> tuple[Result, int]:
+        """Ask without the bundle where the target should have it, and send it where it has not."""
+        deployment = arguments["deployment"]
+        revision = self.recorded(arguments, record).revision
+        target = variables["inventory_hostname"]
+        held = record.has_bundle(
+            deployment["application"], deployment["group"], target, revision.digest
+        )
+        if held:
+            answer = self.ask(arguments, variables, revision)
+            if not answer.get("needs_bundle"):
+                return answer, 0
+        bundle_path = str(self.cached(arguments).bundle_path)
+        return self.ask(arguments, variables, revision, bundle_path=bundle_path), (
+            revision.bundle_size
+        )

@@ -1,0 +1,139 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Close a deployment, and open the rollback of one that failed."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+
+from ..module_utils._plan import PlanTarget, make_plan
+from ._opening import Endpoint, fleet
+from ._record import NewDeployment
+
+if t.TYPE_CHECKING:
+    from ._record import Deployment, Record, RevisionRow, Target
+
+FAILURE_EVENT = "DEPLOYMENT_FAILURE"
+
+
+@dataclasses.dataclass(frozen=True)
+class Closed:
+    """How a deployment ended and, if it is rolled back, the deployment that does it."""
+
+    deployment: Deployment
+    rollback: Deployment | None
+    rollback_fleet: dict[str, t.Any] | None
+    summary: str
+
+
+def close_deployment(record: Record, deployment_id: str) -> Closed:
+    """Decide how a deployment ended, and open its rollback if the group's rules ask for one."""
+    finished = record.finish(deployment_id)
+    targets = record.targets(deployment_id)
+    summary = [describe(finished, targets)]
+    if finished.status != "Failed":
+        return Closed(finished, None, None, "\n".join(summary))
+    if FAILURE_EVENT not in finished.options.get("rollback_on", []):
+        summary.append("No automatic rollback: deploy_rollback_on does not ask for one.")
+        return Closed(finished, None, None, "\n".join(summary))
+    changed = [target for target in targets if target.changed]
+    if not changed:
+        summary.append("No rollback is needed: no target was changed.")
+        return Closed(finished, None, None, "\n".join(summary))
+    good = record.last_known_good(finished.application, finished.group)
+    if good is None:
+        summary.append(
+            "No rollback is possible: no revision has succeeded in this deployment group before. "
+            "Deploy one that works; the targets that failed stay out of the load balancer."
+        )
+        return Closed(finished, None, None, "\n".join(summary))
+    rollback, members = open_rollback(record, finished, targets, good)
+    summary.append(
+        f"Rolling back {len(changed)} changed target(s) to {good.digest[:12]} as {rollback.id}."
+    )
+    return Closed(finished, rollback, members, "\n".join(summary))
+
+
+def open_rollback(
+    record: Record, failed: Deployment, targets: t.Sequence[Target], good: RevisionRow
+) -> tuple[Deployment, dict[str, t.Any]]:
+    """Open the deployment that brings the changed targets back; those out of service come first."""
+    endpoints = [Endpoint(**endpoint) for endpoint in failed.options["endpoints"]]
+    changed = [target for target in targets if target.changed]
+    changed.sort(key=lambda target: target.in_service)
+    plan = make_plan(
+        strategy="rollback",
+        targets=[
+            PlanTarget(name=target.name, zone=target.zone, health="Unknown", digest=None)
+            for target in changed
+        ],
+        digest=good.digest,
+        minimum=failed.plan["minimum_healthy"],
+        stages=[len(changed)],
+        bake_time=0.0,
+        provider=failed.plan["provider"],
+        rollback_digest=None,
+        total=failed.plan["total"],
+        mode="rollback",
+    )
+    rollback = record.create_deployment(
+        NewDeployment(
+            application=failed.application,
+            group=failed.group,
+            strategy="rollback",
+            creator="codeDeployRollback",
+            revision=good,
+            plan=plan,
+            options={"rollback_on": [], "endpoints": failed.options["endpoints"]},
+            description=f"Rollback of {failed.id}",
+            rollback_of=failed.id,
+            started_by=failed.started_by,
+            started_from=failed.started_from,
+        )
+    )
+    for target in changed:
+        if not target.in_service:
+            record.set_in_service(rollback.id, target.name, in_service=False)
+    members = fleet(plan, endpoints)
+    members["retreat"] = retreat(changed, endpoints, plan)
+    return rollback, members
+
+
+def retreat(
+    changed: t.Sequence[Target], endpoints: t.Sequence[Endpoint], plan: dict[str, t.Any]
+) -> list[dict[str, t.Any]]:
+    """Return the targets that can leave the load balancer at once without breaking the floor.
+
+    They serve the bad revision: users should not have to wait for their turn in the rollback.
+    """
+    out = sum(1 for target in changed if not target.in_service)
+    spare = max(0, plan["total"] - out - plan["minimum_healthy"])
+    names = [target.name for target in changed if target.in_service][:spare]
+    return [
+        {"name": endpoint.name, "address": endpoint.address, "port": endpoint.port}
+        for endpoint in endpoints
+        if endpoint.target in names
+    ]
+
+
+def describe(deployment: Deployment, targets: t.Sequence[Target]) -> str:
+    """Return one sentence on how a deployment ended."""
+    by_status: dict[str, list[str]] = {}
+    for target in targets:
+        by_status.setdefault(target.status, []).append(target.name)
+    unchanged = [t_.name for t_ in targets if t_.status == "Succeeded" and not t_.changed]
+    if deployment.status == "Succeeded" and len(unchanged) == len(targets):
+        return (
+            f"{deployment.id} Succeeded: nothing to do, all {len(targets)} targets already have "
+            f"revision {deployment.revision.digest[:12]}."
+        )
+    counts = ", ".join(f"{len(names)} {status}" for status, names in sorted(by_status.items()))
+    text = f"{deployment.id} {deployment.status}: {counts}."
+    if deployment.error_message:
+        text += f" {deployment.error_code}: {deployment.error_message}"
+    for target in targets:
+        if target.status == "Failed":
+            text += f"\n  {target.name}: {target.message}"
+    return text

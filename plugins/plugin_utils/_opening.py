@@ -1,0 +1,200 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Open a deployment: from variables and targets to a plan in the record."""
+
+from __future__ import annotations
+
+import dataclasses
+import getpass
+import socket
+import typing as t
+
+from ..module_utils._configuration import minimum_healthy, parse_duration, stage_sizes
+from ..module_utils._errors import UsageError
+from ..module_utils._plan import PlanTarget, make_plan, render_plan
+from ._record import NewDeployment, group_id
+from ._revisions import load_revision, resolve
+from ._settings import require
+
+if t.TYPE_CHECKING:
+    from pathlib import Path
+
+    from ._record import Deployment, Record, RevisionRow
+    from ._revisions import Revision
+
+CHECK_ID = "d-CHECKONLY"
+
+Settings = dict[str, t.Any]
+Plan = dict[str, t.Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Endpoint:
+    """A target as the inventory and the load balancer know it."""
+
+    target: str
+    name: str
+    address: str
+    port: int
+    zone: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """What the plays after the opening need to know."""
+
+    deployment: dict[str, t.Any]
+    fleet: dict[str, t.Any]
+    plan: Plan
+    plan_text: str
+
+
+def open_deployment(
+    strategy: str,
+    settings: Settings,
+    endpoints: t.Sequence[Endpoint],
+    *,
+    record: Record,
+    cache: Path,
+    base: Path,
+    check: bool,
+) -> Opened:
+    """Resolve the revision, make the plan and, unless checking, write both to the record.
+
+    :param settings: the public variables with their defaults
+    :param endpoints: the targets in inventory order
+    :param base: folder from which a relative revision path is looked up
+    :raises BasculeError: nothing has been changed then
+    """
+    application = require(settings, "deploy_application", "shop")
+    group = require(settings, "deploy_group", "web")
+    if not endpoints:
+        raise UsageError(
+            f"The deployment group {group} has no targets: no host of the inventory matches "
+            f"{settings['deploy_targets']!r}. Set deploy_targets to a group or pattern of the "
+            "inventory, and check --limit."
+        )
+    revision = find_revision(strategy, settings, record=record, cache=cache, base=base)
+    plan = plan_deployment(strategy, settings, endpoints, revision.digest, record=record)
+    text = render_plan(plan)
+    if check:
+        identity = {"id": CHECK_ID, "status": "Created", "creator": "user"}
+    else:
+        created = record.create_deployment(
+            new_deployment(strategy, settings, plan, revision, endpoints)
+        )
+        identity = {"id": created.id, "status": created.status, "creator": created.creator}
+    deployment = {
+        **identity,
+        "application": application,
+        "group": group,
+        "group_id": group_id(application, group),
+        "strategy": strategy,
+        "digest": revision.digest,
+        "revision": revision.source,
+        "description": revision.description,
+    }
+    return Opened(deployment, fleet(plan, endpoints), plan, text)
+
+
+def find_revision(
+    strategy: str, settings: Settings, *, record: Record, cache: Path, base: Path
+) -> Revision | RevisionRow:
+    """Return the revision to deploy: the one that was named, or the one to go back to.
+
+    :raises UsageError: none was named, or there is none to go back to
+    """
+    if strategy != "rollback":
+        source = require(settings, "deploy_revision", "./my-bundle")
+        return resolve(
+            source,
+            cache=cache,
+            checksum=settings["deploy_revision_checksum"] or None,
+            subdirectory=settings["deploy_revision_subdirectory"] or None,
+            base=base,
+        )
+    application, group = settings["deploy_application"], settings["deploy_group"]
+    found = record.rollback_revision(application, group, to=settings["deploy_rollback_to"] or None)
+    if found is None:
+        raise UsageError(
+            f"There is nothing to go back to: the deployment group {application}/{group} has no "
+            "earlier revision that succeeded. 'bascule history' shows what was deployed."
+        )
+    cached = load_revision(found.digest, cache=cache)
+    return cached or found
+
+
+def plan_deployment(
+    strategy: str,
+    settings: Settings,
+    endpoints: t.Sequence[Endpoint],
+    digest: str,
+    *,
+    record: Record,
+) -> Plan:
+    """Return the plan for the targets as the record last saw them."""
+    application, group = settings["deploy_application"], settings["deploy_group"]
+    states = record.target_states(application, group)
+    total = len(endpoints)
+    good = record.last_known_good(application, group)
+    return make_plan(
+        strategy=strategy,
+        targets=[
+            PlanTarget(
+                name=endpoint.target,
+                zone=endpoint.zone,
+                health=states[endpoint.target].health if endpoint.target in states else "Unknown",
+                digest=states[endpoint.target].digest if endpoint.target in states else None,
+            )
+            for endpoint in endpoints
+        ],
+        digest=digest,
+        minimum=minimum_healthy(
+            settings["deploy_minimum_healthy_hosts"] or settings["deploy_configuration"], total
+        ),
+        stages=stage_sizes(settings["deploy_stages"], total),
+        bake_time=parse_duration(settings["deploy_bake_time"]),
+        provider=settings["deploy_traffic_provider"],
+        rollback_digest=good.digest if good else None,
+    )
+
+
+def new_deployment(
+    strategy: str,
+    settings: Settings,
+    plan: Plan,
+    revision: Revision | RevisionRow,
+    endpoints: t.Sequence[Endpoint],
+) -> NewDeployment:
+    """Return the deployment as it is written to the record."""
+    return NewDeployment(
+        application=settings["deploy_application"],
+        group=settings["deploy_group"],
+        strategy=strategy,
+        creator="user",
+        revision=revision,
+        plan=plan,
+        options={
+            "rollback_on": [] if strategy == "rollback" else settings["deploy_rollback_on"],
+            "endpoints": [dataclasses.asdict(endpoint) for endpoint in endpoints],
+        },
+        description=settings["deploy_description"],
+        rollback_of=None,
+        started_by=getpass.getuser(),
+        started_from=socket.gethostname(),
+    )
+
+
+def fleet(plan: Plan, endpoints: t.Sequence[Endpoint]) -> dict[str, t.Any]:
+    """Return the facts the plays are built from: targets in plan order, batches, endpoints."""
+    known = {endpoint.target: endpoint for endpoint in endpoints}
+    order = [name for stage in plan["stages"] for name in stage]
+    return {
+        "targets": order,
+        "serial": [len(stage) for stage in plan["stages"]] or [1],
+        "endpoints": [
+            {"name": known[name].name, "address": known[name].address, "port": known[name].port}
+            for name in order
+        ],
+    }

@@ -1,0 +1,76 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The public variables: which there are, and what a deployment group has set them to."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import typing as t
+from pathlib import Path
+
+import yaml
+
+from ..module_utils._errors import UsageError
+
+PREFIX = "deploy_"
+# Ansible's own variables and facts of other collections that share the prefix are not ours to judge.
+Spec = dict[str, dict[str, t.Any]]
+
+
+@functools.cache
+def public_variables() -> Spec:
+    """Return the options of the role ``bascule.deploy.deploy``: the one list of public variables."""
+    collection = Path(__file__).resolve().parent.parent.parent
+    path = collection / "roles" / "deploy" / "meta" / "argument_specs.yml"
+    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return t.cast("Spec", document["argument_specs"]["main"]["options"])
+
+
+def refuse_unknown(names: t.Iterable[str], known: t.Collection[str]) -> None:
+    """Refuse names that begin like a public variable and are none.
+
+    :raises UsageError: naming each unknown variable and the known one that is closest to it
+    """
+    unknown = sorted(name for name in names if name.startswith(PREFIX) and name not in known)
+    if not unknown:
+        return
+    told = []
+    for name in unknown:
+        close = difflib.get_close_matches(name, known, n=1)
+        told.append(f"{name} (did you mean {close[0]}?)" if close else name)
+    plural = "variables" if len(unknown) > 1 else "variable"
+    raise UsageError(
+        f"Unknown {plural} {', '.join(told)}. Variables that begin with {PREFIX} belong to Bascule; "
+        "'ansible-doc -t role bascule.deploy.deploy' lists them all."
+    )
+
+
+def require(settings: dict[str, t.Any], name: str, example: str) -> str:
+    """Return a setting that must not be empty.
+
+    :raises UsageError: saying which variable is missing and how to set it
+    """
+    value = str(settings.get(name) or "")
+    if not value:
+        raise UsageError(f"The variable {name} is not set. Set it, for example: -e {name}={example}")
+    return value
+
+
+def traffic_settings(settings: dict[str, t.Any]) -> None:
+    """Check that the settings of the chosen traffic provider are complete.
+
+    :raises UsageError: naming the variables that are missing
+    """
+    provider = settings["deploy_traffic_provider"]
+    needed = {
+        "envoy": ("deploy_envoy_eds_path", "deploy_envoy_cluster", "deploy_envoy_admin_url"),
+        "haproxy": ("deploy_haproxy_socket", "deploy_haproxy_backend"),
+    }
+    missing = [name for name in needed.get(provider, ()) if not settings.get(name)]
+    if missing:
+        raise UsageError(
+            f"The traffic provider {provider} needs {', '.join(missing)}: set "
+            f"{'it' if len(missing) == 1 else 'them'} beside deploy_traffic_provider."
+        )

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# ansible-test sanity on the built and installed collection: in the checkout it would skip links.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bin=$PWD/.venv/bin
+export PATH="$bin:$PATH" LC_ALL=C.UTF-8
+version=$("$bin/python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+# ansible-test would download pip's installer; Python carries one.
+cache=$HOME/.ansible/test/cache
+mkdir -p "$cache"
+requirements=$("$bin/python" -c 'import ansible_test, pathlib
+print(pathlib.Path(list(ansible_test.__path__)[0]) / "_internal/python_requirements.py")')
+installer=get_pip_$(sed -n "s/^ *pip='\([0-9.]*\)',$/\1/p" "$requirements" | head -n 1 | tr . _).py
+[ -f "$cache/$installer" ] || printf 'import ensurepip\n\nensurepip.bootstrap()\n' >"$cache/$installer"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+"$bin/ansible-galaxy" collection build --force --output-path "$work" . >/dev/null
+"$bin/ansible-galaxy" collection install --force --no-deps --offline -p "$work" "$work"/*.tar.gz >/dev/null
+cd "$work/ansible_collections/bascule/deploy"
+ansible-test sanity --python "$version" "$@"

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# The pip package as a user gets it: a built wheel in an empty virtual environment, far from the checkout.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+root=$PWD
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+"$root/.venv/bin/python" -m build --quiet --no-isolation --outdir "$work/dist" . >/dev/null
+python3 -m venv "$work/venv"
+"$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt "$work"/dist/*.whl
+mkdir "$work/elsewhere"
+cd "$work/elsewhere"
+export HOME=$work/elsewhere PATH=$work/venv/bin:/usr/bin:/bin
+unset ANSIBLE_CONFIG ANSIBLE_COLLECTIONS_PATH
+bascule --version
+bascule --help >help.txt
+python -c 'import bascule; print(bascule.deploy.__name__)'
+ansible-doc bascule.deploy.lifecycle >lifecycle.txt
+grep -q 'lifecycle events' lifecycle.txt
+ansible-doc -t callback bascule.deploy.progress >/dev/null
+ansible-playbook bascule.deploy.rolling --syntax-check -i localhost, >/dev/null
+# The playbook runs from the wheel, and refuses an empty group in words.
+if ansible-playbook bascule.deploy.rolling -i localhost, -e deploy_application=x -e deploy_targets=nobody \
+    -e deploy_revision=. >refusal.txt 2>&1; then
+    echo "An empty group was not refused" >&2
+    exit 1
+fi
+grep -q 'has no targets' refusal.txt || { cat refusal.txt >&2; exit 1; }
+echo "The wheel works in an empty virtual environment."
