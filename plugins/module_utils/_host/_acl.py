@@ -1,0 +1,138 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The AppSpec's access control entries and SELinux ranges (agent 1.8.1: ace_info, range_info)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+_KINDS = {
+    "u": "user",
+    "user": "user",
+    "": "user",
+    "g": "group",
+    "group": "group",
+    "m": "mask",
+    "mask": "mask",
+    "o": "other",
+    "other": "other",
+}
+_BITS = ((4, "r"), (2, "w"), (1, "x"))
+
+
+class Entry(NamedTuple):
+    """One access control entry; ``name`` is empty for the owner, the group, mask and others."""
+
+    default: bool
+    kind: str
+    name: str
+    permissions: str
+
+    def text(self) -> str:
+        """Return the entry as setfacl reads it."""
+        prefix = "default:" if self.default else ""
+        return "{0}{1}:{2}:{3}".format(prefix, self.kind, self.name, self.permissions)
+
+
+def parse_entry(text: str) -> Entry:
+    """Read ``[d:]{u|g|m|o}:name:perm``; two to four parts, the kind defaults to user.
+
+    :raises ValueError: with the reason, for an entry that the agent refuses too
+    """
+    parts = text.split(":")
+    if not 2 <= len(parts) <= 4:
+        raise ValueError("it has {0} parts instead of 2 to 4".format(len(parts)))
+    default = parts[0] in ("d", "default")
+    if default:
+        parts = parts[1:]
+    elif len(parts) == 4:
+        raise ValueError("the first of 4 parts is not d or default")
+    if len(parts) == 1:
+        raise ValueError("it names no permission")
+    permissions = rights(parts[-1])
+    if len(parts) == 3:
+        kind_text, name = parts[0], parts[1]
+    elif parts[0] in _KINDS and parts[0]:
+        kind_text, name = parts[0], ""
+    else:
+        kind_text, name = "", parts[0]
+    if kind_text not in _KINDS:
+        raise ValueError("{0!r} is not one of user, group, mask, other".format(kind_text))
+    kind = _KINDS[kind_text]
+    if kind in ("mask", "other") and name:
+        raise ValueError("{0} takes no name".format(kind))
+    if not default and not name and kind != "mask":
+        raise ValueError("use mode to set the base acl entry of {0}".format(kind))
+    return Entry(default, kind, name, permissions)
+
+
+def rights(text: str) -> str:
+    """Return ``rwx`` form for one octal digit or letters out of ``rwx-``."""
+    if len(text) == 1 and text in "01234567":
+        number = int(text)
+        return "".join(letter if number & bit else "-" for bit, letter in _BITS)
+    if not text or any(letter not in "rwx-" for letter in text):
+        raise ValueError("{0!r} is neither an octal digit nor letters of rwx-".format(text))
+    return "".join(letter if letter in text else "-" for _bit, letter in _BITS)
+
+
+def full_set(entries: list[Entry], mode: int) -> list[Entry]:
+    """Complete the entries of one path with its base entries, made from its own mode.
+
+    The list is new for every path: in the agent the base entries of the first file leak into all
+    later files of the same permission.
+    """
+    user, group, other = (rights(str(mode >> shift & 7)) for shift in (6, 3, 0))
+    result = list(entries)
+
+    def has(default: bool, kind: str) -> bool:
+        return any(e.default == default and e.kind == kind and not e.name for e in entries)
+
+    def named(default: bool) -> bool:
+        return any(e.default == default and e.name for e in entries)
+
+    result.append(Entry(False, "user", "", user))
+    result.append(Entry(False, "group", "", group))
+    result.append(Entry(False, "other", "", other))
+    if named(False) and not has(False, "mask"):
+        result.append(Entry(False, "mask", "", group))
+    if any(entry.default for entry in entries):
+        for kind, permissions in (("user", user), ("group", group), ("other", other)):
+            if not has(True, kind):
+                result.append(Entry(True, kind, "", permissions))
+        if named(True) and not has(True, "mask"):
+            result.append(Entry(True, "mask", "", group))
+    return result
+
+
+def check_range(text: str) -> None:
+    """Check an SELinux range, ``s0``, ``s0-s3`` or ``s0-s3:c0.c5,c9``.
+
+    :raises ValueError: with the reason
+    """
+    levels, colon, categories = text.partition(":")
+    low, dash, high = levels.partition("-")
+    bounds = [_number(part, "s") for part in ((low, high) if dash else (low,))]
+    if dash and bounds[0] > bounds[1]:
+        raise ValueError("the sensitivity {0} is above {1}".format(low, high))
+    if not colon:
+        return
+    seen = set()
+    for part in categories.split(","):
+        first, dot, last = part.partition(".")
+        start = _number(first, "c")
+        end = _number(last, "c") if dot else start
+        if end < start or (dot and end == start) or end > 1023:
+            raise ValueError("{0!r} is no range of categories up to c1023".format(part))
+        for number in range(start, end + 1):
+            if number in seen:
+                raise ValueError("the category c{0} is given twice".format(number))
+            seen.add(number)
+
+
+def _number(text: str, letter: str) -> int:
+    digits = text[1:]
+    if text[:1] != letter or not (digits.isascii() and digits.isdigit()) or len(digits) > 4:
+        raise ValueError("{0!r} is not {1} and a number".format(text, letter))
+    return int(digits)
