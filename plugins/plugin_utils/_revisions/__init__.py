@@ -1,0 +1,11 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Revisions on the controller: found, verified, named by their content and kept in a cache."""
+
+from __future__ import annotations
+
+from ._model import Entry, Revision
+from ._resolve import load_revision, resolve
+
+__all__ = ["Entry", "Revision", "load_revision", "resolve"]
