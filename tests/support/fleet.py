@@ -230,6 +230,12 @@ class Fleet:
         (etc / "resolv.conf").write_text("")
         (etc / "hosts").write_text(f"127.0.0.1 localhost\n{host.address} {host.name}\n")
         (etc / "hostname").write_text(f"{host.name}\n")
+        # What the machine's root starts in every shell would be paid at every ssh command.
+        home = upper / Path.home().relative_to("/")
+        home.mkdir(mode=0o700, parents=True)
+        for name in (".bashrc", ".bash_profile", ".profile", ".ssh/environment"):
+            (home / name).parent.mkdir(exist_ok=True)
+            (home / name).write_text("")
 
     def _start(self, host: Host) -> None:
         argv = ["nsenter", f"--net={NAMESPACES / host.namespace}"]
