@@ -1,0 +1,78 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Take targets out of service at a load balancer, or put them back."""
+
+from __future__ import annotations
+
+import time
+import typing as t
+
+from ansible_collections.bascule.deploy.plugins.module_utils._errors import BasculeError
+from ansible_collections.bascule.deploy.plugins.module_utils._routing import (
+    TRAFFIC_OPTIONS,
+    traffic_event,
+    traffic_request,
+)
+from ansible_collections.bascule.deploy.plugins.plugin_utils._action import (
+    DEPLOYMENT_OPTIONS,
+    Arguments,
+    BasculeAction,
+    Result,
+    Variables,
+    open_record,
+)
+from ansible_collections.bascule.deploy.plugins.plugin_utils._direct import run_on_host
+
+
+class ActionModule(BasculeAction):
+    phase = "traffic"
+    options: t.ClassVar[dict[str, dict[str, t.Any]]] = {
+        **DEPLOYMENT_OPTIONS,
+        **{
+            name: {**spec, "required": name in ("state", "provider", "targets")}
+            for name, spec in TRAFFIC_OPTIONS.items()
+        },
+        "deployment": {"type": "dict", "default": {}},
+    }
+
+    def act(self, arguments: Arguments, variables: Variables) -> Result:
+        here = str(variables["inventory_hostname"])
+        request = traffic_request(arguments, here, check=self.checking)
+        targets = [_inventory_name(given, here, variables) for given in arguments["targets"]]
+        started = time.time()
+        try:
+            answer = run_on_host(self, variables, request)
+        except BasculeError as error:
+            answer = self.refuse(error, variables)
+        event = traffic_event(arguments["state"], answer, started, time.time())
+        events = [event] if event and not self.checking else []
+        if events and arguments["deployment"]:
+            self._write_down(arguments, targets, events)
+        failure = answer.pop("error", None)
+        answer["bascule"] = {
+            "target": targets[0] if len(targets) == 1 else None,
+            "targets": targets,
+            "state": arguments["state"],
+            "events": events,
+            "waited": answer.get("waited", 0.0),
+            **({"error": {**failure, "message": answer["msg"]}} if failure else {}),
+            **answer.get("bascule", {}),
+        }
+        return answer
+
+    def _write_down(
+        self, arguments: Arguments, targets: list[str], events: list[dict[str, t.Any]]
+    ) -> None:
+        deployment = arguments["deployment"]["id"]
+        with open_record(arguments) as record:
+            for target in targets:
+                record.add_events(deployment, target, events)
+                if events[0]["status"] == "Succeeded":
+                    record.set_in_service(deployment, target, arguments["state"] == "in_service")
+
+
+def _inventory_name(given: dict[str, t.Any], here: str, variables: Variables) -> str:
+    """Return the target's name in the record; at the load balancer it may have another."""
+    name = str(given.get("name") or here)
+    return str(given.get("target") or (name if name in variables["groups"]["all"] else here))

@@ -1,0 +1,129 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What every load balancer on a proxy host is to the code that waits: a few words and five methods.
+
+This file runs on hosts: Python 3.8 and the standard library only.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .._errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# What a provider can do. Generic code asks this table, never the provider's name.
+#   register: a target that the balancer does not know is added when it is put in service
+CAPABILITIES: dict[str, frozenset[str]] = {
+    "envoy": frozenset(("observe", "drain", "restore", "register")),
+    "haproxy": frozenset(("observe", "drain", "restore")),
+}
+
+
+class Target(NamedTuple):
+    """One target as the balancer knows it: by name (HAProxy) or by address and port (Envoy)."""
+
+    name: str
+    address: str
+    port: int
+    weight: int | None = None
+
+
+class Seen(NamedTuple):
+    """One target's state as the balancer itself tells it.
+
+    :ivar known: the balancer has this target
+    :ivar drained: the order to send it no new request stands
+    :ivar held: some such order stands, also a stronger or weaker one; restore lifts it
+    :ivar blocked: the balancer is seen to obey: no new request is sent
+    :ivar in_service: no such order, and the balancer finds the target healthy
+    :ivar state: the balancer's own words, for people
+    :ivar active: requests on their way now, those waiting in a queue included
+    :ivar served: requests ever given to the target; a number that stands still means quiet
+    """
+
+    known: bool
+    drained: bool
+    held: bool
+    blocked: bool
+    in_service: bool
+    state: str
+    active: int
+    served: int
+
+
+ABSENT = Seen(
+    known=False,
+    drained=True,
+    held=True,
+    blocked=True,
+    in_service=False,
+    state="not registered",
+    active=0,
+    served=0,
+)
+
+
+class Balancer:
+    """The methods a provider has; one instance serves one request.
+
+    Everything may raise ``TrafficError``.
+
+    :ivar where: the balancer and its place, for messages
+    :ivar quiet_seconds: how long a target must have been without a request to count as drained: a
+        balancer's threads learn of an order a moment after its administration shows it
+    """
+
+    where = ""
+    quiet_seconds = 0.2
+
+    def observe(self) -> dict[str, Seen]:
+        """Ask the balancer once for all targets and return what it says, by target name."""
+        raise NotImplementedError
+
+    def block(self, names: Sequence[str]) -> None:
+        """Order that these targets get no new request; returns before it is observed."""
+        raise NotImplementedError
+
+    def release(self, names: Sequence[str]) -> None:
+        """Lift the order, or register the target; returns before it is observed."""
+        raise NotImplementedError
+
+    def advance(self) -> None:
+        """Take the next step of a release that needs more than one; most need none."""
+
+    def known_names(self) -> list[str]:
+        """Name what the balancer has, for messages."""
+        raise NotImplementedError
+
+
+def read_options(
+    provider: str,
+    given: dict[str, Any],
+    required: Sequence[str],
+    optional: dict[str, Any],
+) -> dict[str, Any]:
+    """Return the provider's options with defaults filled in.
+
+    :raises UsageError: an unknown option, or a required one that is missing or empty
+    """
+    names = list(required) + list(optional)
+    unknown = sorted(set(given) - set(names))
+    if unknown:
+        raise UsageError(
+            f"Unknown {provider} option {', '.join(unknown)}; it has {', '.join(names)}."
+        )
+    missing = [name for name in required if given.get(name) in (None, "")]
+    if missing:
+        raise UsageError(
+            f"The {provider} provider needs the option {', '.join(missing)}: set "
+            + ", ".join(f"deploy_{provider}_{name}" for name in missing)
+            + "."
+        )
+    return {
+        name: given[name] if given.get(name) not in (None, "") else optional.get(name)
+        for name in names
+    }

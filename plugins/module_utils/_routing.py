@@ -1,0 +1,101 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From a playbook's words to a request for the proxy's host, and from its answer to an event."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._configuration import parse_duration
+
+ACTIONS = {"drained": "drain", "in_service": "restore", "observed": "observe"}
+EVENTS = {"drained": "BlockTraffic", "in_service": "AllowTraffic"}
+TIMES = ("drain_timeout", "restore_timeout", "interval")
+
+# The options of each provider, by the name that the action's options and, with "deploy_" before
+# it, the public variables have.
+PROVIDER_OPTIONS: dict[str, dict[str, str]] = {
+    "envoy": {
+        "envoy_eds_path": "eds_path",
+        "envoy_cluster": "cluster",
+        "envoy_admin_url": "admin_url",
+        "envoy_service_name": "service_name",
+    },
+    "haproxy": {
+        "haproxy_socket": "socket",
+        "haproxy_backend": "backend",
+        "haproxy_drain_with": "drain_with",
+    },
+}
+
+# A task needs state, provider and targets; the module can also get a finished request instead.
+TRAFFIC_OPTIONS: dict[str, dict[str, Any]] = {
+    "state": {"type": "str", "choices": ["drained", "in_service", "observed"]},
+    "provider": {"type": "str", "choices": ["envoy", "haproxy"]},
+    "options": {
+        "type": "dict",
+        "default": {},
+        "options": {
+            "drain_timeout": {"type": "raw", "default": "300s"},
+            "restore_timeout": {"type": "raw", "default": "300s"},
+            "interval": {"type": "raw", "default": "250ms"},
+            "on_drain_timeout": {
+                "type": "str",
+                "choices": ["proceed", "fail"],
+                "default": "proceed",
+            },
+            **{name: {"type": "str"} for names in PROVIDER_OPTIONS.values() for name in names},
+        },
+    },
+    "targets": {"type": "list", "elements": "dict"},
+}
+
+
+def traffic_request(arguments: dict[str, Any], here: str, *, check: bool) -> dict[str, Any]:
+    """Return the request for the host program (see ``_host/_traffic.run``).
+
+    :param arguments: values of ``TRAFFIC_OPTIONS``
+    :param here: inventory name of the current host, the name of a target that has none
+    :raises UsageError: a time that cannot be read
+    """
+    options = arguments["options"]
+    names = PROVIDER_OPTIONS[arguments["provider"]]
+    return {
+        "operation": "traffic",
+        "action": ACTIONS[arguments["state"]],
+        "check": check,
+        "provider": arguments["provider"],
+        "provider_options": {
+            names[name]: options[name] for name in names if options.get(name) not in (None, "")
+        },
+        "targets": [
+            {
+                "name": given.get("name") or given.get("target") or here,
+                "address": given.get("address") or here,
+                "port": given.get("port"),
+                "weight": given.get("weight"),
+            }
+            for given in arguments["targets"]
+        ],
+        "on_drain_timeout": options["on_drain_timeout"],
+        **{name: parse_duration(options[name], f"deploy_traffic_{name}") for name in TIMES},
+    }
+
+
+def traffic_event(
+    state: str, answer: dict[str, Any], started: float, ended: float
+) -> dict[str, Any] | None:
+    """Return the lifecycle event that this change of traffic is, or None if it only looked.
+
+    :param started: epoch seconds, as ``ended``
+    """
+    if state not in EVENTS:
+        return None
+    return {
+        "event": EVENTS[state],
+        "status": "Failed" if answer.get("failed") else "Succeeded",
+        "started": started,
+        "ended": ended,
+        "message": answer["msg"],
+    }

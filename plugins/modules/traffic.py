@@ -1,0 +1,227 @@
+#!/usr/bin/python
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: traffic
+short_description: Take targets out of service at a load balancer, or put them back
+version_added: 0.1.0
+author:
+  - Bascule contributors (@bascule)
+description:
+  - Orders the load balancer to send no new request to a target, or to send them again, and waits
+    until the load balancer itself is seen to do so. A drained target has no open request left.
+  - Runs on the host of the load balancer, so a task delegates to it. Needs Python 3.8 there and
+    nothing else.
+  - Each of the options O(state), O(provider), O(options) and O(targets) is needed by a task.
+options:
+  state:
+    description:
+      - V(drained) is a target that gets no new request and has none open.
+      - V(in_service) is a target that gets requests and that the load balancer finds healthy.
+        Where the load balancer can, a target it does not know is registered.
+      - V(observed) changes nothing and returns what the load balancer says.
+    type: str
+    choices: [drained, in_service, observed]
+  provider:
+    description:
+      - The load balancer.
+    type: str
+    choices: [envoy, haproxy]
+  options:
+    description:
+      - How the load balancer is reached and how long it may take. The roles fill this from the
+        variables C(deploy_traffic_*), C(deploy_envoy_*) and C(deploy_haproxy_*).
+      - A time is a number of seconds or a text such as V(90s) or V(5m).
+    type: dict
+    default: {}
+    suboptions:
+      drain_timeout:
+        description:
+          - How long open requests may take to end.
+        type: raw
+        default: 300s
+      restore_timeout:
+        description:
+          - How long the load balancer may take to find the target healthy.
+        type: raw
+        default: 300s
+      interval:
+        description:
+          - Time between two looks at the load balancer.
+        type: raw
+        default: 250ms
+      on_drain_timeout:
+        description:
+          - What to do with requests that are open when O(options.drain_timeout) is over.
+            V(proceed) goes on, and they are cut when the application stops. V(fail) puts the
+            target back in service and fails.
+        type: str
+        choices: [proceed, fail]
+        default: proceed
+      envoy_eds_path:
+        description:
+          - The cluster's endpoint file (EDS, JSON) as Envoy watches it.
+        type: str
+      envoy_cluster:
+        description:
+          - Name of the cluster.
+        type: str
+      envoy_admin_url:
+        description:
+          - Envoy's administration, V(http://HOST:PORT) or V(unix:///PATH). V(http://127.0.0.1:9901)
+            if nothing else is said.
+        type: str
+      envoy_service_name:
+        description:
+          - Name of the cluster in its endpoint file where that is another one (C(service_name) of
+            C(eds_cluster_config)).
+        type: str
+      haproxy_socket:
+        description:
+          - Path of the stats socket, or HOST:PORT. V(/run/haproxy/admin.sock) if nothing else is
+            said.
+        type: str
+      haproxy_backend:
+        description:
+          - Name of the backend.
+        type: str
+      haproxy_drain_with:
+        description:
+          - The state that a server is drained with, V(drain), V(maint) or V(auto). A server in
+            V(drain) still gets the clients whose cookie names it, one in V(maint) does not.
+            V(auto), the default, means V(maint) for servers with a cookie.
+        type: str
+  targets:
+    description:
+      - The targets, all in one order, each with its C(name) at the load balancer, C(address) and
+        C(port). C(target) is its inventory name where that is another one, C(weight) the
+        weight it is registered with.
+    type: list
+    elements: dict
+  deployment:
+    description:
+      - The deployment that this belongs to. Its record gets the events C(BlockTraffic) and
+        C(AllowTraffic).
+    type: dict
+    default: {}
+  record:
+    description:
+      - URL of the record.
+    type: str
+    default: ""
+  state_directory:
+    description:
+      - The controller's state folder, in which the record is where O(record) is empty.
+    type: str
+    default: ""
+  request:
+    description:
+      - What the action of this name sends where the connection allows no shorter way. Not for
+        playbooks.
+    type: dict
+attributes:
+  check_mode:
+    description: Says what would be ordered, and orders nothing.
+    support: full
+  diff_mode:
+    description: Shows each target's state before and after.
+    support: full
+seealso:
+  - module: bascule.deploy.lifecycle
+"""
+
+EXAMPLES = r"""
+- name: Take this target out of service at every load balancer
+  bascule.deploy.traffic:
+    state: drained
+    provider: haproxy
+    options:
+      haproxy_socket: /run/haproxy/admin.sock
+      haproxy_backend: shop
+      drain_timeout: 60s
+    targets:
+      - name: "{{ inventory_hostname }}"
+        address: "{{ ansible_host }}"
+        port: 8080
+  delegate_to: "{{ item }}"
+  loop: "{{ groups['loadbalancers'] }}"
+
+- name: Put it back and wait until Envoy finds it healthy
+  bascule.deploy.traffic:
+    state: in_service
+    provider: envoy
+    options:
+      envoy_eds_path: /etc/envoy/eds/shop.json
+      envoy_cluster: shop
+      restore_timeout: 2m
+    targets:
+      - name: "{{ inventory_hostname }}"
+        address: "{{ ansible_host }}"
+        port: 8080
+  delegate_to: lb-1
+"""
+
+RETURN = r"""
+targets:
+  description: What the load balancer says of each target, by name.
+  returned: success
+  type: dict
+  sample:
+    web-1:
+      in_service: false
+      state: DRAINING
+      active: 0
+      waited: 1.27
+      cut: 0
+waited:
+  description: Seconds until the last target was as wanted.
+  returned: success
+  type: float
+  sample: 1.27
+where:
+  description: The load balancer and its place.
+  returned: success
+  type: str
+  sample: Envoy cluster shop (127.0.0.1:9901)
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.bascule.deploy.plugins.module_utils._errors import BasculeError
+from ansible_collections.bascule.deploy.plugins.module_utils._host._entry import run
+from ansible_collections.bascule.deploy.plugins.module_utils._routing import (
+    TRAFFIC_OPTIONS,
+    traffic_request,
+)
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            **TRAFFIC_OPTIONS,
+            "deployment": {"type": "dict", "default": {}},
+            "record": {"type": "str", "default": "", "no_log": True},
+            "state_directory": {"type": "str", "default": ""},
+            "request": {"type": "dict"},
+        },
+        required_one_of=[["state", "request"]],
+        required_by={"state": ["provider", "targets"]},
+        supports_check_mode=True,
+    )
+    try:
+        request = module.params["request"] or traffic_request(
+            module.params, "localhost", check=module.check_mode
+        )
+    except BasculeError as error:
+        module.fail_json(msg=str(error))
+    answer = run(request)
+    if answer.get("failed"):
+        module.fail_json(**answer)
+    module.exit_json(**answer)
+
+
+if __name__ == "__main__":
+    main()

