@@ -66,7 +66,7 @@ test-e2e: setup packages ## Whole deployments under load
 	$(BIN)/pytest -q tests/e2e
 
 test-molecule: setup ## A scenario for each strategy
-	cd extensions && for scenario in in_place rolling; do ../$(BIN)/molecule test -s $$scenario || exit 1; done
+	for scenario in in_place rolling; do $(BIN)/molecule test -s $$scenario || exit 1; done
 
 test-wheel: setup ## The pip package in an empty virtual environment
 	bash tests/wheel.sh

@@ -30,7 +30,7 @@ class ActionModule(BasculeAction):
         "verdict": {"type": "bool", "default": False},
     }
 
-    def act(self, arguments: Arguments, variables: Variables) -> Result:
+    def act(self, arguments: Arguments, _variables: Variables) -> Result:
         if arguments["refusal"]:
             return self._refusal(arguments)
         deployment = arguments["deployment"]
@@ -72,7 +72,9 @@ class ActionModule(BasculeAction):
         told = {"deployment": _fact(deployment), "rollback": None, "summary": ""}
         if deployment.status == "Succeeded":
             return {"changed": False, "msg": f"{deployment.id} Succeeded", "bascule": told}
-        message = f"{deployment.id} {deployment.status}: {deployment.error_message or ''}".rstrip(": ")
+        message = f"{deployment.id} {deployment.status}: {deployment.error_message or ''}".rstrip(
+            ": "
+        )
         if deployment.rolled_back_by:
             rollback = record.deployment(deployment.rolled_back_by)
             told["rollback"] = _fact(rollback)

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import abc
 import os
 import typing as t
 from pathlib import Path
 
 from ansible.plugins.action import ActionBase
 
-from ..module_utils._errors import BasculeError, UsageError
+from ..module_utils._errors import BasculeError
 
 if t.TYPE_CHECKING:
     from ._record import Record
@@ -48,9 +49,9 @@ class BasculeAction(ActionBase):
         result.update(answer)
         return result
 
+    @abc.abstractmethod
     def act(self, arguments: Arguments, variables: Variables) -> Result:
         """Do the work of the action and return its result without the phase."""
-        raise UsageError(f"The action {type(self).__module__} does nothing yet.")  # pragma: no cover
 
     def refuse(self, error: BasculeError, variables: Variables) -> Result:
         """Return the result of an expected failure."""

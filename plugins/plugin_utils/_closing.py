@@ -111,11 +111,7 @@ def retreat(
     out = sum(1 for target in changed if not target.in_service)
     spare = max(0, plan["total"] - out - plan["minimum_healthy"])
     names = [target.name for target in changed if target.in_service][:spare]
-    return [
-        {"name": endpoint.name, "address": endpoint.address, "port": endpoint.port}
-        for endpoint in endpoints
-        if endpoint.target in names
-    ]
+    return [endpoint.at_load_balancer() for endpoint in endpoints if endpoint.target in names]
 
 
 def describe(deployment: Deployment, targets: t.Sequence[Target]) -> str:
@@ -123,7 +119,7 @@ def describe(deployment: Deployment, targets: t.Sequence[Target]) -> str:
     by_status: dict[str, list[str]] = {}
     for target in targets:
         by_status.setdefault(target.status, []).append(target.name)
-    unchanged = [t_.name for t_ in targets if t_.status == "Succeeded" and not t_.changed]
+    unchanged = [one.name for one in targets if one.status == "Succeeded" and not one.changed]
     if deployment.status == "Succeeded" and len(unchanged) == len(targets):
         return (
             f"{deployment.id} Succeeded: nothing to do, all {len(targets)} targets already have "

@@ -10,17 +10,18 @@ import getpass
 import socket
 import typing as t
 
-from ..module_utils._configuration import minimum_healthy, parse_duration, stage_sizes
+from ..module_utils._configuration import parse_duration, parse_minimum_healthy, parse_stages
 from ..module_utils._errors import UsageError
 from ..module_utils._plan import PlanTarget, make_plan, render_plan
-from ._record import NewDeployment, group_id
-from ._revisions import load_revision, resolve
+from ._history import rollback_revision
+from ._record import NewDeployment, RevisionRow, group_id
+from ._revisions import Revision, load_revision, resolve
 from ._settings import require
 
 if t.TYPE_CHECKING:
     from pathlib import Path
 
-    from ._record import Deployment, Record, RevisionRow
+    from ._record import Record
     from ._revisions import Revision
 
 CHECK_ID = "d-CHECKONLY"
@@ -38,6 +39,15 @@ class Endpoint:
     address: str
     port: int
     zone: str
+
+    def at_load_balancer(self) -> dict[str, t.Any]:
+        """Return the endpoint as the action ``traffic`` takes it."""
+        return {
+            "target": self.target,
+            "name": self.name,
+            "address": self.address,
+            "port": self.port,
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,29 +110,41 @@ def open_deployment(
 
 def find_revision(
     strategy: str, settings: Settings, *, record: Record, cache: Path, base: Path
-) -> Revision | RevisionRow:
+) -> RevisionRow:
     """Return the revision to deploy: the one that was named, or the one to go back to.
 
     :raises UsageError: none was named, or there is none to go back to
     """
     if strategy != "rollback":
         source = require(settings, "deploy_revision", "./my-bundle")
-        return resolve(
+        revision = resolve(
             source,
             cache=cache,
             checksum=settings["deploy_revision_checksum"] or None,
             subdirectory=settings["deploy_revision_subdirectory"] or None,
             base=base,
         )
+        return as_row(revision)
     application, group = settings["deploy_application"], settings["deploy_group"]
-    found = record.rollback_revision(application, group, to=settings["deploy_rollback_to"] or None)
-    if found is None:
-        raise UsageError(
-            f"There is nothing to go back to: the deployment group {application}/{group} has no "
-            "earlier revision that succeeded. 'bascule history' shows what was deployed."
-        )
+    deployments = record.deployments(application, group, limit=1000)
+    found = rollback_revision(deployments, to=settings["deploy_rollback_to"])
     cached = load_revision(found.digest, cache=cache)
-    return cached or found
+    return as_row(cached) if cached else found
+
+
+def as_row(revision: Revision) -> RevisionRow:
+    """Return a revision as the record keeps it: without its list of files."""
+    return RevisionRow(
+        digest=revision.digest,
+        source=revision.source,
+        description=revision.description,
+        bundle_sha256=revision.bundle_sha256,
+        bundle_size=revision.bundle_size,
+        bundle_type=revision.bundle_type,
+        bundle_path=revision.bundle_path,
+        appspec=revision.appspec,
+        environment=revision.environment,
+    )
 
 
 def plan_deployment(
@@ -138,6 +160,12 @@ def plan_deployment(
     states = record.target_states(application, group)
     total = len(endpoints)
     good = record.last_known_good(application, group)
+    if settings["deploy_minimum_healthy_hosts"] in ("", None):
+        minimum = parse_minimum_healthy(settings["deploy_configuration"], "deploy_configuration")
+    else:
+        minimum = parse_minimum_healthy(
+            settings["deploy_minimum_healthy_hosts"], "deploy_minimum_healthy_hosts"
+        )
     return make_plan(
         strategy=strategy,
         targets=[
@@ -150,11 +178,9 @@ def plan_deployment(
             for endpoint in endpoints
         ],
         digest=digest,
-        minimum=minimum_healthy(
-            settings["deploy_minimum_healthy_hosts"] or settings["deploy_configuration"], total
-        ),
-        stages=stage_sizes(settings["deploy_stages"], total),
-        bake_time=parse_duration(settings["deploy_bake_time"]),
+        minimum=minimum.of(total),
+        stages=parse_stages(settings["deploy_stages"], total),
+        bake_time=parse_duration(settings["deploy_bake_time"], "deploy_bake_time"),
         provider=settings["deploy_traffic_provider"],
         rollback_digest=good.digest if good else None,
     )
@@ -164,7 +190,7 @@ def new_deployment(
     strategy: str,
     settings: Settings,
     plan: Plan,
-    revision: Revision | RevisionRow,
+    revision: RevisionRow,
     endpoints: t.Sequence[Endpoint],
 ) -> NewDeployment:
     """Return the deployment as it is written to the record."""
@@ -193,8 +219,5 @@ def fleet(plan: Plan, endpoints: t.Sequence[Endpoint]) -> dict[str, t.Any]:
     return {
         "targets": order,
         "serial": [len(stage) for stage in plan["stages"]] or [1],
-        "endpoints": [
-            {"name": known[name].name, "address": known[name].address, "port": known[name].port}
-            for name in order
-        ],
+        "endpoints": [known[name].at_load_balancer() for name in order],
     }

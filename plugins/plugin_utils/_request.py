@@ -85,5 +85,5 @@ def gate_request(gate: dict[str, t.Any]) -> dict[str, t.Any]:
     asked = {key: value for key, value in gate.items() if value is not None}
     for key in GATE_SECONDS:
         if key in asked:
-            asked[key] = parse_duration(asked[key])
+            asked[key] = parse_duration(asked[key], f"deploy_health_gates: {key}")
     return asked

@@ -15,13 +15,12 @@ import yaml
 from ..module_utils._errors import UsageError
 
 PREFIX = "deploy_"
-# Ansible's own variables and facts of other collections that share the prefix are not ours to judge.
 Spec = dict[str, dict[str, t.Any]]
 
 
 @functools.cache
 def public_variables() -> Spec:
-    """Return the options of the role ``bascule.deploy.deploy``: the one list of public variables."""
+    """Return the options of the role ``bascule.deploy.deploy``: all public variables."""
     collection = Path(__file__).resolve().parent.parent.parent
     path = collection / "roles" / "deploy" / "meta" / "argument_specs.yml"
     document = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -42,7 +41,7 @@ def refuse_unknown(names: t.Iterable[str], known: t.Collection[str]) -> None:
         told.append(f"{name} (did you mean {close[0]}?)" if close else name)
     plural = "variables" if len(unknown) > 1 else "variable"
     raise UsageError(
-        f"Unknown {plural} {', '.join(told)}. Variables that begin with {PREFIX} belong to Bascule; "
+        f"Unknown {plural} {', '.join(told)}. Names that begin with {PREFIX} belong to Bascule; "
         "'ansible-doc -t role bascule.deploy.deploy' lists them all."
     )
 
@@ -54,7 +53,9 @@ def require(settings: dict[str, t.Any], name: str, example: str) -> str:
     """
     value = str(settings.get(name) or "")
     if not value:
-        raise UsageError(f"The variable {name} is not set. Set it, for example: -e {name}={example}")
+        raise UsageError(
+            f"The variable {name} is not set. Set it, for example: -e {name}={example}"
+        )
     return value
 
 

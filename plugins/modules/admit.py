@@ -1,0 +1,77 @@
+#!/usr/bin/python
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# The work is done on the controller, by the action plugin of the same name.
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: admit
+short_description: Wait for a free slot of a deployment
+version_added: 0.1.0
+description:
+  - Waits in the record until the minimum of healthy hosts allows one more target to be out of
+    service.
+  - Says no once the deployment is halted, and leaves alone a target that has the revision already.
+attributes:
+  check_mode:
+    description: Can run in check_mode and return what would be done without changing anything.
+    support: full
+  diff_mode:
+    description: Returns details on what has changed, or would change.
+    support: none
+  action:
+    description: Indicates this has a corresponding action plugin that runs on the controller.
+    support: full
+options:
+  deployment:
+    description:
+      - The deployment, as in the fact C(bascule_deployment) of localhost.
+    type: dict
+    required: true
+  record:
+    description:
+      - SQLAlchemy URL of the record. The default is an SQLite database in the state folder.
+    type: str
+    default: ""
+  state_directory:
+    description:
+      - Folder of the record and of the cache. The default is in the user's state folder.
+    type: str
+    default: ""
+author:
+  - Bascule contributors (@bascule)
+"""
+
+EXAMPLES = r"""
+- name: Wait for a free slot
+  bascule.deploy.admit:
+    deployment: "{{ hostvars.localhost.bascule_deployment }}"
+"""
+
+RETURN = r"""
+bascule:
+  description: What callbacks and the API read.
+  returned: always
+  type: dict
+  contains:
+    phase:
+      description: The action's name.
+      type: str
+      returned: always
+      sample: admit
+    verdict:
+      description: One of admitted, current and refused.
+      type: str
+      returned: success
+    reason:
+      description: The numbers behind the verdict.
+      type: str
+      returned: success
+    waited:
+      description: Seconds until the verdict.
+      type: float
+      returned: success
+"""

@@ -1,0 +1,90 @@
+#!/usr/bin/python
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# The work is done on the controller, by the action plugin of the same name.
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: close
+short_description: Close a deployment
+version_added: 0.1.0
+description:
+  - Decides by CodeDeploy's rule how a deployment ended, and frees its deployment group.
+  - If it failed and the group's rules ask for it, the deployment that rolls back is opened.
+attributes:
+  check_mode:
+    description: Can run in check_mode and return what would be done without changing anything.
+    support: full
+  diff_mode:
+    description: Returns details on what has changed, or would change.
+    support: none
+  action:
+    description: Indicates this has a corresponding action plugin that runs on the controller.
+    support: full
+options:
+  deployment:
+    description:
+      - The deployment, as in the fact C(bascule_deployment) of localhost.
+    type: dict
+    required: true
+  record:
+    description:
+      - SQLAlchemy URL of the record. The default is an SQLite database in the state folder.
+    type: str
+    default: ""
+  state_directory:
+    description:
+      - Folder of the record and of the cache. The default is in the user's state folder.
+    type: str
+    default: ""
+  refusal:
+    description:
+      - Result of the task that made it impossible to begin. The deployment is closed and the play
+        fails with its message.
+    type: dict
+    default: {}
+  verdict:
+    description:
+      - Only fail if the deployment has failed.
+    type: bool
+    default: false
+author:
+  - Bascule contributors (@bascule)
+"""
+
+EXAMPLES = r"""
+- name: Close the deployment
+  bascule.deploy.close:
+    deployment: "{{ hostvars.localhost.bascule_deployment }}"
+  run_once: true
+  delegate_to: localhost
+  delegate_facts: true
+"""
+
+RETURN = r"""
+bascule:
+  description: What callbacks and the API read.
+  returned: always
+  type: dict
+  contains:
+    phase:
+      description: The action's name.
+      type: str
+      returned: always
+      sample: close
+    deployment:
+      description: The deployment with its final status.
+      type: dict
+      returned: success
+    rollback:
+      description: The deployment that rolls back, if one was opened.
+      type: dict
+      returned: success
+    summary:
+      description: How it ended, as a person reads it.
+      type: str
+      returned: success
+"""

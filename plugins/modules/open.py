@@ -1,0 +1,77 @@
+#!/usr/bin/python
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# The work is done on the controller, by the action plugin of the same name.
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: open
+short_description: Open a deployment
+version_added: 0.1.0
+description:
+  - Validates the public variables, resolves the revision to a digest, makes the plan and writes
+    both to the record.
+  - In check mode nothing is written; the plan is returned as the difference.
+attributes:
+  check_mode:
+    description: Can run in check_mode and return what would be done without changing anything.
+    support: full
+  diff_mode:
+    description: Returns details on what has changed, or would change.
+    support: full
+  action:
+    description: Indicates this has a corresponding action plugin that runs on the controller.
+    support: full
+options:
+  strategy:
+    description:
+      - Name of the strategy.
+    type: str
+    required: true
+  targets:
+    description:
+      - Inventory names of the targets.
+    type: list
+    elements: str
+    required: true
+author:
+  - Bascule contributors (@bascule)
+"""
+
+EXAMPLES = r"""
+- name: Open a rolling deployment
+  bascule.deploy.open:
+    strategy: rolling
+    targets: "{{ groups['web'] }}"
+  run_once: true
+  delegate_to: localhost
+  delegate_facts: true
+"""
+
+RETURN = r"""
+bascule:
+  description: What callbacks and the API read.
+  returned: always
+  type: dict
+  contains:
+    phase:
+      description: The action's name.
+      type: str
+      returned: always
+      sample: open
+    deployment:
+      description: The deployment that was opened.
+      type: dict
+      returned: success
+    plan:
+      description: The plan.
+      type: dict
+      returned: success
+    plan_text:
+      description: The plan as a person reads it.
+      type: str
+      returned: success
+"""

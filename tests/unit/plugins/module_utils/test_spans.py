@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import pytest
+from ansible_collections.bascule.deploy.plugins.module_utils._spans import (
+    SPANS,
+    is_final,
+    needs_host,
+)
+
+WITH_LOAD_BALANCER = [
+    "BeforeBlockTraffic",
+    "AfterBlockTraffic",
+    "ApplicationStop",
+    "DownloadBundle",
+    "BeforeInstall",
+    "Install",
+    "AfterInstall",
+    "ApplicationStart",
+    "ValidateService",
+    "BeforeAllowTraffic",
+    "AfterAllowTraffic",
+]
+
+
+def test_the_spans_are_codedeploys_order() -> None:
+    joined = [*SPANS["before_block"], *SPANS["install"], *SPANS["after_allow"]]
+    assert joined == WITH_LOAD_BALANCER
+    assert list(SPANS["all"]) == WITH_LOAD_BALANCER[2:9]
+
+
+@pytest.mark.parametrize(
+    ("span", "hooks", "previous", "host", "final"),
+    [
+        ("all", {}, {}, True, True),
+        ("install", {}, {}, True, True),
+        ("install", {"AfterAllowTraffic": [{}]}, {}, True, False),
+        ("after_allow", {}, {}, False, True),
+        ("after_allow", {"AfterAllowTraffic": [{}]}, {}, True, True),
+        ("before_block", {"BeforeBlockTraffic": [{}]}, {}, False, False),
+        ("before_block", {}, {"BeforeBlockTraffic": 1}, True, False),
+    ],
+)
+def test_a_host_is_asked_only_for_what_it_has_to_do(
+    span: str, hooks: dict[str, object], previous: dict[str, object], host: bool, final: bool
+) -> None:
+    assert needs_host(span, hooks=hooks, previous_hooks=previous) is host
+    assert is_final(span, hooks=hooks) is final

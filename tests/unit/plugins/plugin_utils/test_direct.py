@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+from ansible_collections.bascule.deploy.plugins.plugin_utils import _direct
+
+MARK = _direct.MARK
+
+
+def run(request: dict[str, object], more: bytes = b"", **options: object) -> str:
+    data = _direct.compose(request, **options) + more  # type: ignore[arg-type]
+    done = subprocess.run(  # noqa: S603 - our own interpreter and program
+        [sys.executable, "-I", "-c", _direct._BOOTSTRAP],
+        input=data,
+        capture_output=True,
+        check=True,
+    )
+    return done.stdout.decode()
+
+
+def test_the_program_runs_from_standard_input_alone() -> None:
+    result = _direct.read_result(run({"operation": "nonsense"}))
+    assert result is not None
+    assert result["failed"] is True
+    assert "nonsense" in result["msg"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("", ""), ("Welcome!\n", ""), ("x" * 5000, "\nBye"), ("\nBASCULE", "")]
+)
+def test_the_result_is_found_between_other_output(before: str, after: str) -> None:
+    body = json.dumps({"msg": "line\nBASCULE-RESULT:9\n{}", "changed": True})
+    text = f"{before}\n{_direct.MARK}{len(body)}\n{body}\n{after}"
+    result = _direct.read_result(text)
+    assert result is not None
+    assert result["changed"] is True
+
+
+@pytest.mark.parametrize(
+    "text", ["", "Traceback", "\nBASCULE-RESULT:40\n{cut", "\nBASCULE-RESULT:x"]
+)
+def test_no_result_is_none(text: str) -> None:
+    assert _direct.read_result(text) is None
+
+
+def test_the_bundle_follows_the_request() -> None:
+    data = io.BytesIO(_direct.compose({"operation": "stage"}, inline=True) + b"bundle")
+    head = json.loads(data.readline())
+    data.read(head["program"] + head["request"])
+    assert data.read() == b"bundle"
+
+
+@pytest.mark.parametrize(
+    ("variables", "delegated_to", "words"),
+    [
+        ({"ansible_python_interpreter": "/opt/py thon"}, None, "'/opt/py thon'"),
+        (
+            {"ansible_delegated_vars": {"lb": {"ansible_python_interpreter": "/lb/python"}}},
+            "lb",
+            "/lb/python",
+        ),
+    ],
+)
+def test_a_configured_interpreter_is_used(
+    variables: dict[str, object], delegated_to: str | None, words: str
+) -> None:
+    assert _direct.interpreter(variables, delegated_to) == words
+
+
+@pytest.mark.parametrize("setting", [None, "", "auto", "auto_silent"])
+def test_without_a_setting_the_hosts_shell_finds_python(setting: str | None) -> None:
+    command = _direct.interpreter({"ansible_python_interpreter": setting}, None)
+    done = subprocess.run(  # noqa: S603
+        ["/bin/sh", "-c", f"{command} -c 'print(6 * 7)'"], capture_output=True, check=True
+    )
+    assert done.stdout == b"42\n"
