@@ -1,7 +1,7 @@
 """Real Envoy and HAProxy for tests, configured as docs/load-balancers.md says.
 
-The configuration examples of that page are read and only given other ports, paths and endpoints: what
-the tests prove is true of the page.
+The configuration examples of that page are read and only given other ports, paths and endpoints:
+what the tests prove is true of the page.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def start_haproxy(
     changes: dict[str, str] | None = None,
     command: Sequence[str] = (),
 ) -> Proxy:
-    """Start HAProxy over these endpoints and wait until it listens; parameters as ``start_envoy``."""
+    """Start HAProxy over these endpoints and wait until it listens; see ``start_envoy``."""
     binary = shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
     if binary is None:
         raise FileNotFoundError("haproxy is not installed: apt-get install haproxy")

@@ -6,9 +6,9 @@
 The file is changed under a lock and replaced by a rename, which is what Envoy watches for; what
 came of it is read from the administration's ``/clusters``. Measured on Envoy 1.40: ``rq_active``
 counts a host's open requests and not its kept-alive connections, ``rq_pending_active`` those that
-wait for a connection to it (older versions have it for the cluster only). Everything in the file that is
-not the health status of a named endpoint stays as it is, in either spelling that protobuf's JSON
-has (``lb_endpoints`` or ``lbEndpoints``).
+wait for a connection to it (older versions have that for the cluster only). Everything in the file
+that is not the health status of a named endpoint stays as it is, in either spelling that protobuf's
+JSON has (``lb_endpoints`` or ``lbEndpoints``).
 
 This file runs on hosts: Python 3.8 and the standard library only.
 """
