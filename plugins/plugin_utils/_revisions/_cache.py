@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from ...module_utils._errors import RevisionError
 from ._model import Entry, Origin, Stored
-from ._readers import hash_of_file
+from ._tree import hash_of_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -146,7 +146,7 @@ class Cache:
                 "appspec_path": appspec[0],
                 "appspec_text": appspec[1].decode("utf-8", "surrogateescape"),
             }
-            (folder / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
+            _write(folder / RECORD, json.dumps(record, indent=1))
             self._publish(folder, digest)
         stored = self.load(digest)
         if stored is None:
@@ -183,9 +183,7 @@ class Cache:
     def remember(self, key: str, digest: str) -> None:
         """Note which content a commit or a checked archive has."""
         with self.scratch() as folder:
-            note = folder / "note"
-            note.write_text(digest, encoding="ascii")
-            note.replace(self._note(key))
+            _write(folder / "note", digest).replace(self._note(key))
 
     def origin(self, digest: str) -> Origin | None:
         """Give where a revision came from last."""
@@ -199,11 +197,17 @@ class Cache:
         """Note where a revision came from."""
         if self.origin(digest) != origin:
             with self.scratch() as folder:
-                note = folder / ORIGIN
-                note.write_text(json.dumps(asdict(origin)), encoding="utf-8")
-                note.replace(self.root / digest / ORIGIN)
+                text = json.dumps(asdict(origin))
+                _write(folder / ORIGIN, text).replace(self.root / digest / ORIGIN)
 
     def _note(self, key: str) -> Path:
         return (
             self.root / "index" / hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
         )
+
+
+def _write(path: Path, text: str) -> Path:
+    """Write a file that only its owner may read, on any umask."""
+    path.touch(mode=0o600)
+    path.write_text(text, encoding="utf-8")
+    return path

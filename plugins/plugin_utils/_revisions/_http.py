@@ -15,7 +15,7 @@ import urllib.request
 from typing import IO, TYPE_CHECKING
 
 from ...module_utils._errors import RevisionError
-from ._members import MAX_BYTES
+from ._tree import MAX_BYTES
 
 if TYPE_CHECKING:
     from http.client import HTTPMessage
@@ -29,7 +29,7 @@ PASSING = (429, 500, 502, 503, 504)
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follow redirects to http(s) only, and never from https to http."""
+    """Follow no redirect from https to http; other schemes the standard library refuses."""
 
     def redirect_request(
         self,
@@ -40,11 +40,10 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         headers: HTTPMessage,
         newurl: str,
     ) -> urllib.request.Request | None:
-        weaker = req.type == "https" and not newurl.lower().startswith("https:")
-        if weaker or not newurl.lower().startswith(("http:", "https:")):
+        if req.type == "https" and not newurl.lower().startswith("https:"):
             raise RevisionError(
-                f"{req.host} redirects from {req.type} to {newurl.split(':', 1)[0]}, which is "
-                "refused. Give the final URL."
+                f"{req.host} redirects from https to {newurl.split(':', 1)[0]}, which is refused. "
+                "Give the final URL."
             )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
@@ -127,8 +126,8 @@ def _unreachable(source: UrlSource, error: Exception, silence: float) -> Revisio
         return RevisionError(f"{source.shown} cannot be reached over TLS: {reason}. Check the URL.")
     if isinstance(reason, TimeoutError):
         return RevisionError(
-            f"{source.shown} sent nothing for {silence:g} s, three times. Check the server and the "
-            "network, then deploy again."
+            f"{source.shown} sent nothing for {silence:g} s, {len(PAUSES) + 1} times. Check the "
+            "server and the network, then deploy again."
         )
     if isinstance(reason, socket.gaierror):
         return RevisionError(f"{source.shown} names a host that is not known here. Check the URL.")

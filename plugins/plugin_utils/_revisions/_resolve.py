@@ -14,8 +14,8 @@ from ._cache import Cache
 from ._git import SILENCE, describe, repository
 from ._http import fetch
 from ._model import Origin, Revision, Stored
-from ._readers import archive_type, hash_of_file
 from ._sources import GitSource, PathSource, UrlSource, parse, sha256_of
+from ._tree import hash_of_file
 
 Found = tuple[Stored, Origin]
 
@@ -153,11 +153,6 @@ def _from_url(store: Cache, place: UrlSource, inside: str, silence: float) -> Fo
         with store.scratch() as folder:
             target = folder / "fetched"
             fetch(place, target, silence)
-            if archive_type(target) is None:
-                raise RevisionError(
-                    f"{place.shown} is no archive that can be read; wanted a tar, a tar.gz or a "
-                    "zip."
-                )
             stored = _archive(store, target, place.shown, place.sha256, inside)
     name = posixpath.basename(place.url.split("?", 1)[0])
     return stored, Origin(_shown(place.shown, inside), name)
