@@ -1,1 +1,37 @@
-"""Bascule: self-hosted deployments on Ansible."""
+"""Bascule: self-hosted deployments on Ansible.
+
+>>> import bascule
+>>> deployment = bascule.deploy("rolling", inventory="inventories/prod", revision="./dist")
+>>> deployment.raise_for_status()
+"""
+
+from ansible_collections.bascule.deploy.plugins.module_utils._errors import (
+    BasculeError,
+    RecordError,
+    UsageError,
+)
+from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_events import Event
+
+from bascule.api import abandon, deploy, events, history, plan, rollback, status, strategies
+from bascule.result import Deployment, DeploymentError, Failure, Plan, Revision, Target
+
+__all__ = [
+    "BasculeError",
+    "Deployment",
+    "DeploymentError",
+    "Event",
+    "Failure",
+    "Plan",
+    "RecordError",
+    "Revision",
+    "Target",
+    "UsageError",
+    "abandon",
+    "deploy",
+    "events",
+    "history",
+    "plan",
+    "rollback",
+    "status",
+    "strategies",
+]

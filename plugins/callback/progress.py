@@ -1,0 +1,218 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Show a deployment while it runs."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: progress
+type: stdout
+short_description: Show a Bascule deployment while it runs
+version_added: 0.1.0
+author: Bascule contributors
+description:
+  - On a terminal, a live table of the targets, what each of them does or waits for, the progress
+    of the whole and the time left. Into a file, a pipe or a build log, one line for everything
+    that has ended.
+  - A failed hook is shown once, with the last lines of its output.
+  - With C(--check --diff), the plan and the differences of each host.
+  - Tasks that are not Bascule's are shown briefly, as the default callback would.
+  - This plugin only looks on. A deployment is the same without it.
+requirements:
+  - set as C(stdout_callback) in the configuration
+  - the Python package C(rich) on the controller, for the live table
+options:
+  live:
+    description:
+      - Whether to draw the live table. By default it is drawn when the output is a terminal.
+    type: str
+    choices: [auto, never]
+    default: auto
+    env:
+      - name: BASCULE_PROGRESS_LIVE
+    ini:
+      - section: callback_bascule_progress
+        key: live
+  timestamps:
+    description:
+      - Whether each plain line begins with the time of day.
+    type: bool
+    default: false
+    env:
+      - name: BASCULE_PROGRESS_TIMESTAMPS
+    ini:
+      - section: callback_bascule_progress
+        key: timestamps
+"""
+
+EXAMPLES = r"""
+# In ansible.cfg:
+# [defaults]
+# stdout_callback = bascule.deploy.progress
+
+# For one run, with the time of day before each line:
+# ANSIBLE_STDOUT_CALLBACK=bascule.deploy.progress BASCULE_PROGRESS_TIMESTAMPS=1 \
+#   ansible-playbook bascule.deploy.rolling -e deploy_revision=./dist | tee deployment.log
+"""
+
+import functools
+import sys
+import time
+import typing as t
+from pathlib import Path
+
+from ansible import context
+from ansible.plugins.callback import CallbackBase
+from ansible_collections.bascule.deploy.plugins.plugin_utils._progress import (
+    LiveRenderer,
+    PlainRenderer,
+    Renderer,
+    live_console,
+)
+from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_events import (
+    Observation,
+    Translator,
+    is_own,
+)
+
+if t.TYPE_CHECKING:
+    from ansible.executor.stats import AggregateStats
+    from ansible.executor.task_result import CallbackTaskResult
+    from ansible.inventory.host import Host
+    from ansible.playbook.task import Task
+
+Method = t.TypeVar("Method", bound=t.Callable[..., None])
+
+
+def _only_looking(method: Method) -> Method:
+    """Let no error of the display reach the play: tell of it once, then go on."""
+
+    @functools.wraps(method)
+    def guarded(self: CallbackModule, *args: t.Any, **kwargs: t.Any) -> None:
+        try:
+            method(self, *args, **kwargs)
+        except Exception as error:
+            self.apologise(error)
+
+    return t.cast("Method", guarded)
+
+
+class CallbackModule(CallbackBase):
+    """The stdout callback ``bascule.deploy.progress``."""
+
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "stdout"
+    CALLBACK_NAME = "bascule.deploy.progress"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._translator: Translator | None = None
+        self._show: Renderer | None = None
+        self._apologised = False
+
+    def apologise(self, error: Exception) -> None:
+        """Say once that something could not be shown."""
+        if not self._apologised:
+            self._apologised = True
+            self._display.warning(
+                f"The progress display failed ({type(error).__name__}: {error}). The deployment "
+                "goes on; 'bascule events' shows what happened."
+            )
+
+    @_only_looking
+    def v2_runner_on_start(self, host: Host, task: Task) -> None:
+        self._tell(Observation(moment="start", host=host.get_name(), **self._about(task)))
+
+    @_only_looking
+    def v2_runner_on_ok(self, result: CallbackTaskResult) -> None:
+        self._ended("ok", result)
+
+    @_only_looking
+    def v2_runner_on_failed(self, result: CallbackTaskResult, ignore_errors: bool = False) -> None:
+        self._ended("failed", result, ignored=ignore_errors)
+
+    @_only_looking
+    def v2_runner_on_unreachable(self, result: CallbackTaskResult) -> None:
+        self._ended("unreachable", result, ignored=bool(result.task.ignore_unreachable))
+
+    @_only_looking
+    def v2_runner_on_skipped(self, result: CallbackTaskResult) -> None:
+        self._ended("skipped", result)
+
+    @_only_looking
+    def v2_runner_retry(self, result: CallbackTaskResult) -> None:
+        tried, allowed = result.result.get("attempts", 0), result.result.get("retries", 0)
+        self._say(f"{result.host.get_name()}  retrying: {result.task_name} ({tried} of {allowed})")
+
+    @_only_looking
+    def v2_playbook_on_no_hosts_matched(self) -> None:
+        self._say("no hosts matched")
+
+    @_only_looking
+    def v2_playbook_on_stats(self, stats: AggregateStats) -> None:
+        show = self._renderer()
+        show.close()
+        if not show.progress.deployments:
+            for host in sorted(stats.processed):
+                self._say(_recap(host, stats.summarize(host)))
+
+    def _ended(self, moment: str, result: CallbackTaskResult, ignored: bool = False) -> None:
+        answer = dict(result.result)
+        self._handle_warnings(result.result)
+        self._tell(
+            Observation(
+                moment=moment,
+                host=result.host.get_name(),
+                result=answer,
+                ignored=ignored,
+                **self._about(result.task),
+            )
+        )
+
+    def _tell(self, seen: Observation) -> None:
+        if self._translator is None:
+            self._translator = Translator(differences=bool(context.CLIARGS.get("diff")))
+        show = self._renderer()
+        for event in self._translator.events(seen):
+            show.event(event)
+
+    def _about(self, task: Task) -> dict[str, t.Any]:
+        return {
+            "task": task.get_name().split(" : ", 1)[-1].strip(),
+            "action": str(getattr(task, "resolved_action", None) or task.action),
+            "own": is_own(task.get_path(), COLLECTION_ROOT),
+            "at": time.time(),
+        }
+
+    def _say(self, line: str) -> None:
+        self._display.display(line)
+
+    def _renderer(self) -> Renderer:
+        """Return who shows: chosen at the first event, when options and terminal are known."""
+        if self._show is None:
+            self._show = self._choose()
+        return self._show
+
+    def _choose(self) -> Renderer:
+        verbose = self._display.verbosity > 0
+        checking = bool(context.CLIARGS.get("check"))
+        if self.get_option("live") == "auto" and not checking and self._display.verbosity < 2:
+            console = live_console(sys.stdout)
+            if console is not None:
+                # Ansible forks its workers holding this lock: none starts while a line is drawn.
+                return LiveRenderer(console, self._display._lock, verbose=verbose)
+        return PlainRenderer(
+            self._say,
+            plan=checking,
+            verbose=verbose,
+            timestamps=bool(self.get_option("timestamps")),
+        )
+
+
+COLLECTION_ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def _recap(host: str, counts: t.Mapping[str, int]) -> str:
+    shown = ("ok", "changed", "unreachable", "failures", "skipped", "rescued", "ignored")
+    return f"{host}  " + ", ".join(f"{counts[key]} {key}" for key in shown if counts.get(key))

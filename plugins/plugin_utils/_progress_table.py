@@ -1,0 +1,138 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A deployment as a live table: targets, what each does now, progress and time left."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ._progress_model import waits_for
+from ._progress_text import counts, duration
+
+if t.TYPE_CHECKING:
+    from rich.console import Group
+
+    from ._progress_model import DeploymentProgress, TargetProgress
+
+STYLES = {
+    "Succeeded": "green",
+    "Current": "green",
+    "Failed": "bold red",
+    "Refused": "yellow",
+    "Skipped": "dim",
+    "Pending": "dim",
+    "Waiting": "cyan",
+    "InProgress": "bold cyan",
+}
+WORDS = {
+    "Succeeded": "succeeded",
+    "Current": "had it already",
+    "Failed": "failed",
+    "Refused": "not started",
+    "Skipped": "not touched",
+    "Pending": "pending",
+    "Waiting": "waiting",
+    "InProgress": "in progress",
+}
+BAR_WIDTH = 40
+# Lines of the table that are no targets: heading, header, bar, the line for those left out.
+FRAME = 7
+# What a reader looks for first when not all targets fit: trouble, then what moves, then what ended.
+ORDER = ("Failed", "InProgress", "Waiting", "Pending", "Refused", "Skipped", "Succeeded", "Current")
+
+
+def table(deployment: DeploymentProgress, now: float, height: int) -> Group:
+    """Return what a terminal of ``height`` lines shows of a deployment at the time ``now``."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("TARGET", "STATE", "STEP", "LAST EVENT", "TIME"):
+        grid.add_column(name, no_wrap=name != "STEP", justify="right" if name == "TIME" else "left")
+    shown, hidden = visible(deployment, max(3, height - FRAME))
+    for target in shown:
+        style = STYLES.get(target.state, "")
+        grid.add_row(
+            target.name,
+            Text(WORDS.get(target.state, target.state), style),
+            Text(step_text(deployment, target)),
+            Text(target.event, "red" if target.event.endswith("Failed") else ""),
+            time_text(target, now),
+        )
+    parts: list[t.Any] = [_heading(deployment), grid]
+    if hidden:
+        parts.append(Text(f"… and {hidden} more targets ({counts(deployment)})", "dim"))
+    parts.append(_bar(deployment, now))
+    return Group(*parts)
+
+
+def visible(deployment: DeploymentProgress, room: int) -> tuple[list[TargetProgress], int]:
+    """Return the targets to show, in plan order, and how many are left out."""
+    every = list(deployment.targets.values())
+    if len(every) <= room:
+        return every, 0
+    by_interest = sorted(every, key=lambda target: (ORDER.index(target.state), target.position))
+    chosen = sorted(by_interest[:room], key=lambda target: target.position)
+    return chosen, len(every) - len(chosen)
+
+
+def step_text(deployment: DeploymentProgress, target: TargetProgress) -> str:
+    """Return what a target does now, what it waits for, or why it failed."""
+    if target.state == "Waiting":
+        return waits_for(deployment, target)
+    if target.done:
+        return target.message.splitlines()[0] if target.message else ""
+    return target.doing
+
+
+def time_text(target: TargetProgress, now: float) -> str:
+    """Return how long a target has been at it, or took from its admission to its end."""
+    if target.state == "Pending":
+        return ""
+    if target.done:
+        return duration(target.since - target.began) if target.began is not None else ""
+    return duration(max(0.0, now - target.since))
+
+
+def progress_text(deployment: DeploymentProgress, now: float) -> str:
+    """Return the words beside the progress bar."""
+    total = len(deployment.targets)
+    words = f"{deployment.decided} of {total}, {duration(deployment.seconds(now))}"
+    left = deployment.seconds_left(now)
+    return f"{words}, about {duration(left)} left" if left is not None else words
+
+
+def _heading(deployment: DeploymentProgress) -> t.Any:
+    from rich.text import Text
+
+    verb = "rollback" if deployment.rollback_of else deployment.strategy
+    heading = Text.assemble(
+        (deployment.id or "", "bold"),
+        f"  {verb} {deployment.application}/{deployment.group}",
+    )
+    if deployment.revision:
+        heading.append(f" to {deployment.revision}")
+    if deployment.closed is not None:
+        heading.append(f"  {deployment.status}", STYLES.get(deployment.status, "bold"))
+    return heading
+
+
+def _bar(deployment: DeploymentProgress, now: float) -> t.Any:
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    total = max(1, len(deployment.targets))
+    failed = deployment.count("Failed")
+    style = "red" if failed else "green"
+    bar = ProgressBar(
+        total=total,
+        completed=deployment.decided,
+        width=BAR_WIDTH,
+        complete_style=style,
+        finished_style=style,
+    )
+    row = Table.grid(padding=(0, 2, 0, 0))
+    row.add_row(bar, progress_text(deployment, now))
+    return row

@@ -1,0 +1,279 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Events as lines of text: the log of a deployment, and what is said at its end. Pure."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import typing as t
+
+from ._progress_model import revision_name
+
+if t.TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ._progress_events import Event
+    from ._progress_model import DeploymentProgress, Progress
+
+# How much of a failed hook's output is shown; the whole is in the host's log and in the record.
+LOG_LINES = 12
+
+
+def event_lines(event: Event, progress: Progress, *, verbose: bool = False) -> list[str]:
+    """Return the lines for an event; none for what a reader of a log does not need."""
+    writer = _WRITERS.get(event.kind)
+    if writer is None:
+        return []
+    deployment = progress.current
+    width = max((len(name) for name in deployment.targets), default=0) if deployment else 0
+    who = (event.target or event.deployment_id or "bascule").ljust(width)
+    lines = writer(event, verbose)
+    return [f"{who}  {lines[0]}", *lines[1:]] if lines else []
+
+
+def closing(deployment: DeploymentProgress, now: float) -> list[str]:
+    """Return the lines that tell how a deployment ended."""
+    took = duration(deployment.seconds(now))
+    what = f"{deployment.application}/{deployment.group}"
+    if deployment.status == "Succeeded":
+        if deployment.unchanged:
+            return [
+                f"nothing to do: {_targets(len(deployment.targets))} already at "
+                f"{deployment.revision}"
+            ]
+        done = deployment.count("Succeeded", "Current")
+        return [
+            f"{deployment.status}: {what} is at {deployment.revision}, "
+            f"{done} of {_targets(len(deployment.targets))}, in {took}"
+        ]
+    reason = ": ".join(part for part in (deployment.error_code, deployment.message) if part)
+    lines = [f"{deployment.status} after {took}: {counts(deployment)}"]
+    if reason:
+        lines.append(f"  {reason}")
+    return lines
+
+
+def outcome(progress: Progress, now: float) -> list[str]:
+    """Return the last lines of a run: what happened to what was asked for, and where to look."""
+    if not progress.deployments:
+        return []
+    asked = progress.deployments[0]
+    lines = (
+        [_headed(asked, closing(asked, now))]
+        if asked.closed
+        else [f"{asked.id}  not finished: {counts(asked)}"]
+    )
+    for other in progress.deployments[1:]:
+        ended = closing(other, now) if other.closed else [f"not finished: {counts(other)}"]
+        lines.append(_headed(other, [f"rollback {ended[0]}", *ended[1:]]))
+    if asked.status != "Succeeded" or not asked.closed:
+        lines.append("To look further:")
+        for deployment in progress.deployments:
+            if deployment.id:
+                lines += [f"  bascule status {deployment.id}", f"  bascule events {deployment.id}"]
+    return "\n".join(lines).split("\n")
+
+
+def counts(deployment: DeploymentProgress) -> str:
+    """Return how many targets are in which state, as a sentence part."""
+    named = [
+        ("succeeded", deployment.count("Succeeded")),
+        ("had it already", deployment.count("Current")),
+        ("failed", deployment.count("Failed")),
+        ("not touched", deployment.count("Skipped", "Refused", "Pending")),
+        ("in flight", deployment.count("InProgress", "Waiting")),
+    ]
+    return ", ".join(f"{number} {name}" for name, number in named if number) or "no targets"
+
+
+def duration(seconds: float) -> str:
+    """Return a time span as people write it: ``0.4 s``, ``42 s``, ``3 min 5 s``, ``2 h 10 min``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def size(count: float) -> str:
+    """Return a number of bytes as people write it."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def failure_lines(event: Event) -> list[str]:
+    """Return what is known of a failure: the message, the script, the end of its output."""
+    lines = [event.message] if event.message else []
+    script = event.data.get("script")
+    if script and str(script) not in event.message:
+        lines.append(f"script: {script}")
+    log = event.data.get("log")
+    text = log if isinstance(log, list) else str(log or "").splitlines()
+    lines += [f"| {line}".rstrip() for line in text[-LOG_LINES:]]
+    return lines
+
+
+def difference_lines(difference: t.Any) -> list[str]:
+    """Return a task's ``diff`` as unified text: prepared text, or before and after, or a list."""
+    if isinstance(difference, list):
+        return [line for one in difference for line in difference_lines(one)]
+    if not isinstance(difference, dict):
+        return []
+    if difference.get("prepared"):
+        return str(difference["prepared"]).splitlines()
+    before, after = (_as_lines(difference.get(side)) for side in ("before", "after"))
+    header = difference.get("before_header") or difference.get("after_header") or ""
+    shown = difflib.unified_diff(
+        before,
+        after,
+        f"before: {difference.get('before_header') or header}".rstrip(": "),
+        f"after: {difference.get('after_header') or header}".rstrip(": "),
+        lineterm="",
+    )
+    return list(shown)
+
+
+def _opened(event: Event, _verbose: bool) -> list[str]:
+    about = event.data.get("deployment") or {}
+    plan = event.data.get("plan") or {}
+    total = len(plan.get("targets") or ())
+    what = f"{about.get('application', '')}/{about.get('group', '')}"
+    verb = "rollback of" if about.get("rollback_of") else str(about.get("strategy") or event.name)
+    revision = revision_name(about)
+    parts = [_targets(total)]
+    if isinstance(plan.get("minimum_healthy"), int):
+        parts.append(f"{plan['minimum_healthy']} stay healthy")
+    if isinstance(plan.get("slots"), int):
+        parts.append(f"{plan['slots']} at a time")
+    to = f" to {revision}" if revision else ""
+    return [f"{verb} {what}{to}: {', '.join(parts)}"]
+
+
+def _staged(event: Event, _verbose: bool) -> list[str]:
+    if event.status == "Failed":
+        return _failed("staging", event)
+    if event.status == "Current":
+        return ["has the revision already"]
+    details = []
+    sent, seconds = event.data.get("bytes_sent"), event.data.get("seconds")
+    if sent:
+        details.append(f"{size(sent)} sent")
+    if isinstance(seconds, (int, float)):
+        details.append(duration(seconds))
+    return [f"staged ({', '.join(details)})" if details else "staged"]
+
+
+def _admitted(event: Event, _verbose: bool) -> list[str]:
+    waited = event.data.get("waited")
+    after = (
+        f" after {duration(waited)}" if isinstance(waited, (int, float)) and waited >= 0.1 else ""
+    )
+    return [f"admitted{after}"]
+
+
+def _refused(event: Event, _verbose: bool) -> list[str]:
+    return [f"not started: {event.message}" if event.message else "not started"]
+
+
+def _traffic(event: Event, _verbose: bool) -> list[str]:
+    waited = event.data.get("waited")
+    after = f" ({duration(waited)})" if isinstance(waited, (int, float)) else ""
+    words = {"drained": "out of service, drained", "in_service": "in service again"}
+    return [words.get(event.name, event.name) + after]
+
+
+def _lifecycle(event: Event, verbose: bool) -> list[str]:
+    if event.status == "Failed":
+        return _failed(event.name, event)
+    if event.status == "Skipped" and not verbose:
+        return []
+    started, ended = event.data.get("started"), event.data.get("ended")
+    took = ""
+    if isinstance(started, (int, float)) and isinstance(ended, (int, float)):
+        took = f" ({duration(ended - started)})"
+    return [f"{event.name} {event.status}{took}"]
+
+
+def _settled(event: Event, _verbose: bool) -> list[str]:
+    return [event.status]
+
+
+def _closed(event: Event, _verbose: bool) -> list[str]:
+    about = event.data.get("deployment") or {}
+    reason = ": ".join(part for part in (str(about.get("error_code") or ""), event.message) if part)
+    return [f"{event.status}: {reason}" if reason and event.status != "Succeeded" else event.status]
+
+
+def _error(event: Event, _verbose: bool) -> list[str]:
+    return _failed(event.name, event)
+
+
+def _task(event: Event, verbose: bool) -> list[str]:
+    if event.status in ("ok", "skipped") and not verbose:
+        return []
+    lines = [f"{event.status}: {event.name}"]
+    if event.message:
+        first, *rest = event.message.splitlines()
+        lines[0] += (
+            f": {first}" if event.status in ("failed", "unreachable", "ignored") else (f" {first}")
+        )
+        lines += [f"    {line}" for line in rest[:LOG_LINES]]
+    elif verbose:
+        shown = {key: value for key, value in event.data.items() if not key.startswith("_ansible")}
+        lines[0] += f" => {json.dumps(shown, default=str, sort_keys=True)}"
+    return lines
+
+
+def _warning(event: Event, _verbose: bool) -> list[str]:
+    return [f"warning: {event.message}"]
+
+
+def _diff(event: Event, _verbose: bool) -> list[str]:
+    lines = difference_lines(event.data.get("diff"))
+    return [f"{event.name}:", *lines] if lines else []
+
+
+def _failed(what: str, event: Event) -> list[str]:
+    first, *rest = failure_lines(event) or ["no message was given"]
+    head, *more = first.splitlines() or [""]
+    return [f"{what} failed: {head}", *(f"    {line}" for line in (*more, *rest))]
+
+
+def _headed(deployment: DeploymentProgress, lines: list[str]) -> str:
+    return "\n".join([f"{deployment.id or 'bascule'}  {lines[0]}", *lines[1:]])
+
+
+def _targets(count: int) -> str:
+    return f"{count} target{'' if count == 1 else 's'}"
+
+
+def _as_lines(value: t.Any) -> list[str]:
+    if value is None:
+        return []
+    text = value if isinstance(value, str) else json.dumps(value, indent=2, sort_keys=True)
+    return text.splitlines()
+
+
+_Writer = t.Callable[["Event", bool], list[str]]
+_WRITERS: Mapping[str, _Writer] = {
+    "opened": _opened,
+    "staged": _staged,
+    "admitted": _admitted,
+    "refused": _refused,
+    "traffic": _traffic,
+    "lifecycle": _lifecycle,
+    "settled": _settled,
+    "closed": _closed,
+    "error": _error,
+    "task": _task,
+    "warning": _warning,
+    "diff": _diff,
+}

@@ -1,0 +1,112 @@
+"""What the record knows, in the types of the API."""
+
+from __future__ import annotations
+
+import difflib
+import typing as t
+from contextlib import contextmanager
+
+from ansible_collections.bascule.deploy.plugins.module_utils._errors import RecordError, UsageError
+
+from bascule.result import Deployment, Failure, Revision, Target
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ansible_collections.bascule.deploy.plugins.plugin_utils import _record
+
+# How far back to look for an id or a name that is like the one that was not found.
+LOOK_BACK = 500
+
+
+@contextmanager
+def opened(url: str | None = None) -> Iterator[_record.Record]:
+    """Open the record at ``url``, or the one the environment names.
+
+    :raises RecordError: it cannot be opened
+    """
+    from ansible_collections.bascule.deploy.plugins.plugin_utils._record import Record
+
+    with Record.open(url) as record:
+        yield record
+
+
+def find(record: _record.Record, deployment_id: str) -> _record.Deployment:
+    """Return a deployment.
+
+    :raises UsageError: there is none of this id; the message names the nearest known ones
+    """
+    try:
+        return record.deployment(deployment_id)
+    except RecordError:
+        known = [deployment.id for deployment in record.deployments(limit=LOOK_BACK)]
+        raise UsageError(unknown("deployment", deployment_id, known, record.url)) from None
+
+
+def newest_of(record: _record.Record, name: str) -> list[_record.Deployment]:
+    """Return the deployments of ``GROUP`` or ``APPLICATION/GROUP``, newest first.
+
+    :raises UsageError: nothing of that name was ever deployed, or several applications have it
+    """
+    application, _, group = name.rpartition("/")
+    found = record.deployments(application=application or None, group=group, limit=LOOK_BACK)
+    owners = sorted({deployment.application for deployment in found})
+    if len(owners) > 1:
+        names = ", ".join(f"{owner}/{group}" for owner in owners)
+        raise UsageError(f"Several applications have a deployment group {group}: say {names}.")
+    if not found:
+        every = record.deployments(limit=LOOK_BACK)
+        known = [f"{one.application}/{one.group}" for one in every] + [one.group for one in every]
+        raise UsageError(unknown("deployment group", name, known, record.url))
+    return found
+
+
+def unknown(what: str, name: str, known: Sequence[str], where: str) -> str:
+    """Return the message for a name that is not in the record."""
+    distinct = list(dict.fromkeys(known))
+    near = difflib.get_close_matches(name, distinct, n=3, cutoff=0.4) or distinct[:3]
+    hint = f"The nearest known: {', '.join(near)}." if near else "The record is empty."
+    return f"There is no {what} {name} in the record {where}. {hint}"
+
+
+def deployment_of(found: _record.Deployment, targets: Sequence[_record.Target] = ()) -> Deployment:
+    """Return a deployment of the record as the API gives it."""
+    error = None
+    if found.error_code or found.error_message:
+        error = Failure(kind=found.error_code or "failed", message=found.error_message)
+    return Deployment(
+        id=found.id,
+        status=found.status,
+        strategy=found.strategy,
+        application=found.application,
+        group=found.group,
+        revision=Revision(
+            digest=found.revision.digest,
+            source=found.revision.source,
+            description=found.revision.description,
+        ),
+        previous_digest=found.previous_digest,
+        targets=tuple(_target_of(target) for target in targets),
+        overview=dict(found.overview),
+        plan=found.plan,
+        rollback_of=found.rollback_of,
+        rolled_back_by=found.rolled_back_by,
+        error=error,
+        created_at=found.created_at,
+        finished_at=found.finished_at,
+        started_by=found.started_by,
+        started_from=found.started_from,
+    )
+
+
+def _target_of(target: _record.Target) -> Target:
+    return Target(
+        name=target.name,
+        status=target.status,
+        changed=target.changed,
+        in_service=target.in_service,
+        error_code=target.error_code,
+        message=target.message,
+        started_at=target.started_at,
+        finished_at=target.finished_at,
+    )

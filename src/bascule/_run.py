@@ -1,0 +1,201 @@
+"""Run a playbook of the collection by ansible-runner, and hand its events on as they come."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import tempfile
+import threading
+import time
+import typing as t
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bascule._environment import environment
+from bascule._events import EventStream
+
+if t.TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_events import Event
+
+# How long ansible-playbook may take to put down its work after an interrupt.
+GRACE_SECONDS = 30.0
+POLL_SECONDS = 0.5
+_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_ERROR = re.compile(r"^\[?ERROR\]?!?:?\s*", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to run. ``inventory`` holds paths, host lists (``a,b,``) or is a mapping."""
+
+    strategy: str
+    inventory: tuple[str, ...] | Mapping[str, t.Any]
+    variables: Mapping[str, t.Any] = field(default_factory=dict)
+    limit: str | None = None
+    check: bool = False
+    diff: bool = False
+    verbosity: int = 0
+    record: str | None = None
+    folder: Path = field(default_factory=Path.cwd)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: ansible-playbook's status, and its words when it told no event."""
+
+    status: int
+    interrupted: bool
+    complaint: str
+
+
+def run(
+    request: Request,
+    *,
+    on_event: Callable[[Event], None],
+    cancel: Callable[[], bool] | None = None,
+    notice: Callable[[str], None] | None = None,
+) -> Outcome:
+    """Run the playbook to its end; events arrive in order, in the calling thread.
+
+    An error raised by ``on_event`` does not stop the deployment; it is raised when that has ended.
+    ``notice`` is told what an interrupt leads to.
+    """
+    from ansible_runner.interface import run as run_ansible
+
+    watch = _Watch(request, on_event, cancel, notice or (lambda _text: None))
+    with tempfile.TemporaryDirectory(prefix="bascule-") as private, watch.interruptible():
+        runner = run_ansible(
+            private_data_dir=private,
+            # The working folder, so that relative paths and ansible.cfg mean what they mean there.
+            project_dir=str(request.folder),
+            playbook=f"bascule.deploy.{request.strategy}",
+            inventory=_inventory(request),
+            # Written to env/extravars with mode 0600; never part of a command line.
+            extravars=dict(request.variables) or None,
+            limit=_limit(request.limit),
+            cmdline=_options(request) or None,
+            verbosity=request.verbosity or None,
+            envvars=_environment(request),
+            settings={"pexpect_timeout": POLL_SECONDS, "suppress_output_file": True},
+            quiet=request.verbosity < 2,
+            event_handler=watch.event,
+            cancel_callback=watch.cancelled,
+        )
+    if watch.failure is not None:
+        raise watch.failure
+    return Outcome(
+        status=int(runner.rc if runner.rc is not None else 254),
+        interrupted=watch.interrupted is not None,
+        complaint=watch.complaint(),
+    )
+
+
+class _Watch:
+    """What goes on while ansible-playbook runs: events out, interrupts in."""
+
+    def __init__(
+        self,
+        request: Request,
+        on_event: Callable[[Event], None],
+        cancel: Callable[[], bool] | None,
+        notice: Callable[[str], None],
+    ) -> None:
+        self.interrupted: float | None = None
+        self.failure: Exception | None = None
+        self._stream = EventStream(differences=request.diff)
+        self._on_event, self._cancel, self._notice = on_event, cancel, notice
+        self._pid: int | None = None
+        self._kill = False
+        self._words: list[str] = []
+
+    def event(self, raw: dict[str, t.Any]) -> bool:
+        """Take one of runner's events; tell runner not to keep it in a file."""
+        self._pid = self._pid or raw.get("pid")
+        if raw.get("stdout"):
+            self._words = [*self._words[-200:], str(raw["stdout"])]
+        for event in self._stream.read(raw):
+            try:
+                self._on_event(event)
+            except Exception as error:
+                self.failure = self.failure or error
+        return False
+
+    def cancelled(self) -> bool:
+        """Tell runner whether to kill ansible-playbook now."""
+        if self.interrupted is None and self._cancel is not None and self._cancel():
+            self.interrupt()
+        if self.interrupted is None:
+            return False
+        return self._kill or time.monotonic() - self.interrupted > GRACE_SECONDS
+
+    def interrupt(self) -> None:
+        """Ask ansible-playbook to stop; the second time, insist."""
+        if self.interrupted is not None:
+            self._kill = True
+            return
+        self.interrupted = time.monotonic()
+        self._notice("Stopping: waiting for ansible-playbook to put its work down.")
+        if self._pid is None:
+            self._kill = True
+            return
+        with suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGINT)
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Pass SIGINT and SIGTERM on while in the block (in the main thread only)."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {
+            number: signal.signal(number, lambda *_: self.interrupt())
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def complaint(self) -> str:
+        """Return the last error message that ansible-playbook printed itself, on one line."""
+        text = _COLOUR.sub("", "\n".join(self._words)).replace("\r", "")
+        parts = _ERROR.split(text)
+        if len(parts) < 2:
+            return " ".join(text.split())[-500:]
+        paragraph = re.split(r"\n\s*\n|\nOrigin:", parts[-1].strip())[0]
+        return " ".join(paragraph.split())
+
+
+def _inventory(request: Request) -> list[str] | dict[str, t.Any] | None:
+    if not isinstance(request.inventory, tuple):
+        return dict(request.inventory)
+    places = []
+    for place in request.inventory:
+        path = request.folder / Path(place).expanduser()
+        places.append(str(path) if path.exists() else place)
+    return places or None
+
+
+def _limit(limit: str | None) -> str | None:
+    """Return the limit with localhost in it, where a deployment opens and closes."""
+    return f"{limit}:localhost" if limit and "," not in limit else limit and f"{limit},localhost"
+
+
+def _options(request: Request) -> str:
+    return " ".join(
+        option
+        for option, wanted in (("--check", request.check), ("--diff", request.diff))
+        if wanted
+    )
+
+
+def _environment(request: Request) -> dict[str, str]:
+    added = environment(folder=request.folder, given=dict(os.environ), record=request.record)
+    if request.verbosity < 2:
+        added["ANSIBLE_NOCOLOR"] = "1"
+    return added

@@ -1,0 +1,385 @@
+"""The Python API: the same playbooks that ``ansible-playbook bascule.deploy.STRATEGY`` runs.
+
+Nothing here imports Ansible until something is run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+from collections.abc import Mapping, Sequence
+from os import PathLike, fspath
+
+from ansible_collections.bascule.deploy.plugins.module_utils._errors import UsageError
+from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_model import Progress
+from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_text import (
+    difference_lines,
+)
+
+from bascule import _recorded
+from bascule._events import collection_root
+from bascule.result import Deployment, Failure, Plan, Revision, Target
+
+if t.TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_events import Event
+    from ansible_collections.bascule.deploy.plugins.plugin_utils._record import (
+        Event as RecordedEvent,
+    )
+
+    from bascule._run import Outcome
+
+PathOrName = str | PathLike[str]
+Inventory = PathOrName | Sequence[PathOrName] | Mapping[str, t.Any] | None
+# Playbooks that are parts of others.
+PARTS = frozenset({"carry_out"})
+
+
+def strategies() -> list[str]:
+    """Return the names of the strategies, which are the collection's playbooks."""
+    found = {path.stem for path in (collection_root() / "playbooks").glob("*.yml")}
+    return sorted(found - PARTS)
+
+
+def deploy(
+    strategy: str,
+    *,
+    inventory: Inventory = None,
+    revision: PathOrName | None = None,
+    targets: str | None = None,
+    limit: str | None = None,
+    variables: Mapping[str, t.Any] | None = None,
+    check: bool = False,
+    diff: bool = False,
+    on_event: Callable[[Event], None] | None = None,
+    cancel: Callable[[], bool] | None = None,
+    record: str | None = None,
+    verbosity: int = 0,
+    notice: Callable[[str], None] | None = None,
+) -> Deployment:
+    """Run a strategy to its end and return how it ended; see docs/api.md.
+
+    :param strategy: a playbook of the collection: in_place, rolling, rollback
+    :param inventory: path, host list (``"a,b,"``), several of them, or an inventory as a mapping
+    :param revision: what to deploy (the variable ``deploy_revision``)
+    :param targets: group or pattern of the inventory (the variable ``deploy_targets``)
+    :param limit: only these of the targets (ansible-playbook's ``--limit``)
+    :param variables: more variables; they never appear on a command line
+    :param check: change nothing, only plan
+    :param on_event: called with each ``Event``, in order, in this thread. What it raises is
+        raised again when the deployment has ended: an observer cannot leave one half done
+    :param cancel: asked twice a second; once true, the deployment is interrupted (resumable)
+    :param record: address of the record; the default is what the environment names
+    :raises UsageError: there is no such strategy
+    """
+    from bascule._run import Request, run
+
+    if strategy not in strategies():
+        raise UsageError(_recorded_strategies(strategy))
+    given = dict(variables or {})
+    given |= {"deploy_revision": fspath(revision)} if revision is not None else {}
+    given |= {"deploy_targets": targets} if targets is not None else {}
+    collected = _Collected(on_event)
+    outcome = run(
+        Request(
+            strategy=strategy,
+            inventory=_inventory(inventory),
+            variables=given,
+            limit=limit,
+            check=check,
+            diff=diff,
+            verbosity=verbosity,
+            record=record,
+        ),
+        on_event=collected.take,
+        cancel=cancel,
+        notice=notice,
+    )
+    return _result(strategy, collected, outcome, record=record, check=check)
+
+
+def plan(
+    strategy: str,
+    *,
+    inventory: Inventory = None,
+    revision: PathOrName | None = None,
+    targets: str | None = None,
+    limit: str | None = None,
+    variables: Mapping[str, t.Any] | None = None,
+    on_event: Callable[[Event], None] | None = None,
+    record: str | None = None,
+) -> Plan:
+    """Return what a deployment would do, down to the files of each host; change nothing.
+
+    :raises DeploymentError: no plan can be made; the error tells why
+    """
+    planned = deploy(
+        strategy,
+        inventory=inventory,
+        revision=revision,
+        targets=targets,
+        limit=limit,
+        variables=variables,
+        check=True,
+        diff=True,
+        on_event=on_event,
+        record=record,
+    )
+    planned.raise_for_status()
+    return plan_of(planned)
+
+
+def rollback(
+    name: str,
+    *,
+    to: str | None = None,
+    inventory: Inventory = None,
+    targets: str | None = None,
+    variables: Mapping[str, t.Any] | None = None,
+    check: bool = False,
+    diff: bool = False,
+    on_event: Callable[[Event], None] | None = None,
+    cancel: Callable[[], bool] | None = None,
+    record: str | None = None,
+    verbosity: int = 0,
+    notice: Callable[[str], None] | None = None,
+) -> Deployment:
+    """Bring a deployment group back to its last good revision, or to the one named by ``to``.
+
+    :param name: ``GROUP``, ``APPLICATION/GROUP``, or the id of a deployment, which is undone: its
+        group goes back to the revision it had before
+    :param to: digest of a revision, or its beginning, or the id of the deployment that brought it
+    :param targets: the default is the targets of the group's newest deployment
+    :raises UsageError: the record knows no such group or deployment
+    """
+    given = rollback_variables(name, to=to, targets=targets, record=record)
+    return deploy(
+        "rollback",
+        inventory=inventory,
+        variables={**given, **(variables or {})},
+        check=check,
+        diff=diff,
+        on_event=on_event,
+        cancel=cancel,
+        record=record,
+        verbosity=verbosity,
+        notice=notice,
+    )
+
+
+def rollback_variables(
+    name: str, *, to: str | None, targets: str | None, record: str | None = None
+) -> dict[str, str]:
+    """Return the variables that make the strategy ``rollback`` do what ``rollback`` promises.
+
+    :raises UsageError: the record knows no such group or deployment
+    """
+    with _recorded.opened(record) as book:
+        if name.startswith("d-"):
+            found = _recorded.find(book, name)
+            to = to or found.previous_digest
+            if to is None:
+                raise UsageError(
+                    f"{name} was the first deployment of {found.application}/{found.group}: there "
+                    "is nothing to go back to. Name a revision with --to."
+                )
+        else:
+            found = _recorded.newest_of(book, name)[0]
+        known = [target.name for target in book.targets(found.id)]
+    given = {
+        "deploy_application": found.application,
+        "deploy_group": found.group,
+        "deploy_targets": targets or ":".join(known),
+    }
+    return {**given, "deploy_rollback_to": to} if to else given
+
+
+def status(deployment_id: str, *, record: str | None = None) -> Deployment:
+    """Return a deployment and its targets as the record has them.
+
+    :raises UsageError: there is none of this id
+    """
+    with _recorded.opened(record) as book:
+        found = _recorded.find(book, deployment_id)
+        return _recorded.deployment_of(found, book.targets(found.id))
+
+
+def history(
+    group: str | None = None, *, limit: int = 20, record: str | None = None
+) -> list[Deployment]:
+    """Return deployments, newest first, without their targets.
+
+    :param group: ``GROUP`` or ``APPLICATION/GROUP``; the default is all
+    :raises UsageError: nothing was ever deployed to that group
+    """
+    with _recorded.opened(record) as book:
+        found = (
+            book.deployments(limit=limit)
+            if group is None
+            else (_recorded.newest_of(book, group)[:limit])
+        )
+        return [_recorded.deployment_of(one) for one in found]
+
+
+def events(
+    deployment_id: str,
+    *,
+    target: str | None = None,
+    after: int = 0,
+    record: str | None = None,
+) -> list[RecordedEvent]:
+    """Return what the record holds of a deployment, in order.
+
+    :param after: only events whose ``sequence`` is above this
+    :raises UsageError: there is no such deployment, or no such target in it
+    """
+    with _recorded.opened(record) as book:
+        found = _recorded.find(book, deployment_id)
+        if target is not None:
+            known = [one.name for one in book.targets(found.id)]
+            if target not in known:
+                raise UsageError(_recorded.unknown("target", target, known, found.id))
+        return book.events(found.id, target=target, after=after)
+
+
+def abandon(deployment_id: str, *, why: str = "", record: str | None = None) -> Deployment:
+    """End an interrupted deployment that nobody will go on with; its group is free again.
+
+    :raises UsageError: there is none of this id
+    :raises RecordError: it has ended already
+    """
+    with _recorded.opened(record) as book:
+        found = _recorded.find(book, deployment_id)
+        ended = book.abandon(found.id, why)
+        return _recorded.deployment_of(ended, book.targets(ended.id))
+
+
+def plan_of(planned: Deployment) -> Plan:
+    """Return the plan that a run with ``check`` came to."""
+    details = planned.plan
+    opened = next(event for event in planned.seen if event.kind == "opened")
+    differences = {
+        event.target: "\n".join(difference_lines(event.data.get("diff")))
+        for event in planned.seen
+        if event.kind == "diff" and event.target is not None and event.name != "plan"
+    }
+    return Plan(
+        strategy=planned.strategy,
+        application=planned.application,
+        group=planned.group,
+        revision=planned.revision,
+        stages=tuple(tuple(stage) for stage in details.get("stages") or ()),
+        slots=int(details.get("slots") or 0),
+        minimum_healthy=int(details.get("minimum_healthy") or 0),
+        warnings=tuple(details.get("warnings") or ()),
+        text=opened.message,
+        details=details,
+        differences=differences,
+    )
+
+
+class _Collected:
+    """The events of a run, and how far it came."""
+
+    def __init__(self, on_event: Callable[[Event], None] | None) -> None:
+        self.events: list[Event] = []
+        self.progress = Progress()
+        self._on_event = on_event
+
+    def take(self, event: Event) -> None:
+        self.events.append(event)
+        self.progress.apply(event)
+        if self._on_event is not None:
+            self._on_event(event)
+
+
+def _result(
+    strategy: str, collected: _Collected, outcome: Outcome, *, record: str | None, check: bool
+) -> Deployment:
+    """Return how a run ended: by the record where it has the deployment, else by what was seen."""
+    seen = tuple(collected.events)
+    if not collected.progress.deployments:
+        return Deployment(
+            id=None,
+            status="Refused",
+            strategy=strategy,
+            error=_refusal(collected.progress.refusal, outcome),
+            interrupted=outcome.interrupted,
+            seen=seen,
+        )
+    asked = collected.progress.deployments[0]
+    about = next(event for event in seen if event.kind == "opened").data.get("deployment") or {}
+    found = None if check else _in_record(str(asked.id), record)
+    if found is None:
+        found = Deployment(
+            id=None if check else asked.id,
+            status="Planned" if check else asked.status,
+            strategy=asked.strategy or strategy,
+            application=asked.application,
+            group=asked.group,
+            revision=Revision(
+                digest=str(about.get("digest") or ""),
+                source=str(about.get("revision") or ""),
+                description=str(about.get("description") or ""),
+            ),
+            targets=tuple(
+                Target(name=target.name, status=target.state, message=target.message)
+                for target in asked.targets.values()
+            ),
+            plan=asked.plan,
+            rolled_back_by=asked.rolled_back_by,
+            error=Failure(asked.error_code or "failed", asked.message) if asked.message else None,
+        )
+    closes = [event.data for event in seen if event.kind == "closed"]
+    summary = "\n".join(str(data["summary"]) for data in closes if data.get("summary"))
+    failed_plan = check and outcome.status != 0
+    unfinished = not check and found.status in ("Created", "InProgress")
+    return dataclasses.replace(
+        found,
+        status="Refused" if failed_plan else found.status,
+        error=_refusal(_first_error(seen), outcome) if failed_plan else found.error,
+        summary=summary,
+        interrupted=outcome.interrupted or unfinished,
+        seen=seen,
+    )
+
+
+def _in_record(deployment_id: str, record: str | None) -> Deployment | None:
+    """Return the deployment as recorded, or None: an inventory may name another record."""
+    try:
+        return status(deployment_id, record=record)
+    except UsageError:
+        return None
+
+
+def _first_error(seen: Sequence[Event]) -> Event | None:
+    return next((event for event in seen if event.kind == "error"), None)
+
+
+def _refusal(event: Event | None, outcome: Outcome) -> Failure | None:
+    if event is not None:
+        return Failure(kind=event.status, message=event.message)
+    if outcome.interrupted:
+        return Failure(kind="interrupted", message="Interrupted before anything was begun.")
+    if outcome.complaint:
+        return Failure(kind="usage", message=outcome.complaint)
+    return Failure(
+        kind="usage",
+        message="ansible-playbook ran no play: no host of the inventory matches the targets.",
+    )
+
+
+def _inventory(given: Inventory) -> tuple[str, ...] | Mapping[str, t.Any]:
+    if given is None:
+        return ()
+    if isinstance(given, Mapping):
+        return given
+    if isinstance(given, (str, PathLike)):
+        return (fspath(given),)
+    return tuple(fspath(place) for place in given)
+
+
+def _recorded_strategies(name: str) -> str:
+    known = strategies()
+    return f"There is no strategy {name}. There are: {', '.join(known)}."

@@ -1,0 +1,98 @@
+"""The command ``bascule``: each group of commands is a file, ``main`` only dispatches."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import typing as t
+
+import bascule.cli.bundles as bundles
+import bascule.cli.demo as demo
+import bascule.cli.deployments as deployments
+import bascule.cli.records as records
+from bascule.cli._output import complain
+from bascule.result import INTERRUPTED, USAGE
+
+if t.TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DESCRIPTION = """\
+Deploy with Ansible: plan before, watch while, look back after, and return at any moment.
+
+Exit status: 0 done, 1 the deployment failed or was rolled back, 2 wrong usage or configuration,
+3 stopped or waiting for a person, 4 interrupted and resumable.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    from ansible_collections.bascule.deploy.plugins.module_utils._errors import BasculeError
+
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    debug = options.debug or bool(os.environ.get("BASCULE_DEBUG"))
+    try:
+        return int(options.run(options))
+    except BasculeError as error:
+        if debug:
+            raise
+        complain(str(error))
+        return USAGE
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        complain("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; keep the interpreter from flushing into it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if debug:
+            raise
+        complain(f"{type(error).__name__}: {error} (--debug shows where this comes from)")
+        return 1
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command."""
+    parser = argparse.ArgumentParser(
+        prog="bascule",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    common = common_options()
+    for group in (deployments, records, bundles, demo):
+        group.add_commands(commands, common)
+    return parser
+
+
+def common_options() -> argparse.ArgumentParser:
+    """Return the options that every command has."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--format",
+        choices=("text", "json"),
+        default="text",
+        help="text for people (the default) or json with stable field names",
+    )
+    common.add_argument(
+        "--record",
+        metavar="URL",
+        help="address of the record; better set BASCULE_RECORD if it holds a password",
+    )
+    common.add_argument("--debug", action="store_true", help="show a traceback for an error")
+    return common
+
+
+class _Version(argparse.Action):
+    """Look the version up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: t.Any, **__: t.Any) -> None:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"bascule {version('bascule')}\n")
+        parser.exit()

@@ -1,0 +1,226 @@
+"""Commands that read the record: status, history, events, abandon."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+
+from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_text import duration
+
+from bascule import api
+from bascule.cli._output import (
+    columns,
+    complain,
+    moment,
+    overview,
+    revision_text,
+    say,
+    say_json,
+    took,
+)
+from bascule.result import DONE
+
+if t.TYPE_CHECKING:
+    import argparse
+
+    from ansible_collections.bascule.deploy.plugins.plugin_utils._record import Event
+
+    from bascule.result import Deployment
+
+LOOK_BACK = 200
+LOG_LINES = 12
+
+
+def add_commands(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    common: argparse.ArgumentParser,
+) -> None:
+    """Add the commands of this file."""
+    status = commands.add_parser(
+        "status", parents=[common], help="how a deployment stands, or where each group stands"
+    )
+    status.add_argument("id", nargs="?", metavar="ID", help="a deployment, as d-ABCDEFGHI")
+    status.set_defaults(run=run_status)
+
+    history = commands.add_parser("history", parents=[common], help="deployments, newest first")
+    history.add_argument("group", nargs="?", metavar="GROUP", help="GROUP or APPLICATION/GROUP")
+    history.add_argument("-n", "--limit", type=int, default=20, help="how many (20)")
+    history.set_defaults(run=run_history)
+
+    events = commands.add_parser("events", parents=[common], help="all that a deployment did")
+    events.add_argument("id", metavar="ID")
+    events.add_argument("--target", help="only this target's events")
+    events.set_defaults(run=run_events)
+
+    abandon = commands.add_parser(
+        "abandon", parents=[common], help="end an interrupted deployment and free its group"
+    )
+    abandon.add_argument("id", metavar="ID")
+    abandon.add_argument("--why", default="", help="a sentence for the record")
+    abandon.set_defaults(run=run_abandon)
+
+
+def run_status(options: argparse.Namespace) -> int:
+    """Show one deployment with its targets, or the newest deployment of each group."""
+    if options.id is None:
+        return _groups(options)
+    deployment = api.status(options.id, record=options.record)
+    if options.format == "json":
+        say_json(deployment.to_dict())
+        return DONE
+    for line in deployment_lines(deployment):
+        say(line)
+    return DONE
+
+
+def run_history(options: argparse.Namespace) -> int:
+    """Show deployments, newest first."""
+    found = api.history(options.group, limit=options.limit, record=options.record)
+    if options.format == "json":
+        say_json([_brief(deployment) for deployment in found])
+    elif found:
+        for line in history_lines(found):
+            say(line)
+    else:
+        complain("nothing has been deployed yet")
+    return DONE
+
+
+def run_events(options: argparse.Namespace) -> int:
+    """Show what the record holds of a deployment, in order."""
+    found = api.events(options.id, target=options.target, record=options.record)
+    if options.format == "json":
+        say_json([dataclasses.asdict(event) for event in found])
+    else:
+        width = max((len(event.target) for event in found), default=0)
+        for event in found:
+            for line in event_lines(event, width):
+                say(line)
+    return DONE
+
+
+def run_abandon(options: argparse.Namespace) -> int:
+    """End a deployment that nobody will go on with."""
+    ended = api.abandon(options.id, why=options.why, record=options.record)
+    if options.format == "json":
+        say_json(ended.to_dict())
+    else:
+        say(f"{ended.id} is {ended.status}; {ended.application}/{ended.group} is free again.")
+    return DONE
+
+
+def deployment_lines(deployment: Deployment) -> list[str]:
+    """Return a deployment and its targets for a person."""
+    facts = [
+        ("Deployment", f"{deployment.id}  {deployment.status}"),
+        ("Strategy", deployment.strategy),
+        ("Group", f"{deployment.application}/{deployment.group}"),
+        ("Revision", revision_text(deployment)),
+        ("Before", (deployment.previous_digest or "").removeprefix("sha256:")[:12]),
+        ("Rollback of", deployment.rollback_of or ""),
+        ("Rolled back by", deployment.rolled_back_by or ""),
+        (
+            "Error",
+            f"{deployment.error.kind}: {deployment.error.message}" if deployment.error else "",
+        ),
+        ("Started", _started(deployment)),
+        ("Took", took(deployment)),
+        ("Targets", overview(deployment)),
+    ]
+    lines = [f"{name + ':':<16}{value}" for name, value in facts if value]
+    if deployment.targets:
+        rows = [
+            (
+                target.name,
+                target.status
+                + ("" if target.changed or target.status != "Succeeded" else " (had it)"),
+                {True: "in", False: "out", None: ""}[target.in_service],
+                _span(target.started_at, target.finished_at),
+                _first(target.error_code, target.message),
+            )
+            for target in deployment.targets
+        ]
+        lines += ["", *columns(rows, ("TARGET", "STATUS", "SERVICE", "TOOK", "MESSAGE"))]
+    return lines
+
+
+def history_lines(found: list[Deployment]) -> list[str]:
+    """Return deployments as a table."""
+    rows = [
+        (
+            str(deployment.id),
+            moment(deployment.created_at),
+            f"{deployment.application}/{deployment.group}",
+            deployment.strategy,
+            deployment.status,
+            took(deployment),
+            overview(deployment),
+            _history_note(deployment),
+        )
+        for deployment in found
+    ]
+    header = ("ID", "CREATED", "GROUP", "STRATEGY", "STATUS", "TOOK", "TARGETS", "REVISION")
+    return columns(rows, header)
+
+
+def event_lines(event: Event, width: int) -> list[str]:
+    """Return a recorded event for a person; a failure with the end of its output."""
+    seconds = ""
+    if event.started is not None and event.ended is not None:
+        seconds = f" ({duration(event.ended - event.started)})"
+    what = f"{event.event} {event.status}".strip() + seconds
+    lines = [f"{moment(event.at)[11:]}  {event.target:<{width}}  {what}"]
+    indent = "    "
+    if event.message:
+        lines += [f"{indent}{line}" for line in event.message.splitlines()]
+    if event.status == "Failed" and event.log:
+        lines += [f"{indent}| {line}" for line in event.log.splitlines()[-LOG_LINES:]]
+    return lines
+
+
+def _groups(options: argparse.Namespace) -> int:
+    newest: dict[tuple[str, str], Deployment] = {}
+    for deployment in api.history(limit=LOOK_BACK, record=options.record):
+        newest.setdefault((deployment.application, deployment.group), deployment)
+    found = list(newest.values())
+    if options.format == "json":
+        say_json([_brief(deployment) for deployment in found])
+    elif found:
+        for line in history_lines(found):
+            say(line)
+    else:
+        complain("nothing has been deployed yet")
+    return DONE
+
+
+def _brief(deployment: Deployment) -> dict[str, t.Any]:
+    """Return the JSON of a deployment in a list: without targets and plan."""
+    fields = deployment.to_dict()
+    return {name: value for name, value in fields.items() if name not in ("targets", "plan")}
+
+
+def _history_note(deployment: Deployment) -> str:
+    note = revision_text(deployment)
+    if deployment.rollback_of:
+        note += f", rollback of {deployment.rollback_of}"
+    if deployment.rolled_back_by:
+        note += f", rolled back by {deployment.rolled_back_by}"
+    return note
+
+
+def _started(deployment: Deployment) -> str:
+    by = f" by {deployment.started_by}" if deployment.started_by else ""
+    where = f" on {deployment.started_from}" if deployment.started_from else ""
+    return f"{moment(deployment.created_at)}{by}{where}"
+
+
+def _span(started: float | None, finished: float | None) -> str:
+    if started is None or finished is None:
+        return ""
+    return duration(finished - started)
+
+
+def _first(code: str | None, message: str) -> str:
+    """Return the code and the first line of a message."""
+    line = message.splitlines()[0] if message else ""
+    return ": ".join(part for part in (code or "", line) if part)
