@@ -1,0 +1,211 @@
+"""The failure budget belongs to the fleet: hosts that are dead, that die, batches that fail."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from support.bundles import files
+from support.fleet import Fleet
+from support.rollout import Controller, snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SIZE = 6
+MARK = "opt/files-started"
+HELLO = "opt/files/version.txt"
+
+
+@pytest.fixture
+def fleet() -> Iterator[Fleet]:
+    with Fleet(SIZE) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def controller(fleet: Fleet, tmp_path: Path) -> Controller:
+    return Controller(
+        fleet.inventory,
+        tmp_path / "state",
+        {"deploy_application": "shop", "deploy_targets": "web"},
+        within=fleet.command,
+    )
+
+
+@pytest.fixture
+def first(controller: Controller, tmp_path: Path) -> None:
+    """Version 1 is everywhere."""
+    revision = files(tmp_path / "one", {"version.txt": "1\n"})
+    run = controller.playbook(
+        "in_place", deploy_revision=revision, deploy_configuration="CodeDeployDefault.AllAtOnce"
+    )
+    assert run.status == 0, run.said
+
+
+def versions(fleet: Fleet, hosts: str) -> dict[str, str]:
+    return {name: (fleet.root(name) / HELLO).read_text().strip() for name in hosts.split()}
+
+
+def statuses(controller: Controller, deployment: str) -> dict[str, str]:
+    return {name: target.status for name, target in controller.targets(deployment).items()}
+
+
+@pytest.mark.usefixtures("first")
+def test_a_host_that_is_dead_from_the_start_is_one_failure_of_the_budget(
+    fleet: Fleet, controller: Controller, tmp_path: Path
+) -> None:
+    fleet.dark("h2")
+    revision = files(tmp_path / "two", {"version.txt": "2\n"})
+    run = controller.playbook("rolling", deploy_revision=revision, deploy_minimum_healthy_hosts=4)
+    assert run.status == 0, run.said
+    deployment = controller.deployments()[0]
+    assert deployment.status == "Succeeded"
+    alive = "h1 h3 h4 h5 h6"
+    assert versions(fleet, alive) == dict.fromkeys(alive.split(), "2")
+    seen = statuses(controller, deployment.id)
+    assert seen.pop("h2") == "Failed"
+    assert set(seen.values()) == {"Succeeded"}
+
+
+@pytest.mark.usefixtures("first")
+def test_a_host_that_is_dead_from_the_start_can_be_one_too_many(
+    fleet: Fleet, controller: Controller, tmp_path: Path
+) -> None:
+    fleet.kill("h2")
+    before = {h.name: snapshot(h.folder / "upper/opt/files") for h in fleet.hosts}
+    revision = files(tmp_path / "two", {"version.txt": "2\n"})
+    run = controller.playbook("rolling", deploy_revision=revision, deploy_minimum_healthy_hosts=5)
+    assert run.status != 0, run.said
+    deployment = controller.deployments()[0]
+    assert deployment.status == "Failed"
+    assert deployment.error_code in ("HEALTH_CONSTRAINTS", "HEALTH_CONSTRAINTS_INVALID")
+    seen = statuses(controller, deployment.id)
+    assert seen.pop("h2") == "Failed"
+    assert set(seen.values()) == {"Skipped"}
+    assert {h.name: snapshot(h.folder / "upper/opt/files") for h in fleet.hosts} == before
+    assert deployment.rolled_back_by is None, "nothing was changed, nothing is rolled back"
+
+
+def killer(fleet: Fleet, name: str) -> threading.Thread:
+    """Cut a host off and kill it as soon as its ApplicationStart hook has begun."""
+
+    def work() -> None:
+        mark = fleet.host(name).folder / "upper" / MARK
+        deadline = time.monotonic() + 60
+        while not mark.exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        fleet.dark(name)
+        fleet.kill(name)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+
+def slow_on(host: str) -> dict[str, str]:
+    """A start hook that says it has begun and takes its time on one host."""
+    return {
+        "ApplicationStart": (
+            f'if [ "$(hostname)" = {host} ]; then touch /{MARK}; exec sleep 30; fi\n'
+        )
+    }
+
+
+@pytest.mark.usefixtures("first")
+def test_a_host_that_dies_midway_is_one_failure_of_the_budget(
+    fleet: Fleet, controller: Controller, tmp_path: Path
+) -> None:
+    revision = files(tmp_path / "two", {"version.txt": "2\n"}, slow_on("h3"))
+    thread = killer(fleet, "h3")
+    run = controller.playbook("rolling", deploy_revision=revision, deploy_minimum_healthy_hosts=4)
+    thread.join()
+    assert run.status == 0, run.said
+    assert run.ended - run.started < 60, "a host that is gone is noticed in seconds"
+    deployment = controller.deployments()[0]
+    assert deployment.status == "Succeeded"
+    seen = statuses(controller, deployment.id)
+    assert seen.pop("h3") == "Failed"
+    assert set(seen.values()) == {"Succeeded"}
+    alive = "h1 h2 h4 h5 h6"
+    assert versions(fleet, alive) == dict.fromkeys(alive.split(), "2")
+
+
+@pytest.mark.usefixtures("first")
+def test_a_host_that_dies_midway_can_end_the_deployment(
+    fleet: Fleet, controller: Controller, tmp_path: Path
+) -> None:
+    revision = files(tmp_path / "two", {"version.txt": "2\n"}, slow_on("h3"))
+    thread = killer(fleet, "h3")
+    run = controller.playbook("rolling", deploy_revision=revision, deploy_minimum_healthy_hosts=5)
+    thread.join()
+    assert run.status != 0, run.said
+    rollback, deployment = controller.deployments()[:2]
+    assert (deployment.status, deployment.error_code) == ("Failed", "HEALTH_CONSTRAINTS")
+    seen = statuses(controller, deployment.id)
+    assert seen["h3"] == "Failed"
+    assert (seen["h1"], seen["h2"]) == ("Succeeded", "Succeeded")
+    assert {seen[name] for name in ("h4", "h5", "h6")} == {"Skipped"}
+    assert rollback.rollback_of == deployment.id
+    alive = "h1 h2 h4 h5 h6"
+    assert versions(fleet, alive) == dict.fromkeys(alive.split(), "1")
+
+
+def broken_on(*hosts: str) -> dict[str, str]:
+    return {
+        "ValidateService": (
+            f'case "$(hostname)" in {"|".join(hosts)}) echo "no catalogue" >&2; exit 3;; esac\n'
+        )
+    }
+
+
+@pytest.mark.usefixtures("first")
+def test_a_stage_that_fails_wholly_does_not_end_what_the_budget_allows(
+    fleet: Fleet, controller: Controller, tmp_path: Path
+) -> None:
+    revision = files(tmp_path / "two", {"version.txt": "2\n"}, broken_on("h1", "h2"))
+    run = controller.playbook(
+        "rolling",
+        deploy_revision=revision,
+        deploy_stages=[2, "100%"],
+        deploy_minimum_healthy_hosts=3,
+    )
+    assert run.status == 0, run.said
+    deployment = controller.deployments()[0]
+    assert deployment.status == "Succeeded"
+    expected = {f"h{n}": "Failed" if n < 3 else "Succeeded" for n in range(1, SIZE + 1)}
+    assert statuses(controller, deployment.id) == expected
+    assert versions(fleet, "h3 h4 h5 h6") == dict.fromkeys(["h3", "h4", "h5", "h6"], "2")
+
+
+@pytest.mark.usefixtures("first")
+def test_a_stage_that_fails_wholly_ends_what_the_budget_does_not_allow(
+    fleet: Fleet, controller: Controller, tmp_path: Path
+) -> None:
+    revision = files(tmp_path / "two", {"version.txt": "2\n"}, broken_on("h1", "h2"))
+    untouched = {
+        name: snapshot(fleet.host(name).folder / "upper/opt/files")
+        for name in ("h3", "h4", "h5", "h6")
+    }
+    run = controller.playbook(
+        "rolling",
+        deploy_revision=revision,
+        deploy_stages=[2, "100%"],
+        deploy_minimum_healthy_hosts=4,
+    )
+    assert run.status != 0, run.said
+    assert "no catalogue" in run.said
+    rollback, deployment = controller.deployments()[:2]
+    assert (deployment.status, deployment.error_code) == ("Failed", "HEALTH_CONSTRAINTS")
+    expected = {f"h{n}": "Failed" if n < 3 else "Skipped" for n in range(1, SIZE + 1)}
+    assert statuses(controller, deployment.id) == expected
+    assert {
+        name: snapshot(fleet.host(name).folder / "upper/opt/files") for name in untouched
+    } == untouched
+    assert (rollback.rollback_of, rollback.status) == (deployment.id, "Succeeded")
+    assert sorted(statuses(controller, rollback.id)) == ["h1", "h2"]
+    everyone = " ".join(f"h{n}" for n in range(1, SIZE + 1))
+    assert set(versions(fleet, everyone).values()) == {"1"}

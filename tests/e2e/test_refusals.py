@@ -1,0 +1,191 @@
+"""What cannot begin says why in one message, with the right exit status, and changes nothing."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+from support.bundles import files
+from support.rollout import Controller, Run, local_inventory, snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Case = Callable[[Controller, Path], tuple[dict[str, object], list[str]]]
+
+HOSTS = ("one", "two")
+
+
+@pytest.fixture
+def controller(tmp_path: Path) -> Controller:
+    """Two local targets, and variables that would deploy to them."""
+    sysroots = {name: tmp_path / "hosts" / name for name in HOSTS}
+    for sysroot in sysroots.values():
+        sysroot.mkdir(parents=True)
+    variables = {
+        "deploy_application": "shop",
+        "deploy_targets": "web",
+        "deploy_revision": str(files(tmp_path / "revision", {"hello.txt": "hello\n"})),
+        "deploy_root": "/var/lib/bascule",
+    }
+    inventory = local_inventory(tmp_path / "hosts.yml", sysroots)
+    return Controller(inventory, tmp_path / "state", variables)
+
+
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wrong_path(_: Controller, tmp_path: Path) -> tuple[dict[str, object], list[str]]:
+    missing = str(tmp_path / "no-such-revision")
+    return {"deploy_revision": missing}, [missing]
+
+
+def no_appspec(_: Controller, tmp_path: Path) -> tuple[dict[str, object], list[str]]:
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "index.html").write_text("hello\n")
+    return {"deploy_revision": str(tmp_path / "bare")}, ["appspec.yml", str(tmp_path / "bare")]
+
+
+def unknown_variable(_: Controller, _path: Path) -> tuple[dict[str, object], list[str]]:
+    return {"deploy_aplication": "shop"}, ["deploy_aplication", "deploy_application"]
+
+
+def empty_group(controller: Controller, _path: Path) -> tuple[dict[str, object], list[str]]:
+    controller.inventory.write_text('{"all": {"children": {"web": {"hosts": {}}}}}\n')
+    return {}, ["web"]
+
+
+def unknown_group(_: Controller, _path: Path) -> tuple[dict[str, object], list[str]]:
+    return {"deploy_targets": "wbe"}, ["wbe"]
+
+
+def wrong_value(_: Controller, _path: Path) -> tuple[dict[str, object], list[str]]:
+    return {"deploy_bake_time": "soon"}, ["soon", "deploy_bake_time"]
+
+
+def unreachable_envoy(_: Controller, tmp_path: Path) -> tuple[dict[str, object], list[str]]:
+    admin = f"http://127.0.0.1:{closed_port()}"
+    (tmp_path / "eds.json").write_text('{"resources": []}\n')
+    return {
+        "deploy_traffic_provider": "envoy",
+        "deploy_envoy_eds_path": str(tmp_path / "eds.json"),
+        "deploy_envoy_cluster": "shop",
+        "deploy_envoy_admin_url": admin,
+    }, [admin]
+
+
+def unreachable_haproxy(_: Controller, tmp_path: Path) -> tuple[dict[str, object], list[str]]:
+    missing = str(tmp_path / "admin.sock")
+    return {
+        "deploy_traffic_provider": "haproxy",
+        "deploy_haproxy_socket": missing,
+        "deploy_haproxy_backend": "shop",
+    }, [missing]
+
+
+USAGE = [wrong_path, no_appspec, unknown_variable, empty_group, unknown_group, wrong_value]
+FAILED = [unreachable_envoy, unreachable_haproxy]
+
+
+def one_message(run: Run, words: list[str]) -> str:
+    """Find the one line that says what is wrong; there is no second one and no traceback."""
+    assert "Traceback" not in run.said
+    lines = [line for line in run.said.splitlines() if all(word in line for word in words)]
+    assert lines, f"{words} in one line of:\n{run.said}"
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("case", "status"),
+    [(case, 2) for case in USAGE] + [(case, 1) for case in FAILED],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+def test_a_refusal_is_one_clear_message(
+    case: Case,
+    status: int,
+    controller: Controller,
+    tmp_path: Path,
+) -> None:
+    variables, words = case(controller, tmp_path)
+    before = snapshot(tmp_path / "hosts")
+    run = controller.deploy("rolling", **variables)
+    assert run.status == status, run.said
+    one_message(run, words)
+    assert len([line for line in run.said.splitlines() if line.strip()]) <= 12, run.said
+    assert snapshot(tmp_path / "hosts") == before
+    assert [d.status for d in controller.deployments()] in ([], ["Failed"])
+
+
+@pytest.mark.parametrize("case", [*USAGE, *FAILED], ids=lambda case: case.__name__)
+def test_the_playbook_refuses_in_the_same_words(
+    case: Case,
+    controller: Controller,
+    tmp_path: Path,
+) -> None:
+    variables, words = case(controller, tmp_path)
+    before = snapshot(tmp_path / "hosts")
+    run = controller.playbook("rolling", **variables)
+    assert run.status != 0, run.said
+    one_message(run, words)
+    assert run.changed == 0
+    assert snapshot(tmp_path / "hosts") == before
+
+
+def test_a_refusal_does_not_hold_the_group(controller: Controller, tmp_path: Path) -> None:
+    variables, _ = unreachable_haproxy(controller, tmp_path)
+    assert controller.deploy("rolling", **variables).status == 1
+    run = controller.deploy("rolling")
+    assert run.status == 0, run.said
+    for name in HOSTS:
+        assert (tmp_path / "hosts" / name / "opt/files/hello.txt").read_text() == "hello\n"
+
+
+def test_a_failed_deployment_is_status_one(controller: Controller, tmp_path: Path) -> None:
+    bad = files(
+        tmp_path / "bad",
+        {"hello.txt": "bad\n"},
+        {"ValidateService": "echo 'the shop is shut' >&2\nexit 7\n"},
+    )
+    assert controller.deploy("rolling").status == 0
+    run = controller.deploy("rolling", deploy_revision=str(bad))
+    assert run.status == 1, run.said
+    assert "the shop is shut" in run.said
+    rollback, failed, _ = controller.deployments()
+    assert (failed.status, rollback.status) == ("Failed", "Succeeded")
+    assert rollback.rollback_of == failed.id
+    for name in HOSTS:
+        assert (tmp_path / "hosts" / name / "opt/files/hello.txt").read_text() == "hello\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("deploy", "no-such-strategy"),
+        ("deploy",),
+        ("deploy", "rolling", "--no-such-option"),
+        ("deploy", "rolling", "-i", "no-such-inventory.yml"),
+        ("status", "d-NOSUCHONE"),
+        ("validate", "no-such-folder"),
+    ],
+    ids=lambda arguments: " ".join(arguments),
+)
+def test_wrong_usage_is_status_two(controller: Controller, arguments: tuple[str, ...]) -> None:
+    run = controller.command(*arguments)
+    assert run.status == 2, run.said
+    assert "Traceback" not in run.said
+
+
+def test_a_revision_that_vanishes_is_not_taken_from_elsewhere(
+    controller: Controller, tmp_path: Path
+) -> None:
+    assert controller.deploy("in_place").status == 0
+    shutil.rmtree(tmp_path / "revision")
+    before = snapshot(tmp_path / "hosts")
+    assert controller.deploy("in_place").status == 2
+    assert snapshot(tmp_path / "hosts") == before
