@@ -133,7 +133,7 @@ def test_another_content_is_refused_with_both_sums(server: Server, tmp_path: Pat
         resolve(f"{server.url}/a.tgz", checksum="sha256:" + "0" * 64, cache=tmp_path)
     page = hashlib.sha256(b"<html>log in</html>").hexdigest()
     with pytest.raises(
-        RevisionError, match=r"page\.tgz is refused\. The bundle is no tgz, tar or zip"
+        RevisionError, match=r"page\.tgz cannot be used\. The bundle is no tgz, tar or zip"
     ):
         resolve(f"{server.url}/page.tgz", checksum=page, cache=tmp_path)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".new-")]

@@ -62,16 +62,16 @@ def store_archive(
             kind = detect(str(path))
             unpack(str(path), str(tree), limit=min(MAX_BYTES, free))
         except ArchiveError as error:
-            raise RevisionError(f"{name} is refused. {error}") from error
+            raise RevisionError(f"{name} cannot be used. {error}") from error
         except DAMAGED as error:
-            raise RevisionError(f"{name} is refused. The bundle is damaged: {error}.") from error
+            raise RevisionError(f"{name} cannot be used. The bundle is damaged: {error}") from error
         root = _folder_in(tree, subdirectory, name) if subdirectory else without_top(tree)
         keep = (kind, path, sha256) if sha256 and not subdirectory else None
         return _store(cache, root, read_tree(root, name), name, keep)
 
 
 def without_top(tree: Path) -> Path:
-    """Step into an archive's only top folder where that holds the AppSpec file, as the agent does."""
+    """Step into an archive's only top folder where has the AppSpec file, as the agent does."""
     inside = list(tree.iterdir())
     if len(inside) != 1 or inside[0].is_symlink() or not inside[0].is_dir():
         return tree

@@ -256,7 +256,7 @@ def test_what_hosts_refuse_is_refused_before_it_is_sent(
     tmp_path: Path, entry: tarfile.TarInfo, why: str
 ) -> None:
     archive = tar_of(tmp_path / "bad.tar", entry)
-    with pytest.raises(RevisionError, match=rf"bad\.tar is refused\. .*{why}"):
+    with pytest.raises(RevisionError, match=rf"bad\.tar cannot be used\. .*{why}"):
         resolve(str(archive), cache=tmp_path / "cache")
     assert {path.name for path in (tmp_path / "cache").iterdir()} == {"index", "git"}
 
@@ -311,7 +311,7 @@ def test_what_is_no_archive_or_is_damaged_is_said(tmp_path: Path) -> None:
     text = tmp_path / "notes.tgz"
     text.write_text("not an archive")
     with pytest.raises(
-        RevisionError, match=r"notes\.tgz is refused\. The bundle is no tgz, tar or zip"
+        RevisionError, match=r"notes\.tgz cannot be used\. The bundle is no tgz, tar or zip"
     ):
         resolve(str(text), cache=tmp_path / "cache")
     for archive in (
@@ -321,7 +321,7 @@ def test_what_is_no_archive_or_is_damaged_is_said(tmp_path: Path) -> None:
     ):
         archive.write_bytes(archive.read_bytes()[:20_000])
         with pytest.raises(
-            RevisionError, match=r"cut\.\w+ is refused\. The bundle (is damaged|ends inside)"
+            RevisionError, match=r"cut\.\w+ cannot be used\. The bundle (is damaged|ends inside)"
         ):
             resolve(str(archive), cache=tmp_path / "cache")
 
