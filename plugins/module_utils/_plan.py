@@ -1,0 +1,289 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a deployment is going to do, worked out before anything is done.
+
+Pure: the plan is made from the targets and numbers given, and is plain data, so that it can be
+kept in the record, printed, and compared.
+"""
+
+from __future__ import annotations
+
+import statistics
+import textwrap
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ._admission import FORWARD, HEALTH_CONSTRAINTS_INVALID, ROLLBACK
+from ._errors import PlanError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+UNKNOWN = "Unknown"
+CURRENT = "Current"
+OLD = "Old"
+NO_PROVIDER = ("", "none")
+
+_WIDTH = 88
+
+
+@dataclass(frozen=True)
+class PlanTarget:
+    """A target as it is known before the deployment.
+
+    ``health`` is Healthy, Unhealthy or Unknown; ``digest`` the revision it has, None if not
+    known; ``in_service`` whether users reach it now.
+    """
+
+    name: str
+    zone: str = ""
+    health: str = UNKNOWN
+    digest: str | None = None
+    in_service: bool = True
+
+
+def make_plan(
+    strategy: str,
+    targets: Sequence[PlanTarget],
+    *,
+    digest: str,
+    minimum: int,
+    stages: Sequence[int],
+    bake_time: float = 0.0,
+    provider: str | None = None,
+    rollback_digest: str | None = None,
+    total: int | None = None,
+    mode: str = FORWARD,
+    durations: Sequence[float] = (),
+) -> dict[str, Any]:
+    """Make the plan of a deployment of the revision ``digest``.
+
+    ``targets`` are those to be touched, in inventory order; ``total`` is the size of the whole
+    group (a rollback may touch fewer); ``minimum`` of these must stay healthy. ``stages`` are
+    batch sizes that add up to the targets. ``rollback_digest`` is the last known good revision.
+    ``durations`` are seconds that targets have taken before.
+
+    The order is CodeDeploy's (user guide, "Instance health"): unhealthy targets, those whose
+    revision is unknown, those with an old revision, those with the group's revision; and last
+    those that have this revision already. In a rollback targets that are out of service come
+    first. Within a class the order of the inventory is kept.
+
+    Returns {"strategy", "mode", "digest", "provider", "total", "minimum_healthy", "slots",
+    "bake_time", "stages": [[name]], "targets": [{"name", "zone", "stage", "health", "revision",
+    "in_service"}], "routing": [{"target", "step", "text"}], "rollback": {"possible", "digest",
+    "why"}, "warnings": [text], "estimated_seconds": float or None}.
+    Raises PlanError if the numbers do not allow a deployment.
+    """
+    whole = len(targets) if total is None else total
+    _check(targets, minimum, stages, whole, mode)
+
+    def rank(target: PlanTarget) -> tuple[bool, int]:
+        return mode == ROLLBACK and target.in_service, _rank(target, digest, rollback_digest)
+
+    ordered = sorted(targets, key=rank)
+    stage_of = [stage for stage, size in enumerate(stages) for _ in range(size)]
+    # A rollback goes one at a time where the minimum leaves nothing.
+    slots = max(1, whole - minimum)
+    rollback = _rollback(digest, rollback_digest, mode)
+    has_balancer = provider not in (None, *NO_PROVIDER)
+    return {
+        "strategy": strategy,
+        "mode": mode,
+        "digest": digest,
+        "provider": provider or "",
+        "total": whole,
+        "minimum_healthy": minimum,
+        "slots": slots,
+        "bake_time": float(bake_time),
+        "stages": [
+            [
+                target.name
+                for target, place in zip(ordered, stage_of, strict=False)
+                if place == stage
+            ]
+            for stage in range(len(stages))
+        ],
+        "targets": [
+            {
+                "name": target.name,
+                "zone": target.zone,
+                "stage": stage,
+                "health": target.health,
+                "revision": _revision_state(target, digest, rollback_digest),
+                "in_service": target.in_service,
+            }
+            for target, stage in zip(ordered, stage_of, strict=False)
+        ],
+        "routing": _routing(ordered, str(provider)) if has_balancer else [],
+        "rollback": rollback,
+        "warnings": _warnings(whole, minimum, rollback, mode, has_balancer),
+        "estimated_seconds": _estimate(stages, slots, bake_time, durations),
+    }
+
+
+def _check(
+    targets: Sequence[PlanTarget], minimum: int, stages: Sequence[int], total: int, mode: str
+) -> None:
+    if not targets:
+        raise PlanError("There are no targets to deploy to; at least one is needed.")
+    names = [target.name for target in targets]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise PlanError(
+            "A target can be named only once; named more often: {}.".format(", ".join(repeated))
+        )
+    if total < len(targets):
+        raise PlanError(f"The group has {total} targets, so {len(targets)} cannot be touched.")
+    if sum(stages) != len(targets) or any(size < 1 for size in stages):
+        raise PlanError(
+            f"The stages {list(stages)} do not divide {len(targets)} targets: each must be at "
+            "least 1, and together they must be as many as there are targets."
+        )
+    if mode == FORWARD and minimum >= total:
+        raise PlanError(
+            f"{HEALTH_CONSTRAINTS_INVALID}: {minimum} of {total} targets must stay healthy, so "
+            f"none could be taken and the deployment would fail at once. Set the minimum to "
+            f"{total - 1} or less, or add targets."
+        )
+
+
+def _rank(target: PlanTarget, digest: str, good: str | None) -> int:
+    if target.health == "Unhealthy":
+        return 0
+    if target.digest is None:
+        return 1
+    if target.digest == digest:
+        return 4
+    return 3 if target.digest == good else 2
+
+
+def _revision_state(target: PlanTarget, digest: str, good: str | None) -> str:
+    if target.digest is None:
+        return UNKNOWN
+    return CURRENT if target.digest in (digest, good) else OLD
+
+
+def _routing(targets: Iterable[PlanTarget], provider: str) -> list[dict[str, str]]:
+    steps = []
+    for target in targets:
+        if target.in_service:
+            text = f"taken out of {provider}, then waits until its requests have ended"
+            steps.append({"target": target.name, "step": "block", "text": text})
+        text = f"put back into {provider}, then waits until it is seen in service"
+        steps.append({"target": target.name, "step": "allow", "text": text})
+    return steps
+
+
+def _rollback(digest: str, good: str | None, mode: str) -> dict[str, Any]:
+    if mode == ROLLBACK:
+        return {"possible": False, "digest": None, "why": "this is a rollback already"}
+    if good is None:
+        why = "no revision has succeeded in this deployment group before"
+        return {"possible": False, "digest": None, "why": why}
+    why = "it is the revision being deployed" if good == digest else "it succeeded before"
+    return {"possible": True, "digest": good, "why": why}
+
+
+def _warnings(
+    total: int, minimum: int, rollback: dict[str, Any], mode: str, has_balancer: bool
+) -> list[str]:
+    warnings = []
+    if mode == FORWARD and not rollback["possible"]:
+        warnings.append("A failure cannot be rolled back: {}.".format(rollback["why"]))
+    if minimum == 0 and has_balancer:
+        warnings.append(
+            "No target has to stay healthy: "
+            + ("the only target is" if total == 1 else f"all {total} targets may be")
+            + " out of service at once."
+        )
+    return warnings
+
+
+def _estimate(
+    stages: Sequence[int], slots: int, bake_time: float, durations: Sequence[float]
+) -> float | None:
+    """Estimate from the median of past durations: waves of ``slots`` targets, and the baking."""
+    if not durations:
+        return None
+    waves = sum(-(-size // slots) for size in stages)
+    return waves * statistics.median(durations) + bake_time * (len(stages) - 1)
+
+
+def render_plan(plan: dict[str, Any]) -> str:
+    """Tell a plan to a person: order, stages, slots, traffic changes, rollback, warnings."""
+    lines = [_headline(plan)]
+    known = {target["name"]: target for target in plan["targets"]}
+    for number, names in enumerate(plan["stages"], 1):
+        lines += _stage_lines(plan, number, [known[name] for name in names])
+    lines += _routing_lines(plan)
+    lines.append(_rollback_line(plan["rollback"]))
+    if plan["estimated_seconds"] is not None:
+        lines.append("Estimated time: about {}.".format(_time(plan["estimated_seconds"])))
+    lines += ["Warning: " + warning for warning in plan["warnings"]]
+    return "\n".join(lines) + "\n"
+
+
+def _headline(plan: dict[str, Any]) -> str:
+    touched, total = len(plan["targets"]), plan["total"]
+    amount = _targets(touched) if touched == total else f"{touched} of {_targets(total)}"
+    return (
+        f"{plan['strategy']} of revision {plan['digest'][:12]} to {amount}: "
+        f"{plan['minimum_healthy']} must stay healthy, at most {min(plan['slots'], touched)} "
+        "at a time."
+    )
+
+
+def _stage_lines(plan: dict[str, Any], number: int, targets: list[dict[str, Any]]) -> list[str]:
+    stages = len(plan["stages"])
+    head = f"Stage {number} of {stages}: {_targets(len(targets))}"
+    if plan["bake_time"] and number < stages:
+        head += f", then {_time(plan['bake_time'])} of bake time"
+    lines = [head]
+    groups: dict[str, list[str]] = {}
+    for target in targets:
+        kind = f"{target['health']}, revision {target['revision']}"
+        if not target["in_service"]:
+            kind += ", out of service"
+        name = target["name"] + (f" ({target['zone']})" if target["zone"] else "")
+        groups.setdefault(kind, []).append(name)
+    for kind, names in groups.items():
+        lines.append(f"  {kind}:")
+        lines += textwrap.wrap(
+            ", ".join(names),
+            _WIDTH,
+            initial_indent="    ",
+            subsequent_indent="    ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    return lines
+
+
+def _routing_lines(plan: dict[str, Any]) -> list[str]:
+    if not plan["routing"]:
+        return ["Traffic: no load balancer, users reach targets while they are changed."]
+    counted: dict[tuple[str, str], int] = {}
+    for step in plan["routing"]:
+        key = (step["step"], step["text"])
+        counted[key] = counted.get(key, 0) + 1
+    return ["Traffic, for each target in its turn:"] + [
+        f"  {step}: {text} ({_targets(number)})" for (step, text), number in counted.items()
+    ]
+
+
+def _rollback_line(rollback: dict[str, Any]) -> str:
+    if not rollback["possible"]:
+        return f"Rollback: not possible, {rollback['why']}."
+    return f"Rollback: to revision {rollback['digest'][:12]}, {rollback['why']}."
+
+
+def _targets(number: int) -> str:
+    return "1 target" if number == 1 else f"{number} targets"
+
+
+def _time(seconds: float) -> str:
+    whole = round(seconds)
+    if whole < 120:
+        return f"{whole} s"
+    return f"{round(whole / 60)} min"

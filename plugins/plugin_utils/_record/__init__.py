@@ -1,0 +1,40 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The record of deployments: a database that all controllers and faces share.
+
+Import names from here only.
+"""
+
+from __future__ import annotations
+
+from ._engine import state_folder, warm
+from ._rows import (
+    ActiveDeploymentError,
+    Admission,
+    BundleHolder,
+    Deployment,
+    Event,
+    NewDeployment,
+    RevisionRow,
+    Target,
+    TargetState,
+    group_id,
+)
+from ._store import Record
+
+__all__ = [
+    "ActiveDeploymentError",
+    "Admission",
+    "BundleHolder",
+    "Deployment",
+    "Event",
+    "NewDeployment",
+    "Record",
+    "RevisionRow",
+    "Target",
+    "TargetState",
+    "group_id",
+    "state_folder",
+    "warm",
+]

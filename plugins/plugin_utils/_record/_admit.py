@@ -1,0 +1,146 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Asking for a slot: the counts of a deployment, and the answer to one target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ...module_utils._admission import ADMIT, HALT, Counts, decide
+from ._change import SUMMARY, Change, find_target, only
+from ._query import Query, Row, Rows
+from ._rows import DECIDED, FINAL_STATUSES, Admission
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """An answer, and what has to be written for it: an admission (``admits``) or a halt."""
+
+    answer: Admission
+    admits: bool = False
+    from_service: bool = False
+    halt_code: str | None = None
+
+
+def tally_query(deployment_id: str) -> Query:
+    """Count the targets of a deployment by all that the rule looks at."""
+    return Query(
+        table="targets",
+        columns=("stage", "status", "in_service", "from_service", "changed"),
+        equals={"deployment_id": deployment_id},
+        tally=True,
+        latest="finished_at",
+    )
+
+
+def counts_from(groups: Iterable[Row], total: int, stage: int | None = None) -> Counts:
+    """Sum up what ``tally_query`` found, for a target of ``stage``."""
+    pending = in_flight = succeeded = failed = current = out = free_pending = service_failed = 0
+    for group in groups:
+        number, status = group["n"], group["status"]
+        if status == "Pending":
+            pending += number
+            if not group["in_service"] and (stage is None or group["stage"] <= stage):
+                free_pending += number
+        elif status == "InProgress":
+            in_flight += number
+        elif status == "Succeeded":
+            succeeded += number
+            current += 0 if group["changed"] else number
+        elif status in ("Failed", "Unknown"):
+            failed += number
+            service_failed += number if group["from_service"] else 0
+        if not group["in_service"] or status in ("InProgress", "Failed", "Unknown"):
+            out += number
+    return Counts(
+        total=total, pending=pending, in_flight=in_flight, succeeded=succeeded, failed=failed,
+        current=current, out=out, free_pending=free_pending, service_failed=service_failed,
+    )  # fmt: skip
+
+
+def evaluate(rows: Rows, deployment_id: str, name: str, now: float) -> Evaluation:
+    """Answer one target from what the record says at this moment; nothing is written."""
+    query = Query(table="deployments", columns=SUMMARY, equals={"id": deployment_id})
+    deployment = only(rows(query), deployment_id)
+    target = find_target(rows, deployment_id, name)
+    groups = rows(tally_query(deployment_id))
+    counts = counts_from(groups, deployment["total"], target["stage"])
+    minimum = deployment["minimum_healthy"]
+    in_service = bool(target["in_service"])
+    decision = decide(counts, minimum, deployment["mode"], in_service)
+
+    def answer(
+        verdict: str, reason: str, *, retry_at: float | None = None, resumed: bool = False
+    ) -> Admission:
+        return Admission(
+            verdict=verdict, reason=reason, slots=decision.slots, in_flight=counts.in_flight,
+            failed=counts.failed, total=counts.total, minimum_healthy=minimum,
+            retry_at=retry_at, resumed=resumed,
+        )  # fmt: skip
+
+    status = target["status"]
+    if status == "Succeeded":
+        return Evaluation(answer("current", "the target has this revision already"))
+    if deployment["status"] in FINAL_STATUSES:
+        return Evaluation(answer("refused", f"the deployment has ended: {deployment['status']}"))
+    if status == "InProgress":
+        return Evaluation(answer("admitted", "admitted before, goes on", resumed=True))
+    if status != "Pending":
+        return Evaluation(answer("refused", f"the target is {status}: {target['message']}"))
+    if deployment["halted_at"] is not None:
+        return Evaluation(
+            answer("refused", f"{deployment['error_code']}: {deployment['error_message']}")
+        )
+    if decision.verdict == HALT:
+        reason = f"{decision.error_code}: {decision.reason}"
+        return Evaluation(answer("refused", reason), halt_code=decision.error_code)
+    if decision.verdict != ADMIT:
+        return Evaluation(answer("wait", decision.reason))
+    held = _held_by_stage(groups, target["stage"], deployment["bake_time"], now)
+    if held is not None:
+        return Evaluation(answer("wait", held[0], retry_at=held[1]))
+    return Evaluation(answer("admitted", decision.reason), admits=True, from_service=in_service)
+
+
+def _held_by_stage(
+    groups: Iterable[Row], stage: int, bake_time: float, now: float
+) -> tuple[str, float | None] | None:
+    """Why a target of ``stage`` must wait for the stages before it, and until when if known."""
+    before = [group for group in groups if group["stage"] < stage]
+    undecided = sum(group["n"] for group in before if group["status"] not in DECIDED)
+    if undecided:
+        return f"{undecided} targets of earlier stages are not decided yet", None
+    # Targets that had the revision already give no reason to watch them.
+    ends = [group["latest"] for group in before if group["changed"] or group["status"] == "Failed"]
+    ready = max((end for end in ends if end is not None), default=now) + bake_time
+    if ends and ready > now:
+        return f"the stage before bakes for {bake_time:g} s", ready
+    return None
+
+
+def admit(change: Change, name: str) -> Admission:
+    """Evaluate with the deployment locked, and write the admission or the halt."""
+    evaluation = evaluate(change.rows, change.deployment["id"], name, change.now)
+    answer = evaluation.answer
+    if evaluation.admits:
+        change.begin_work()
+        change.set_target(
+            name, status="InProgress", from_service=evaluation.from_service, started_at=change.now
+        )
+        change.note("Admitted", name, status="InProgress", message=answer.reason)
+    elif evaluation.halt_code is not None:
+        halt(change, evaluation.halt_code, answer.reason.partition(": ")[2])
+    return answer
+
+
+def halt(change: Change, error_code: str, message: str) -> None:
+    """Admit nobody any more; the first halt is the one that is told."""
+    if change.is_final or change.deployment["halted_at"] is not None:
+        return
+    change.set_deployment(error_code=error_code, error_message=message, halted_at=change.now)
+    change.note("Halted", error_code=error_code, message=message)

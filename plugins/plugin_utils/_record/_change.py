@@ -1,0 +1,147 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One transaction on one deployment.
+
+The row of the deployment is locked first, so changes of a deployment happen one after the other,
+whoever makes them, and its events are numbered without gaps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from ...module_utils._errors import RecordError
+from ._engine import Location, writing
+from ._query import Query, Row, Rows, core_rows, core_select
+from ._rows import FINAL_STATUSES
+from ._schema import tables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from sqlalchemy import Connection
+
+# What every change needs to know; the plan and the AppSpec are large and are left out.
+SUMMARY = (
+    "id", "application", "deployment_group", "status", "digest", "mode", "total",
+    "minimum_healthy", "bake_time", "last_sequence", "error_code", "error_message", "halted_at",
+    "rollback_of",
+)  # fmt: skip
+
+
+class Change:
+    """What is changed within the transaction; ``write`` sends events and the deployment's row."""
+
+    def __init__(self, connection: Connection, deployment_id: str, now: float) -> None:
+        """Lock the deployment; raises RecordError if there is none of this id."""
+        self.connection = connection
+        self.rows: Rows = core_rows(connection)
+        self.now = now
+        query = Query(table="deployments", columns=SUMMARY, equals={"id": deployment_id})
+        found = connection.execute(core_select(query, tables()).with_for_update()).mappings()
+        self.deployment: Row = only([dict(row) for row in found], deployment_id)
+        self._events: list[dict[str, Any]] = []
+        self._values: dict[str, Any] = {}
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the deployment has ended."""
+        return self.deployment["status"] in FINAL_STATUSES
+
+    def target(self, name: str) -> Row:
+        """Return the row of a target; raises RecordError if there is none of this name."""
+        return find_target(self.rows, self.deployment["id"], name)
+
+    def set_target(self, name: str, **values: Any) -> None:
+        """Write to the row of a target."""
+        from sqlalchemy import update
+
+        table = tables().targets
+        self.connection.execute(
+            update(table)
+            .where(table.c.deployment_id == self.deployment["id"], table.c.name == name)
+            .values(**values)
+        )
+
+    def set_deployment(self, **values: Any) -> None:
+        """Write to the row of the deployment when the transaction ends."""
+        self._values.update(values)
+
+    def begin_work(self) -> None:
+        """Make a created deployment one in progress: something is done for a target."""
+        if self.deployment["status"] == "Created":
+            self.set_deployment(status="InProgress")
+
+    def note(
+        self,
+        event: str,
+        target: str = "",
+        *,
+        status: str = "",
+        error_code: str | None = None,
+        message: str = "",
+    ) -> None:
+        """Add an event of the record itself."""
+        self.add(
+            {
+                "kind": "record", "target": target, "event": event, "status": status,
+                "error_code": error_code, "message": message,
+            }
+        )  # fmt: skip
+
+    def add(self, event: dict[str, Any]) -> None:
+        """Add an event; what it does not say is empty."""
+        self._events.append(
+            {
+                "deployment_id": self.deployment["id"], "target": "", "status": "",
+                "at": self.now, "started": None, "ended": None, "error_code": None,
+                "script": None, "message": "", "log": "", **event,
+            }
+        )  # fmt: skip
+
+    def write(self) -> None:
+        """Store the events with their numbers, and update the deployment."""
+        from sqlalchemy import insert, update
+
+        if self._events:
+            last = self.deployment["last_sequence"]
+            for offset, event in enumerate(self._events, 1):
+                event["sequence"] = last + offset
+            self.connection.execute(insert(tables().events), self._events)
+            self._values["last_sequence"] = last + len(self._events)
+        if self._values:
+            table = tables().deployments
+            self.connection.execute(
+                update(table).where(table.c.id == self.deployment["id"]).values(**self._values)
+            )
+
+
+@contextlib.contextmanager
+def changing(location: Location, deployment_id: str, now: float) -> Iterator[Change]:
+    """Run a transaction on one deployment, with its row locked."""
+    with writing(location) as connection:
+        change = Change(connection, deployment_id, now)
+        yield change
+        change.write()
+
+
+def only(found: Sequence[dict[str, Any]], deployment_id: str) -> dict[str, Any]:
+    """Return the row of the deployment that was looked for."""
+    if not found:
+        raise RecordError(
+            f"The record has no deployment {deployment_id}. `bascule history` lists those it has."
+        )
+    return found[0]
+
+
+def find_target(rows: Rows, deployment_id: str, name: str) -> Row:
+    """Return the row of a target of a deployment."""
+    found = rows(Query(table="targets", equals={"deployment_id": deployment_id, "name": name}))
+    if not found:
+        raise RecordError(
+            f"Deployment {deployment_id} has no target {name}: it is not in its plan. A target "
+            "that joined the group later needs a deployment of its own."
+        )
+    return found[0]

@@ -1,0 +1,131 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is known between deployments: revisions, where they are, how targets were left."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from ...module_utils._errors import RecordError
+from ._close import group_digest
+from ._query import Query
+from ._rows import BundleHolder, RevisionRow, TargetState
+from ._schema import tables
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from ._change import Change
+    from ._query import Rows
+
+
+def last_known_good(rows: Rows, application: str, group: str) -> RevisionRow | None:
+    """Return the newest revision that has succeeded and is not marked bad."""
+    marked = Query(
+        table="revisions", columns=("digest",), equals={"application": application, "bad": True}
+    )
+    bad = {row["digest"] for row in rows(marked)}
+    succeeded = Query(
+        table="deployments",
+        columns=("digest",),
+        equals={
+            "application": application,
+            "deployment_group": group,
+            "status": "Succeeded",
+        },
+        tally=True,
+        latest="number",
+    )
+    good = [row["latest"] for row in rows(succeeded) if row["digest"] not in bad]
+    return _revision(rows, max(good)) if good else None
+
+
+def _revision(rows: Rows, number: int) -> RevisionRow:
+    query = Query(table="deployments", columns=("revision",), equals={"number": number})
+    return RevisionRow(**json.loads(rows(query)[0]["revision"]))
+
+
+def mark_revision(
+    connection: Connection, application: str, digest: str, *, bad: bool, why: str
+) -> None:
+    """Mark a revision of an application as bad, or take the mark back."""
+    from sqlalchemy import update
+
+    table = tables().revisions
+    changed = connection.execute(
+        update(table)
+        .where(table.c.application == application, table.c.digest == digest)
+        .values(bad=bad, why=why)
+    )
+    if not changed.rowcount:
+        raise RecordError(
+            f"The record has no revision {digest} of {application}: it was never deployed. "
+            "`bascule history` lists what was."
+        )
+
+
+def target_states(rows: Rows, application: str, group: str) -> dict[str, TargetState]:
+    """Return how the targets of a group were left, compared with the group's revision."""
+    key = {"application": application, "deployment_group": group}
+    current = group_digest(rows, application, group)
+    return {
+        row["target"]: TargetState(
+            health=row["health"],
+            revision_state=_revision_state(row["digest"], current),
+            digest=row["digest"],
+        )
+        for row in rows(Query(table="target_states", equals=key, order=("target",)))
+    }
+
+
+def _revision_state(digest: str | None, current: str | None) -> str:
+    if digest is None:
+        return "Unknown"
+    return "Current" if digest == current else "Old"
+
+
+def note_bundle(change: Change, target: str) -> None:
+    """Write down that the deployment's bundle was delivered to a target."""
+    from sqlalchemy import insert
+
+    deployment = change.deployment
+    key = {
+        "application": deployment["application"],
+        "deployment_group": deployment["deployment_group"],
+        "target": target,
+        "digest": deployment["digest"],
+    }
+    if not change.rows(Query(table="bundles", equals=key)):
+        row = {**key, "delivered_at": change.now}
+        change.connection.execute(insert(tables().bundles), [row])
+
+
+def has_bundle(rows: Rows, application: str, group: str, target: str, digest: str) -> bool:
+    """Whether a bundle was delivered to a target before."""
+    key = {
+        "application": application,
+        "deployment_group": group,
+        "target": target,
+        "digest": digest,
+    }
+    return bool(rows(Query(table="bundles", equals=key)))
+
+
+def revision_holders(rows: Rows, digest: str) -> list[BundleHolder]:
+    """Return the targets that a bundle was delivered to."""
+    query = Query(
+        table="bundles",
+        equals={"digest": digest},
+        order=("application", "deployment_group", "target"),
+    )
+    return [
+        BundleHolder(
+            application=row["application"],
+            group=row["deployment_group"],
+            target=row["target"],
+            delivered_at=row["delivered_at"],
+        )
+        for row in rows(query)
+    ]
