@@ -62,11 +62,10 @@ def open_rollback(
     """Open the deployment that brings the changed targets back; those out of service come first."""
     endpoints = [Endpoint(**endpoint) for endpoint in failed.options["endpoints"]]
     changed = [target for target in targets if target.changed]
-    changed.sort(key=lambda target: target.in_service)
     plan = make_plan(
         strategy="rollback",
         targets=[
-            PlanTarget(name=target.name, zone=target.zone, health="Unknown", digest=None)
+            PlanTarget(name=target.name, zone=target.zone, in_service=target.in_service)
             for target in changed
         ],
         digest=good.digest,
@@ -86,8 +85,11 @@ def open_rollback(
             creator="codeDeployRollback",
             revision=good,
             plan=plan,
-            options={"rollback_on": [], "endpoints": failed.options["endpoints"]},
-            description=f"Rollback of {failed.id}",
+            options={
+                "rollback_on": [],
+                "endpoints": failed.options["endpoints"],
+                "description": f"Rollback of {failed.id}",
+            },
             rollback_of=failed.id,
             started_by=failed.started_by,
             started_from=failed.started_from,

@@ -24,7 +24,7 @@ def public_variables() -> Spec:
     collection = Path(__file__).resolve().parent.parent.parent
     path = collection / "roles" / "deploy" / "meta" / "argument_specs.yml"
     document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return t.cast("Spec", document["argument_specs"]["main"]["options"])
+    return t.cast("Spec", document["argument_specs"]["variables"]["options"])
 
 
 def refuse_unknown(names: t.Iterable[str], known: t.Collection[str]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import typing as t
 
 from ..module_utils._errors import RevisionError
-from ._action import DEPLOYMENT_OPTIONS, Arguments, BasculeAction, open_record, state_directory
+from ._action import DEPLOYMENT_OPTIONS, Arguments, BasculeAction, state_directory
 from ._direct import run_on_host
 from ._request import HOST_OPTIONS, host_request
 from ._revisions import load_revision
@@ -71,4 +71,4 @@ class TargetAction(BasculeAction):
         return revision
 
     def _manifest(self, arguments: Arguments) -> list[dict[str, t.Any]]:
-        return self.cached(arguments).manifest
+        return [dict(entry) for entry in self.cached(arguments).manifest]
