@@ -47,7 +47,9 @@ r=json.dumps(e.run(q,b))
 sys.stdout.write("\\n%s%d\\n%s\\n"%(h["mark"],len(r),r))
 sys.stdout.flush()
 """
-_ANY_PYTHON = "$(command -v python3 || command -v platform-python || echo /usr/libexec/platform-python)"
+_ANY_PYTHON = (
+    "$(command -v python3 || command -v platform-python || echo /usr/libexec/platform-python)"
+)
 
 
 @functools.cache

@@ -23,7 +23,9 @@ def run(request: Dict[str, Any], bundle: Optional[BinaryIO] = None) -> Dict[str,
     try:
         operation = request["operation"]
         if operation not in OPERATIONS:
-            raise UsageError("Unknown operation {0!r}, wanted one of {1}.".format(operation, OPERATIONS))
+            raise UsageError(
+                "Unknown operation {0!r}, wanted one of {1}.".format(operation, OPERATIONS)
+            )
         module = importlib.import_module("._" + operation, __package__)
         result: Dict[str, Any] = module.run(request, bundle)
     except BasculeError as error:
