@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import csv
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._errors import TrafficError, UsageError
 from ._balancer import ABSENT, Balancer, Seen, Target, read_options
@@ -31,7 +31,18 @@ DRAIN_WITH = ("auto", "drain", "maint")
 FORCED_MAINTENANCE = 0x01
 FORCED_DRAIN = 0x08
 
+# srv_check_state: the server has a health check, which maintenance only pauses. ``show stat`` is
+# silent on paused checks.
+CHECK_ENABLED = 0x04
+
 SOCKET_SECONDS = 5.0
+
+
+class Orders(NamedTuple):
+    """A server's administrative flags, and whether it is checked."""
+
+    admin: int
+    checked: bool
 
 
 def connect(options: dict[str, Any], targets: Sequence[Target]) -> HAProxy:
@@ -93,6 +104,7 @@ class HAProxy(Balancer):
         self._drain_with = drain_with
         self._targets = list(targets)
         self._rows: dict[str, dict[str, str]] = {}
+        self._orders: dict[str, Orders] = {}
         self._rising: set[str] = set()
         place = address if isinstance(address, str) else f"{address[0]}:{address[1]}"
         self._place = place
@@ -107,12 +119,14 @@ class HAProxy(Balancer):
                 f"{', '.join(self._backends()) or 'none'}. Set deploy_haproxy_backend."
             )
         self._rows = {row["svname"]: row for row in parse_stat(self._ask(self._show_stat()))}
-        admin = parse_servers_state(orders)
+        self._orders = parse_servers_state(orders)
         return {
             target.name: read_server(
-                self._rows[target.name], admin[target.name], self._mode(target.name)
+                self._rows[target.name],
+                self._orders[target.name].admin,
+                self._mode(target.name),
             )
-            if target.name in self._rows and target.name in admin
+            if target.name in self._rows and target.name in self._orders
             else ABSENT
             for target in self._targets
         }
@@ -125,8 +139,7 @@ class HAProxy(Balancer):
     def release(self, names: Sequence[str]) -> None:
         """Order ``ready``; a checked server that leaves maintenance first has to pass."""
         for name in names:
-            row = self._rows[name]
-            if row["status"].startswith("MAINT") and row.get("check_status"):
+            if self._rows[name]["status"].startswith("MAINT") and self._orders[name].checked:
                 self._order(name, "state drain")
                 self._order(name, "health down")
                 self._rising.add(name)
@@ -208,13 +221,17 @@ def parse_stat(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(text.lstrip("# ").strip().splitlines()))
 
 
-def parse_servers_state(text: str) -> dict[str, int]:
-    """Return each server's ``srv_admin_state`` out of ``show servers state`` (format 1)."""
-    lines = text.strip().splitlines()
-    header = lines[1].lstrip("# ").split()
-    name, admin = header.index("srv_name"), header.index("srv_admin_state")
-    rows = [line.split() for line in lines[2:]]
-    return {row[name]: int(row[admin]) for row in rows if len(row) > admin}
+def parse_servers_state(text: str) -> dict[str, Orders]:
+    """Return what ``show servers state`` (format 1) says of each server."""
+    lines = text.strip().splitlines()[1:]
+    rows = csv.DictReader([line.lstrip("# ") for line in lines], delimiter=" ")
+    return {
+        row["srv_name"]: Orders(
+            int(row["srv_admin_state"]), bool(int(row["srv_check_state"]) & CHECK_ENABLED)
+        )
+        for row in rows
+        if row["srv_check_state"] is not None
+    }
 
 
 def read_server(row: dict[str, str], admin: int, mode: str) -> Seen:
