@@ -147,13 +147,15 @@ class CallbackModule(CallbackBase):
 
     @_only_looking
     def v2_playbook_on_no_hosts_matched(self) -> None:
-        self._say("no hosts matched")
+        # Bascule's own plays are empty where nothing is to be done, such as a rollback.
+        if not self._renderer().progress.deployments:
+            self._say("no hosts matched")
 
     @_only_looking
     def v2_playbook_on_stats(self, stats: AggregateStats) -> None:
-        show = self._renderer()
-        show.close()
-        if not show.progress.deployments:
+        progress = self._renderer().progress
+        self._renderer().close()
+        if not progress.deployments and progress.refusal is None:
             for host in sorted(stats.processed):
                 self._say(_recap(host, stats.summarize(host)))
 

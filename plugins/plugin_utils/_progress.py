@@ -55,19 +55,24 @@ class PlainRenderer:
         verbose: bool = False,
         timestamps: bool = False,
         quiet: bool = False,
+        refusals: bool = True,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Write lines (without their ends) by ``write``; ``plan`` shows the plan's text too."""
+        """Write lines (without their ends) by ``write``.
+
+        ``plan`` shows the plan's text too; without ``refusals``, the caller tells why a deployment
+        cannot begin.
+        """
         self.progress = Progress()
         self._write = write
         self._plan, self._verbose, self._timestamps = plan, verbose, timestamps
-        self._quiet = quiet
+        self._quiet, self._refusals = quiet, refusals
         self._clock = clock
 
     def event(self, event: Event) -> None:
         """Write the lines of an event."""
         self.progress.apply(event)
-        if self._quiet and event.kind not in ("error", "warning"):
+        if self._quiet or (refused(event) and not self._refusals):
             return
         for line in event_lines(event, self.progress, verbose=self._verbose):
             self._line(line, event.at)
@@ -95,13 +100,14 @@ class LiveRenderer:
         lock: contextlib.AbstractContextManager[t.Any] | None = None,
         *,
         verbose: bool = False,
+        refusals: bool = True,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Draw on ``console``, holding ``lock`` (so that no process is forked midway)."""
         self.progress = Progress()
         self._console = console
         self._lock = lock if lock is not None else threading.RLock()
-        self._verbose = verbose
+        self._verbose, self._refusals = verbose, refusals
         self._clock = clock
         self._live: Live | None = None
         self._stopped = threading.Event()
@@ -130,6 +136,8 @@ class LiveRenderer:
 
     def _print(self, event: Event) -> None:
         failed = event.status in ("Failed", "failed", "unreachable")
+        if refused(event) and not self._refusals:
+            return
         tabled = event.kind in TABLED or event.kind in ("lifecycle", "closed")
         if tabled and not (failed and event.kind in ("lifecycle", "staged")):
             return
@@ -169,6 +177,11 @@ class LiveRenderer:
             with self._lock:
                 if not stopped.is_set():
                     self._draw()
+
+
+def refused(event: Event) -> bool:
+    """Tell whether this is why a deployment could not begin."""
+    return event.kind == "error" and event.deployment_id is None
 
 
 def live_console(stream: t.TextIO) -> Console | None:

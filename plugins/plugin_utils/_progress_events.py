@@ -69,7 +69,7 @@ class Translator:
         self.deployment_id: str | None = None
         self._wanted = differences
         self._closed: set[str | None] = set()
-        self._told: set[str] = set()
+        self._told: set[tuple[str | None, str]] = set()
 
     def events(self, seen: Observation) -> list[Event]:
         """Return the events that an observation stands for; often one, sometimes none."""
@@ -85,7 +85,7 @@ class Translator:
             yield from self._answered(seen, answer, step)
             yield from self._differences(seen)
         elif step is not None and seen.moment in ("failed", "unreachable"):
-            yield self._error(seen, step, seen.moment, message_of(seen.result), {})
+            yield from self._error(seen, step, seen.moment, message_of(seen.result), {})
         elif step is None and not self._passed_on(seen):
             yield from self._differences(seen)
             yield self._task(seen)
@@ -95,14 +95,25 @@ class Translator:
         if not seen.own:
             return False
         failed = seen.moment in ("failed", "unreachable")
-        return not failed or message_of(seen.result) in self._told
+        told = {(None, message_of(seen.result)), (seen.host, message_of(seen.result))}
+        return not failed or not told.isdisjoint(self._told)
 
-    def _error(self, seen: Observation, name: str, status: str, message: str, data: Data) -> Event:
-        self._told.add(message)
+    def _error(
+        self, seen: Observation, name: str, status: str, message: str, data: Data
+    ) -> Iterator[Event]:
+        """Yield an error, unless the same was told before (a task that passes a failure on)."""
         target = None if name in WHOLE else str(data.get("target") or seen.host)
-        return self._event(
-            seen, "error", name=name, status=status, message=message, data=data, target=target
-        )
+        if (target, message) not in self._told:
+            self._told.add((target, message))
+            yield self._event(
+                seen,
+                "error",
+                name=name,
+                status=status,
+                message=message,
+                data=data,
+                target=target,
+            )
 
     def _started(self, seen: Observation, step: str | None) -> Iterator[Event]:
         if step is None and seen.own:
@@ -129,7 +140,8 @@ class Translator:
         error = answer.get("error")
         if not told and (error or seen.moment in ("failed", "unreachable")):
             message = _text(error, "message") or message_of(seen.result)
-            yield self._error(seen, phase, _text(error, "kind") or seen.moment, message, answer)
+            kind = _text(error, "kind") or seen.moment
+            yield from self._error(seen, phase, kind, message, answer)
 
     def _phase(self, seen: Observation, answer: Data, phase: str) -> Iterator[Event]:
         reader = getattr(self, f"_phase_{phase}", None)

@@ -71,6 +71,15 @@ class DeploymentProgress:
         """Return how many targets are in one of the states."""
         return sum(target.state in states for target in self.targets.values())
 
+    def named(self, *states: str) -> list[str]:
+        """Return the names of the targets that are in one of the states."""
+        return [target.name for target in self.targets.values() if target.state in states]
+
+    @property
+    def reason(self) -> str:
+        """Return why it failed: the error code and the message."""
+        return ": ".join(part for part in (self.error_code, self.message) if part)
+
     @property
     def decided(self) -> int:
         """Return how many targets nothing more happens to."""
@@ -214,8 +223,8 @@ def _apply_to_target(deployment: DeploymentProgress, event: Event) -> None:
         return
     target = deployment.targets.get(event.target or "")
     if target is None:
-        # A rollback's plan is not told beforehand: its targets are met as they begin.
-        if event.kind not in ("started", "staged") or deployment.plan.get("targets"):
+        # Where a rollback's plan is not told beforehand, its targets are met as they are staged.
+        if event.name != "stage" or deployment.plan.get("targets"):
             return
         position = len(deployment.targets)
         target = TargetProgress(name=str(event.target), position=position, since=event.at)

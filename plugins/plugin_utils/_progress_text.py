@@ -19,6 +19,8 @@ if t.TYPE_CHECKING:
 
 # How much of a failed hook's output is shown; the whole is in the host's log and in the record.
 LOG_LINES = 12
+# How many targets are called by name in a sentence.
+NAMES = 5
 
 
 def event_lines(event: Event, progress: Progress, *, verbose: bool = False) -> list[str]:
@@ -34,46 +36,39 @@ def event_lines(event: Event, progress: Progress, *, verbose: bool = False) -> l
 
 
 def closing(deployment: DeploymentProgress, now: float) -> list[str]:
-    """Return the lines that tell how a deployment ended."""
+    """Return the lines that tell how a deployment ended, or how far it came."""
     took = duration(deployment.seconds(now))
     what = f"{deployment.application}/{deployment.group}"
-    if deployment.status == "Succeeded":
-        if deployment.unchanged:
-            return [
-                f"nothing to do: {_targets(len(deployment.targets))} already at "
-                f"{deployment.revision}"
-            ]
-        done = deployment.count("Succeeded", "Current")
-        return [
-            f"{deployment.status}: {what} is at {deployment.revision}, "
-            f"{done} of {_targets(len(deployment.targets))}, in {took}"
-        ]
-    reason = ": ".join(part for part in (deployment.error_code, deployment.message) if part)
-    lines = [f"{deployment.status} after {took}: {counts(deployment)}"]
-    if reason:
-        lines.append(f"  {reason}")
-    return lines
+    if deployment.closed is None:
+        return [f"not finished after {took}: {counts(deployment)}"]
+    if deployment.status != "Succeeded":
+        lines = [f"{deployment.status} after {took}: {counts(deployment)}"]
+        return lines + ([f"  {deployment.reason}"] if deployment.reason else [])
+    total = len(deployment.targets)
+    if deployment.unchanged:
+        return [f"nothing to do: {_targets(total)} already at {deployment.revision}"]
+    done = deployment.count("Succeeded", "Current")
+    line = f"Succeeded in {took}: {what} is at {deployment.revision}, {done} of {_targets(total)}"
+    failed = deployment.named("Failed")
+    return [line + (f"; failed: {_few(failed)}" if failed else "")]
 
 
 def outcome(progress: Progress, now: float) -> list[str]:
     """Return the last lines of a run: what happened to what was asked for, and where to look."""
     if not progress.deployments:
         return []
-    asked = progress.deployments[0]
-    lines = (
-        [_headed(asked, closing(asked, now))]
-        if asked.closed
-        else [f"{asked.id}  not finished: {counts(asked)}"]
-    )
-    for other in progress.deployments[1:]:
-        ended = closing(other, now) if other.closed else [f"not finished: {counts(other)}"]
-        lines.append(_headed(other, [f"rollback {ended[0]}", *ended[1:]]))
-    if asked.status != "Succeeded" or not asked.closed:
-        lines.append("To look further:")
-        for deployment in progress.deployments:
-            if deployment.id:
-                lines += [f"  bascule status {deployment.id}", f"  bascule events {deployment.id}"]
-    return "\n".join(lines).split("\n")
+    asked, *others = progress.deployments
+    lines = _headed(asked, closing(asked, now))
+    for other in others:
+        first, *rest = closing(other, now)
+        lines += _headed(other, [f"rollback {first[0].lower()}{first[1:]}", *rest])
+    if asked.closed is None or asked.status != "Succeeded" or asked.named("Failed"):
+        lines += [
+            f"Look further with: bascule status {deployment.id}, bascule events {deployment.id}"
+            for deployment in (asked, *(one for one in others if one.status != "Succeeded"))
+            if deployment.id
+        ]
+    return lines
 
 
 def counts(deployment: DeploymentProgress) -> str:
@@ -83,7 +78,8 @@ def counts(deployment: DeploymentProgress) -> str:
         ("had it already", deployment.count("Current")),
         ("failed", deployment.count("Failed")),
         ("not touched", deployment.count("Skipped", "Refused", "Pending")),
-        ("in flight", deployment.count("InProgress", "Waiting")),
+        ("in flight", deployment.count("InProgress")),
+        ("waiting", deployment.count("Waiting")),
     ]
     return ", ".join(f"{number} {name}" for name, number in named if number) or "no targets"
 
@@ -144,17 +140,16 @@ def difference_lines(difference: t.Any) -> list[str]:
 def _opened(event: Event, _verbose: bool) -> list[str]:
     about = event.data.get("deployment") or {}
     plan = event.data.get("plan") or {}
-    total = len(plan.get("targets") or ())
     what = f"{about.get('application', '')}/{about.get('group', '')}"
     verb = "rollback of" if about.get("rollback_of") else str(about.get("strategy") or event.name)
     revision = revision_name(about)
-    parts = [_targets(total)]
+    parts = [_targets(len(plan["targets"]))] if plan.get("targets") else []
     if isinstance(plan.get("minimum_healthy"), int):
         parts.append(f"{plan['minimum_healthy']} stay healthy")
     if isinstance(plan.get("slots"), int):
         parts.append(f"{plan['slots']} at a time")
-    to = f" to {revision}" if revision else ""
-    return [f"{verb} {what}{to}: {', '.join(parts)}"]
+    line = f"{verb} {what}" + (f" to {revision}" if revision else "")
+    return [f"{line}: {', '.join(parts)}" if parts else line]
 
 
 def _staged(event: Event, _verbose: bool) -> list[str]:
@@ -179,8 +174,9 @@ def _admitted(event: Event, _verbose: bool) -> list[str]:
     return [f"admitted{after}"]
 
 
-def _refused(event: Event, _verbose: bool) -> list[str]:
-    return [f"not started: {event.message}" if event.message else "not started"]
+def _refused(_event: Event, _verbose: bool) -> list[str]:
+    # The reason is the same for all of them, and is told once, at the close.
+    return ["not started"]
 
 
 def _traffic(event: Event, _verbose: bool) -> list[str]:
@@ -213,6 +209,9 @@ def _closed(event: Event, _verbose: bool) -> list[str]:
 
 
 def _error(event: Event, _verbose: bool) -> list[str]:
+    if event.name == "open":
+        first, *rest = failure_lines(event)
+        return [f"cannot begin: {first}", *(f"    {line}" for line in rest)]
     return _failed(event.name, event)
 
 
@@ -247,8 +246,14 @@ def _failed(what: str, event: Event) -> list[str]:
     return [f"{what} failed: {head}", *(f"    {line}" for line in (*more, *rest))]
 
 
-def _headed(deployment: DeploymentProgress, lines: list[str]) -> str:
-    return "\n".join([f"{deployment.id or 'bascule'}  {lines[0]}", *lines[1:]])
+def _headed(deployment: DeploymentProgress, lines: list[str]) -> list[str]:
+    return [f"{deployment.id or 'bascule'}  {lines[0]}", *lines[1:]]
+
+
+def _few(names: list[str]) -> str:
+    shown = names[:NAMES]
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
 def _targets(count: int) -> str:

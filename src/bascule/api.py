@@ -9,6 +9,7 @@ import dataclasses
 import typing as t
 from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
+from pathlib import Path
 
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import UsageError
 from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_model import Progress
@@ -71,7 +72,7 @@ def deploy(
         raised again when the deployment has ended: an observer cannot leave one half done
     :param cancel: asked twice a second; once true, the deployment is interrupted (resumable)
     :param record: address of the record; the default is what the environment names
-    :raises UsageError: there is no such strategy
+    :raises UsageError: there is no such strategy, or no such inventory
     """
     from bascule._run import Request, run
 
@@ -80,11 +81,12 @@ def deploy(
     given = dict(variables or {})
     given |= {"deploy_revision": fspath(revision)} if revision is not None else {}
     given |= {"deploy_targets": targets} if targets is not None else {}
+    places = _inventory(inventory)
     collected = _Collected(on_event)
     outcome = run(
         Request(
             strategy=strategy,
-            inventory=_inventory(inventory),
+            inventory=places,
             variables=given,
             limit=limit,
             check=check,
@@ -376,8 +378,15 @@ def _inventory(given: Inventory) -> tuple[str, ...] | Mapping[str, t.Any]:
     if isinstance(given, Mapping):
         return given
     if isinstance(given, (str, PathLike)):
-        return (fspath(given),)
-    return tuple(fspath(place) for place in given)
+        given = (given,)
+    places = tuple(fspath(place) for place in given)
+    for place in places:
+        if "," not in place and not Path(place).expanduser().exists():
+            raise UsageError(
+                f"There is no inventory {place}. Name a file or a folder; a list of hosts has a "
+                f"comma, as in '{place},'."
+            )
+    return places
 
 
 def _recorded_strategies(name: str) -> str:

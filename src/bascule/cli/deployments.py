@@ -187,13 +187,15 @@ def choose_renderer(options: argparse.Namespace) -> Renderer:
     check = bool(options.check)
     quiet = options.quiet or options.verbose > 1
     if options.format == "json":
-        return PlainRenderer(_aside, quiet=True)
+        return PlainRenderer(_aside, quiet=options.verbose == 0, refusals=False)
     if sys.stdout.isatty() and not (check or quiet):
         console = live_console(sys.stdout)
         if console is not None:
-            return LiveRenderer(console, verbose=options.verbose > 0)
+            return LiveRenderer(console, verbose=options.verbose > 0, refusals=False)
     write = say if check or sys.stdout.isatty() else _aside
-    return PlainRenderer(write, plan=check, verbose=options.verbose > 0, quiet=quiet)
+    return PlainRenderer(
+        write, plan=check, verbose=options.verbose > 0, quiet=quiet, refusals=False
+    )
 
 
 def conclude(deployment: Deployment, show: Renderer, options: argparse.Namespace) -> int:
