@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 from typing import TYPE_CHECKING
 
 import pytest
 from support.bundles import files
+from support.proxies import Endpoint, eds
 from support.rollout import Controller, Run, local_inventory, snapshot
 
 if TYPE_CHECKING:
@@ -70,13 +72,14 @@ def wrong_value(_: Controller, _path: Path) -> tuple[dict[str, object], list[str
 
 
 def unreachable_envoy(_: Controller, tmp_path: Path) -> tuple[dict[str, object], list[str]]:
-    admin = f"http://127.0.0.1:{closed_port()}"
-    (tmp_path / "eds.json").write_text('{"resources": []}\n')
+    admin = f"127.0.0.1:{closed_port()}"
+    endpoints = [Endpoint(name, name, 80) for name in HOSTS]
+    (tmp_path / "eds.json").write_text(json.dumps(eds(endpoints)))
     return {
         "deploy_traffic_provider": "envoy",
         "deploy_envoy_eds_path": str(tmp_path / "eds.json"),
         "deploy_envoy_cluster": "shop",
-        "deploy_envoy_admin_url": admin,
+        "deploy_envoy_admin_url": f"http://{admin}",
     }, [admin]
 
 
