@@ -17,6 +17,7 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._action import (
     open_record,
 )
 from ansible_collections.bascule.deploy.plugins.plugin_utils._closing import close_deployment
+from ansible_collections.bascule.deploy.plugins.plugin_utils._opening import deployment_fact
 
 if t.TYPE_CHECKING:
     from ansible_collections.bascule.deploy.plugins.plugin_utils._record import Deployment, Record
@@ -43,15 +44,15 @@ class ActionModule(BasculeAction):
         facts: dict[str, t.Any] = {}
         rollback = closed.rollback
         if rollback:
-            facts["bascule_rollback"] = _fact(rollback)
+            facts["bascule_rollback"] = deployment_fact(rollback)
             facts["bascule_rollback_fleet"] = closed.rollback_fleet
         return {
             "changed": False,
             "msg": closed.summary,
             "ansible_facts": facts,
             "bascule": {
-                "deployment": _fact(closed.deployment),
-                "rollback": _fact(rollback) if rollback else None,
+                "deployment": deployment_fact(closed.deployment),
+                "rollback": deployment_fact(rollback) if rollback else None,
                 "summary": closed.summary,
             },
         }
@@ -64,12 +65,12 @@ class ActionModule(BasculeAction):
             with open_record(arguments) as record:
                 identifier = arguments["deployment"]["id"]
                 record.halt(identifier, error["code"], error["message"])
-                told["deployment"] = _fact(record.finish(identifier))
+                told["deployment"] = deployment_fact(record.finish(identifier))
         return {"failed": True, "changed": False, "msg": error["message"], "bascule": told}
 
     def _verdict(self, deployment: Deployment, record: Record) -> Result:
         """Fail the play if the deployment failed, after everything else has been done."""
-        told = {"deployment": _fact(deployment), "rollback": None, "summary": ""}
+        told = {"deployment": deployment_fact(deployment), "rollback": None, "summary": ""}
         if deployment.status == "Succeeded":
             return {"changed": False, "msg": f"{deployment.id} Succeeded", "bascule": told}
         message = f"{deployment.id} {deployment.status}: {deployment.error_message or ''}".rstrip(
@@ -77,26 +78,7 @@ class ActionModule(BasculeAction):
         )
         if deployment.rolled_back_by:
             rollback = record.deployment(deployment.rolled_back_by)
-            told["rollback"] = _fact(rollback)
+            told["rollback"] = deployment_fact(rollback)
             message += f" The rollback {rollback.id} {rollback.status}."
         told["error"] = {"kind": "failed", "message": message}
         return {"failed": True, "changed": False, "msg": message, "bascule": told}
-
-
-def _fact(deployment: Deployment) -> dict[str, t.Any]:
-    """Return a deployment as the plays and the callbacks know it."""
-    return {
-        "id": deployment.id,
-        "status": deployment.status,
-        "creator": deployment.creator,
-        "application": deployment.application,
-        "group": deployment.group,
-        "group_id": deployment.group_id,
-        "strategy": deployment.strategy,
-        "digest": deployment.revision.digest,
-        "revision": deployment.revision.source,
-        "description": deployment.revision.description,
-        "rollback_of": deployment.rollback_of,
-        "error_code": deployment.error_code,
-        "error_message": deployment.error_message,
-    }

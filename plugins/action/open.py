@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import typing as t
 from pathlib import Path
@@ -19,12 +20,14 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._action import (
 from ansible_collections.bascule.deploy.plugins.plugin_utils._opening import (
     Endpoint,
     open_deployment,
+    resume_deployment,
 )
 from ansible_collections.bascule.deploy.plugins.plugin_utils._record import warm
 from ansible_collections.bascule.deploy.plugins.plugin_utils._settings import (
     PREFIX,
     public_variables,
     refuse_unknown,
+    require,
     traffic_settings,
 )
 
@@ -36,7 +39,9 @@ if t.TYPE_CHECKING:
     )
 
 # The plugin is loaded before the workers are forked: what is imported here, all of them inherit.
-warm()
+# Where SQLAlchemy is missing, opening the record says so in words.
+with contextlib.suppress(ImportError):
+    warm()
 
 
 class ActionModule(BasculeAction):
@@ -53,16 +58,22 @@ class ActionModule(BasculeAction):
             "record": settings["deploy_record"],
             "state_directory": settings["deploy_state_directory"],
         }
+        require(settings, "deploy_application", "shop")
+        require(settings, "deploy_group", "web")
+        interrupted = str(self._templar.template(variables.get("deployment_id", "")))
         with open_record(where) as record:
-            opened = open_deployment(
-                arguments["strategy"],
-                settings,
-                self._endpoints(arguments["targets"], settings, variables),
-                record=record,
-                cache=state / "cache",
-                base=Path(os.environ.get("BASCULE_BASE") or Path.cwd()),
-                check=self.checking,
-            )
+            if interrupted:
+                opened = resume_deployment(interrupted, settings, record=record)
+            else:
+                opened = open_deployment(
+                    arguments["strategy"],
+                    settings,
+                    self._endpoints(arguments["targets"], settings, variables),
+                    record=record,
+                    cache=state / "cache",
+                    base=Path(os.environ.get("BASCULE_BASE") or Path.cwd()),
+                    check=self.checking,
+                )
         return {
             "changed": False,
             "msg": opened.plan_text,

@@ -52,6 +52,8 @@ class ActionModule(TargetAction):
         """Stage the target and write the outcome down; return the answer and the bytes sent."""
         deployment = arguments["deployment"]
         target = variables["inventory_hostname"]
+        if deployment.get("resumed") and self._decided(deployment["id"], target, record):
+            return {"changed": False, "current": True, "msg": "decided before"}, 0
         try:
             answer, sent = self._send(arguments, variables, record)
         except BasculeError as error:
@@ -98,3 +100,9 @@ class ActionModule(TargetAction):
         return self.ask(arguments, variables, revision, bundle_path=bundle_path), (
             revision.bundle_size
         )
+
+    def _decided(self, deployment_id: str, target: str, record: Record) -> bool:
+        """Tell whether a resumed deployment is done with the target already."""
+        pending = ("Pending", "InProgress")
+        found = [one for one in record.targets(deployment_id) if one.name == target]
+        return bool(found) and found[0].status not in pending

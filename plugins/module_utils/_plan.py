@@ -82,7 +82,7 @@ def make_plan(
         return mode == ROLLBACK and target.in_service, _rank(target, digest, rollback_digest)
 
     ordered = sorted(targets, key=rank)
-    stage_of = [stage for stage, size in enumerate(stages) for _ in range(size)]
+    stage_of = [stage for stage, size in enumerate(stages) for _place in range(size)]
     # A rollback goes one at a time where the minimum leaves nothing.
     slots = max(1, whole - minimum)
     rollback = _rollback(digest, rollback_digest, mode)

@@ -21,9 +21,10 @@ from ._settings import require
 if t.TYPE_CHECKING:
     from pathlib import Path
 
-    from ._record import Record
+    from ._record import Deployment, Record
     from ._revisions import Revision
 
+# In check mode nothing is written, but the plays still need a name for the deployment.
 CHECK_ID = "d-CHECKONLY"
 
 Settings = dict[str, t.Any]
@@ -77,8 +78,7 @@ def open_deployment(
     :param base: folder from which a relative revision path is looked up
     :raises BasculeError: nothing has been changed then
     """
-    application = require(settings, "deploy_application", "shop")
-    group = require(settings, "deploy_group", "web")
+    group = settings["deploy_group"]
     if not endpoints:
         raise UsageError(
             f"The deployment group {group} has no targets: no host of the inventory matches "
@@ -88,24 +88,68 @@ def open_deployment(
     revision = find_revision(strategy, settings, record=record, cache=cache, base=base)
     plan = plan_deployment(strategy, settings, endpoints, revision.digest, record=record)
     text = render_plan(plan)
-    if check:
-        identity = {"id": CHECK_ID, "status": "Created", "creator": "user"}
-    else:
-        created = record.create_deployment(
-            new_deployment(strategy, settings, plan, revision, endpoints)
+    new = new_deployment(strategy, settings, plan, revision, endpoints)
+    fact = planned_fact(new) if check else deployment_fact(record.create_deployment(new))
+    return Opened(fact, fleet(plan, endpoints), plan, text)
+
+
+def resume_deployment(deployment_id: str, settings: Settings, *, record: Record) -> Opened:
+    """Take up a deployment that was interrupted; its plan stays as it was made.
+
+    :raises UsageError: it has ended, or belongs to another deployment group
+    """
+    found = record.deployment(deployment_id)
+    if found.is_final:
+        raise UsageError(
+            f"The deployment {found.id} has ended as {found.status}; there is nothing to resume."
         )
-        identity = {"id": created.id, "status": created.status, "creator": created.creator}
-    deployment = {
-        **identity,
-        "application": application,
-        "group": group,
-        "group_id": group_id(application, group),
-        "strategy": strategy,
-        "digest": revision.digest,
-        "revision": revision.source,
-        "description": revision.description,
+    asked = settings["deploy_application"], settings["deploy_group"]
+    if asked != (found.application, found.group):
+        raise UsageError(
+            f"The deployment {found.id} belongs to {found.application}/{found.group}, but the "
+            f"variables name {asked[0]}/{asked[1]}. Resume it with the variables it had."
+        )
+    endpoints = [Endpoint(**endpoint) for endpoint in found.options["endpoints"]]
+    fact = {**deployment_fact(found), "resumed": True}
+    return Opened(fact, fleet(found.plan, endpoints), found.plan, render_plan(found.plan))
+
+
+def deployment_fact(deployment: Deployment) -> dict[str, t.Any]:
+    """Return a deployment as the plays and the callbacks know it."""
+    return {
+        "id": deployment.id,
+        "status": deployment.status,
+        "creator": deployment.creator,
+        "application": deployment.application,
+        "group": deployment.group,
+        "group_id": deployment.group_id,
+        "strategy": deployment.strategy,
+        "digest": deployment.revision.digest,
+        "revision": deployment.revision.source,
+        "description": deployment.revision.description,
+        "rollback_of": deployment.rollback_of,
+        "error_code": deployment.error_code,
+        "error_message": deployment.error_message,
     }
-    return Opened(deployment, fleet(plan, endpoints), plan, text)
+
+
+def planned_fact(new: NewDeployment) -> dict[str, t.Any]:
+    """Return the same for a deployment that is only checked and in no record."""
+    return {
+        "id": CHECK_ID,
+        "status": "Created",
+        "creator": new.creator,
+        "application": new.application,
+        "group": new.group,
+        "group_id": group_id(new.application, new.group),
+        "strategy": new.strategy,
+        "digest": new.revision.digest,
+        "revision": new.revision.source,
+        "description": new.revision.description,
+        "rollback_of": None,
+        "error_code": None,
+        "error_message": "",
+    }
 
 
 def find_revision(

@@ -1,0 +1,165 @@
+"""Closing a deployment and opening its rollback, against a real record."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import pytest
+from ansible_collections.bascule.deploy.plugins.module_utils._errors import UsageError
+from ansible_collections.bascule.deploy.plugins.module_utils._plan import PlanTarget, make_plan
+from ansible_collections.bascule.deploy.plugins.plugin_utils._closing import close_deployment
+from ansible_collections.bascule.deploy.plugins.plugin_utils._opening import (
+    Endpoint,
+    resume_deployment,
+)
+from ansible_collections.bascule.deploy.plugins.plugin_utils._record import (
+    Deployment,
+    NewDeployment,
+    Record,
+    RevisionRow,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NAMES = [f"web{number}" for number in range(1, 9)]
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Record:
+    return Record.open(f"sqlite:///{tmp_path}/record.db")
+
+
+def begin(
+    record: Record, digest: str, *, minimum: int = 6, rollback_on: tuple[str, ...] = ("*",)
+) -> Deployment:
+    endpoints = [Endpoint(name, f"lb-{name}", "10.0.0.1", 80, "") for name in NAMES]
+    good = record.last_known_good("shop", "web")
+    events = ["DEPLOYMENT_FAILURE"] if rollback_on == ("*",) else list(rollback_on)
+    return record.create_deployment(
+        NewDeployment(
+            application="shop",
+            group="web",
+            strategy="rolling",
+            revision=RevisionRow(digest=digest * 16),
+            plan=make_plan(
+                "rolling",
+                [PlanTarget(name) for name in NAMES],
+                digest=digest * 16,
+                minimum=minimum,
+                stages=[len(NAMES)],
+                provider="envoy",
+                rollback_digest=good.digest if good else None,
+            ),
+            options={
+                "rollback_on": events,
+                "endpoints": [asdict(endpoint) for endpoint in endpoints],
+            },
+        )
+    )
+
+
+def run(record: Record, deployment: Deployment, outcomes: dict[str, str]) -> None:
+    """Let the named targets go through; the others are never admitted."""
+    for name in NAMES:
+        record.note_staged(deployment.id, name, digest_present=True)
+    for name, status in outcomes.items():
+        assert record.admit(deployment.id, name).verdict == "admitted"
+        record.set_in_service(deployment.id, name, in_service=False)
+        if status == "Succeeded":
+            record.set_in_service(deployment.id, name, in_service=True)
+        record.settle(deployment.id, name, status, message=f"{name} {status}")
+
+
+def succeed(record: Record, digest: str) -> None:
+    deployment = begin(record, digest)
+    run(record, deployment, dict.fromkeys(NAMES, "Succeeded"))
+    assert close_deployment(record, deployment.id).deployment.status == "Succeeded"
+
+
+def test_a_failed_deployment_opens_a_rollback_of_what_changed(record: Record) -> None:
+    succeed(record, "aaaa")
+    bad = begin(record, "bbbb")
+    run(record, bad, {"web1": "Succeeded", "web2": "Failed", "web3": "Failed"})
+    closed = close_deployment(record, bad.id)
+    assert closed.deployment.status == "Failed"
+    assert closed.rollback is not None
+    assert closed.rollback.rollback_of == bad.id
+    assert closed.rollback.creator == "codeDeployRollback"
+    assert closed.rollback.revision.digest == "aaaa" * 16
+    assert closed.rollback_fleet is not None
+    assert closed.rollback_fleet["targets"] == ["web2", "web3", "web1"]
+    # 8 targets, 2 out of service, 6 must stay: nobody may leave before the first has come back.
+    assert closed.rollback_fleet["retreat"] == []
+    assert record.deployment(bad.id).rolled_back_by == closed.rollback.id
+
+
+def test_the_bad_revision_retreats_as_far_as_the_floor_allows(record: Record) -> None:
+    succeed(record, "aaaa")
+    bad = begin(record, "bbbb", minimum=5)
+    outcomes = {"web1": "Succeeded", "web2": "Succeeded", "web3": "Failed"}
+    run(record, bad, outcomes)
+    record.halt(bad.id, "HEALTH_CONSTRAINTS", "halted by the test")
+    closed = close_deployment(record, bad.id)
+    assert closed.rollback_fleet is not None
+    assert closed.rollback_fleet["targets"] == ["web3", "web1", "web2"]
+    retreat = [endpoint["target"] for endpoint in closed.rollback_fleet["retreat"]]
+    assert retreat == ["web1", "web2"]
+    assert closed.rollback_fleet["retreat"][0] == {
+        "target": "web1",
+        "name": "lb-web1",
+        "address": "10.0.0.1",
+        "port": 80,
+    }
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "rollback_on", "good", "words"),
+    [
+        ({"web1": "Failed", "web2": "Failed", "web3": "Failed"}, (), True, "No automatic rollback"),
+        ({"web1": "Failed", "web2": "Failed"}, ("*",), False, "No rollback is possible"),
+        ({}, ("*",), True, "No rollback is needed"),
+    ],
+)
+def test_why_there_is_no_rollback(
+    record: Record,
+    outcomes: dict[str, str],
+    rollback_on: tuple[str, ...],
+    good: bool,
+    words: str,
+) -> None:
+    if good:
+        succeed(record, "aaaa")
+    bad = begin(record, "bbbb", rollback_on=rollback_on)
+    run(record, bad, dict(list(outcomes.items())[:2]))
+    record.halt(bad.id, "HEALTH_CONSTRAINTS", "halted by the test")
+    closed = close_deployment(record, bad.id)
+    assert closed.rollback is None
+    assert words in closed.summary
+
+
+def test_deploying_twice_says_that_there_is_nothing_to_do(record: Record) -> None:
+    succeed(record, "aaaa")
+    again = begin(record, "aaaa")
+    for name in NAMES:
+        record.note_current(again.id, name)
+    closed = close_deployment(record, again.id)
+    assert closed.deployment.status == "Succeeded"
+    assert "nothing to do, all 8 targets already have revision aaaaaaaaaaaa" in closed.summary
+
+
+def test_an_interrupted_deployment_is_taken_up_with_its_own_plan(record: Record) -> None:
+    deployment = begin(record, "aaaa")
+    run(record, deployment, {"web1": "Succeeded"})
+    settings = {"deploy_application": "shop", "deploy_group": "web"}
+    opened = resume_deployment(deployment.id, settings, record=record)
+    assert opened.deployment["id"] == deployment.id
+    assert opened.deployment["resumed"] is True
+    assert opened.fleet["targets"] == NAMES
+    assert record.admit(deployment.id, "web1").verdict == "current"
+    with pytest.raises(UsageError, match="belongs to shop/web"):
+        resume_deployment(deployment.id, {**settings, "deploy_group": "api"}, record=record)
+    record.abandon(deployment.id, "by the test")
+    with pytest.raises(UsageError, match="has ended as Stopped"):
+        resume_deployment(deployment.id, settings, record=record)
