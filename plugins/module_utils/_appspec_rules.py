@@ -364,8 +364,8 @@ def _mode(item: Node, strict: str | None) -> str | None:
         )
         raise node.error(
             "The deployment failed because the application specification file specifies an invalid"
-            f" mode ({text}){hint}. Give 3 or 4 octal digits in quotes in the permissions section of"
-            f" the AppSpec file, {_AGAIN}",
+            f" mode ({text}){hint}. Give 3 or 4 octal digits in quotes in the permissions section"
+            f" of the AppSpec file, {_AGAIN}",
             "mode",
         )
     return digits
@@ -397,7 +397,8 @@ def _context(item: Node, strict: str | None) -> dict[str, str | None] | None:
     if node.kind != "map" or node.get("type") is None:
         raise node.error(
             "The deployment failed because the application specification file specifies a context"
-            f" without a type. Add the type to the permissions section of the AppSpec file, {_AGAIN}",
+            " without a type. Add the type to the permissions section of the AppSpec file,"
+            f" {_AGAIN}",
             "context",
         )
     result: dict[str, str | None] = {}

@@ -32,7 +32,7 @@ class Entry(NamedTuple):
     def text(self) -> str:
         """Return the entry as setfacl reads it."""
         prefix = "default:" if self.default else ""
-        return "{0}{1}:{2}:{3}".format(prefix, self.kind, self.name, self.permissions)
+        return f"{prefix}{self.kind}:{self.name}:{self.permissions}"
 
 
 def parse_entry(text: str) -> Entry:
@@ -42,7 +42,7 @@ def parse_entry(text: str) -> Entry:
     """
     parts = text.split(":")
     if not 2 <= len(parts) <= 4:
-        raise ValueError("it has {0} parts instead of 2 to 4".format(len(parts)))
+        raise ValueError(f"it has {len(parts)} parts instead of 2 to 4")
     default = parts[0] in ("d", "default")
     if default:
         parts = parts[1:]
@@ -58,12 +58,12 @@ def parse_entry(text: str) -> Entry:
     else:
         kind_text, name = "", parts[0]
     if kind_text not in _KINDS:
-        raise ValueError("{0!r} is not one of user, group, mask, other".format(kind_text))
+        raise ValueError(f"{kind_text!r} is not one of user, group, mask, other")
     kind = _KINDS[kind_text]
     if kind in ("mask", "other") and name:
-        raise ValueError("{0} takes no name".format(kind))
+        raise ValueError(f"{kind} takes no name")
     if not default and not name and kind != "mask":
-        raise ValueError("use mode to set the base acl entry of {0}".format(kind))
+        raise ValueError(f"use mode to set the base acl entry of {kind}")
     return Entry(default, kind, name, permissions)
 
 
@@ -73,7 +73,7 @@ def rights(text: str) -> str:
         number = int(text)
         return "".join(letter if number & bit else "-" for bit, letter in _BITS)
     if not text or any(letter not in "rwx-" for letter in text):
-        raise ValueError("{0!r} is neither an octal digit nor letters of rwx-".format(text))
+        raise ValueError(f"{text!r} is neither an octal digit nor letters of rwx-")
     return "".join(letter if letter in text else "-" for _bit, letter in _BITS)
 
 
@@ -115,7 +115,7 @@ def check_range(text: str) -> None:
     low, dash, high = levels.partition("-")
     bounds = [_number(part, "s") for part in ((low, high) if dash else (low,))]
     if dash and bounds[0] > bounds[1]:
-        raise ValueError("the sensitivity {0} is above {1}".format(low, high))
+        raise ValueError(f"the sensitivity {low} is above {high}")
     if not colon:
         return
     seen = set()
@@ -124,15 +124,15 @@ def check_range(text: str) -> None:
         start = _number(first, "c")
         end = _number(last, "c") if dot else start
         if end < start or (dot and end == start) or end > 1023:
-            raise ValueError("{0!r} is no range of categories up to c1023".format(part))
+            raise ValueError(f"{part!r} is no range of categories up to c1023")
         for number in range(start, end + 1):
             if number in seen:
-                raise ValueError("the category c{0} is given twice".format(number))
+                raise ValueError(f"the category c{number} is given twice")
             seen.add(number)
 
 
 def _number(text: str, letter: str) -> int:
     digits = text[1:]
     if text[:1] != letter or not (digits.isascii() and digits.isdigit()) or len(digits) > 4:
-        raise ValueError("{0!r} is not {1} and a number".format(text, letter))
+        raise ValueError(f"{text!r} is not {letter} and a number")
     return int(digits)

@@ -1,0 +1,187 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What stage and lifecycle are asked, checked once; and what a host remembers of a revision."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from .._errors import AppSpecError, HostError, UsageError
+from . import _files, _layout, _retention
+from ._journal import Journal
+
+
+class Context:
+    """A request of the operations stage and lifecycle.
+
+    ``{"root", "sysroot", "check", "diff", "target", "deployment": {"id", "group_id", "application",
+    "group", "creator"}, "revision": {"digest", "bundle": {"sha256", "size"}, "appspec",
+    "manifest", "environment"}, "options": {"file_exists_behavior", "retained_revisions",
+    "ignore_application_stop_failures", "hook_environment", "redeploy"}, "gates": [...]}``
+    """
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        """Check a request.
+
+        :raises UsageError: for what is missing or of the wrong kind
+        """
+        self.request = request
+        self.check = bool(request.get("check"))
+        self.diff = bool(request.get("diff"))
+        self.deployment = _part(request, "deployment")
+        self.revision = _part(request, "revision")
+        self.options = request.get("options") or {}
+        self.gates: list[dict[str, Any]] = list(request.get("gates") or ())
+        self.target = str(request.get("target") or "")
+        self.sysroot = _sysroot(request.get("sysroot"))
+        self.layout = _layout.Layout(
+            request.get("root") or _layout.DEFAULT_ROOT,
+            _text(self.deployment, "group_id"),
+            _text(self.deployment, "id"),
+        )
+        self.digest = _text(self.revision, "digest")
+        self.bundle = _part(self.revision, "bundle") if self.revision.get("bundle") else {}
+        self.appspec = _part(self.revision, "appspec")
+        self.existing = _files.behavior(self.appspec, self.options.get("file_exists_behavior"))
+        self.redeploy = bool(self.options.get("redeploy"))
+        self.forgiving = bool(self.options.get("ignore_application_stop_failures"))
+        self.retained = _retained(self.options.get("retained_revisions"))
+
+    @property
+    def is_rollback(self) -> bool:
+        """Whether this deployment brings back an earlier revision."""
+        return self.deployment.get("creator") == "codeDeployRollback"
+
+    @property
+    def holder(self) -> str:
+        """Name this run to another one that finds the group locked."""
+        return f"deployment {self.layout.deployment_id}"
+
+    def prepare(self) -> None:
+        """Make the folders a deployment needs.
+
+        :raises HostError: if they cannot be made
+        """
+        layout = self.layout
+        try:
+            for path in (layout.instructions, layout.group):
+                os.makedirs(path, exist_ok=True)
+            os.makedirs(layout.cache, mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise HostError(
+                f"Cannot make {error.filename} below the deployment root {layout.root}:"
+                f" {error.strerror}. Run this as a user who may (become), or choose another root."
+            ) from error
+
+
+def _part(data: dict[str, Any], name: str) -> dict[str, Any]:
+    part = data.get(name)
+    if not isinstance(part, dict):
+        raise UsageError(f"The request holds no {name}.")
+    return part
+
+
+def _text(data: dict[str, Any], name: str) -> str:
+    value = data.get(name)
+    if not isinstance(value, str) or not value:
+        raise UsageError(f"The request holds no {name}, or one that is no text: {value!r}.")
+    return value
+
+
+def _sysroot(value: Any) -> str:
+    if not value:
+        return ""
+    if not isinstance(value, str) or not os.path.isabs(value):
+        raise UsageError(f"sysroot must be an absolute path, not {value!r}.")
+    return os.path.normpath(value).rstrip("/")
+
+
+def _retained(value: Any) -> int:
+    if value is None:
+        return _retention.DEFAULT
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UsageError(f"retained_revisions must be a whole number from 1, not {value!r}.")
+    return value
+
+
+# -- what a host remembers -------------------------------------------------------------------------
+
+
+def remember(folder: _layout.Folder, context: Context) -> None:
+    """Keep a revision's AppSpec beside its archive, for the hooks a later deployment runs of it."""
+    _layout.write_file(
+        folder.revision, json.dumps({"digest": context.digest, "appspec": context.appspec})
+    )
+
+
+def recall(folder: _layout.Folder) -> dict[str, Any]:
+    """Return ``{"digest", "appspec"}`` of a deployment, also of one the agent itself made.
+
+    :raises AppSpecError: if its AppSpec is missing, refused, or cannot be read without PyYAML
+    """
+    try:
+        with open(folder.revision, encoding="utf-8") as file:
+            result: dict[str, Any] = json.load(file)
+            return result
+    except FileNotFoundError:
+        pass
+    except ValueError as error:
+        raise AppSpecError(f"{folder.revision} is damaged: {error}.") from error
+    for name in ("appspec.yml", "appspec.yaml"):
+        path = os.path.join(folder.archive, name)
+        if os.path.isfile(path):
+            return {"digest": None, "appspec": _parse(path)}
+    raise AppSpecError(
+        "The CodeDeploy agent did not find an AppSpec file within the unpacked revision directory"
+        f' at revision-relative path "appspec.yml". The revision was unpacked to directory'
+        f' "{folder.archive}".'
+    )
+
+
+def _parse(path: str) -> dict[str, Any]:
+    try:
+        from .._appspec import parse_appspec
+
+        with open(path, "rb") as file:
+            return parse_appspec(file.read())
+    except ImportError:
+        raise AppSpecError(
+            f"{path} was installed by CodeDeploy's agent; running its scripts needs PyYAML on this"
+            " host for this one time. Install it (python3-yaml), or remove the pointer file"
+            " …_last_successful_install to go on without them."
+        ) from None
+
+
+def previous(layout: _layout.Layout) -> dict[str, Any] | None:
+    """Return ``{"deployment_id", "digest", "hooks": {event: number of scripts}}``."""
+    folder = _layout.read_pointer(layout.last_successful)
+    if folder is None:
+        return None
+    result: dict[str, Any] = {"deployment_id": folder.deployment_id, "digest": None, "hooks": {}}
+    try:
+        known = recall(folder)
+    except AppSpecError:
+        return result
+    result["digest"] = known["digest"]
+    result["hooks"] = {event: len(scripts) for event, scripts in known["appspec"]["hooks"].items()}
+    return result
+
+
+def is_current(context: Context) -> bool:
+    """Tell whether the group's newest deployment here brought this very revision to its End."""
+    if context.redeploy:
+        return False
+    folder = _layout.read_pointer(context.layout.latest_attempt)
+    if folder is None:
+        return False
+    journal = Journal(folder.journal)
+    if not journal.ended or journal.digest != context.digest:
+        return False
+    if context.gates:
+        from . import _gates
+
+        return _gates.once(context.gates)
+    return True

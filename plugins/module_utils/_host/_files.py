@@ -1,0 +1,206 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Plan an installation: what is made where, before anything is touched (installer.rb, 1.8.1)."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .._errors import InstallError, UsageError
+from . import _permissions
+
+if TYPE_CHECKING:
+    from ._cleanup import Ground
+    from ._tree import Tree
+
+BEHAVIORS = ("DISALLOW", "OVERWRITE", "RETAIN")
+_AGAIN = "and then try again."
+
+
+class Step(NamedTuple):
+    """Something to make; ``source`` is its path in the revision, None for a mere ancestor."""
+
+    kind: str
+    path: str
+    source: str | None
+
+
+class Plan:
+    """An installation in the order it will be carried out."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.steps: list[Step] = []
+        self.copies: dict[str, str] = {}
+        self.directories: dict[str, str | None] = {}
+        self.grants: list[_permissions.Grant] = []
+        # What stands in the way on this host now; a hook that runs before Install may remove it.
+        self.conflicts: list[str] = []
+        self.retained: list[str] = []
+
+
+def behavior(appspec: dict[str, Any], option: str | None) -> str:
+    """Return what happens to files that exist: the AppSpec's word goes before the option's.
+
+    :raises UsageError: for anything but DISALLOW, OVERWRITE and RETAIN
+    """
+    chosen = appspec.get("file_exists_behavior") or (option or "DISALLOW").upper()
+    if chosen not in BEHAVIORS:
+        raise UsageError(f"The file_exists_behavior {option!r} is none of {', '.join(BEHAVIORS)}.")
+    return str(chosen)
+
+
+def place(path: str, sysroot: str) -> str:
+    """Return where a path of an AppSpec is on this host.
+
+    A relative one counts from ``/``, the agent's own working directory.
+    """
+    normal = os.path.normpath("/" + path.lstrip("/"))
+    return sysroot + normal if sysroot and normal != "/" else (sysroot or normal)
+
+
+def make(
+    appspec: dict[str, Any], tree: Tree, ground: Ground, *, existing: str, sysroot: str = ""
+) -> Plan:
+    """Plan the files and permissions of a revision.
+
+    :param existing: DISALLOW, OVERWRITE or RETAIN
+    :param sysroot: a prefix for all destinations, without a slash at its end
+    :returns: the plan; ``conflicts`` lists what on the host forbids it
+    :raises InstallError: for an AppSpec that contradicts itself or its revision
+    """
+    planner = _Planner(tree, ground, existing)
+    for entry in appspec["files"]:
+        planner.entry(entry["source"], place(entry["destination"], sysroot), entry["destination"])
+    plan = planner.plan
+    plan.grants = _permissions.assign(
+        appspec["permissions"],
+        plan.copies,
+        plan.directories,
+        place=lambda path: place(path, sysroot),
+        is_directory=ground.is_directory,
+    )
+    return plan
+
+
+class _Planner:
+    def __init__(self, tree: Tree, ground: Ground, existing: str) -> None:
+        self.plan = Plan()
+        self._tree = tree
+        self._ground = ground
+        self._existing = existing
+
+    def entry(self, source: str, destination: str, written: str) -> None:
+        parts = [part for part in source.split("/") if part not in ("", ".")]
+        if ".." in parts:
+            raise InstallError(
+                f"The source {source!r} leaves the revision by '..'. Name a path inside it,"
+                f" {_AGAIN}"
+            )
+        name = "/".join(parts)
+        found = self._tree.find(name)
+        if found is not None and self._tree.items[found].kind == "directory":
+            self._ancestors(destination)
+            self._directory(found, destination, ())
+            return
+        path = self._last(name)
+        if path is None or self._tree.items[path].kind == "directory":
+            raise InstallError(
+                f"The files section names the source {source!r}, which the revision does not hold."
+                f" Correct it, or add it to the revision, {_AGAIN}"
+            )
+        target = os.path.join(destination, parts[-1])
+        if self._ground.kind(destination) == "file" and not self._retains(target):
+            self.plan.conflicts.append(
+                f"The destination {written} is an existing file; a file of the revision is always"
+                " copied into a directory."
+            )
+        self._ancestors(target)
+        self._copy(path, target)
+
+    def _last(self, name: str) -> str | None:
+        """Return the path of an entry itself, following links only on the way to it."""
+        parent, _slash, base = name.rpartition("/")
+        folder = self._tree.find(parent)
+        if folder is None:
+            return None
+        path = folder + "/" + base if folder else base
+        return path if path in self._tree.items else None
+
+    def _retains(self, target: str) -> bool:
+        return self._existing == "RETAIN" and self._ground.kind(target) is not None
+
+    def _ancestors(self, path: str) -> None:
+        missing = []
+        parent = os.path.dirname(path)
+        while self._ground.kind(parent) is None and parent not in self.plan.directories:
+            missing.append(parent)
+            parent = os.path.dirname(parent)
+        for one in reversed(missing):
+            self._mkdir(one, None)
+
+    def _mkdir(self, path: str, source: str | None) -> None:
+        if path in self.plan.copies:
+            raise InstallError(
+                f"The deployment failed because the application specification file makes ({path})"
+                f" both a directory and a file (from {self.plan.copies[path]}). Correct its files"
+                f" section, {_AGAIN}"
+            )
+        if path not in self.plan.directories:
+            self.plan.directories[path] = source
+            self.plan.steps.append(Step("mkdir", path, source))
+
+    def _directory(self, source: str, destination: str, above: tuple[str, ...]) -> None:
+        if source in above:
+            raise InstallError(
+                f"A link in the revision's {source or '/'!r} leads back to it: it cannot be copied."
+            )
+        if not self._ground.is_directory(destination):
+            if self._ground.kind(destination) is not None:
+                self.plan.conflicts.append(
+                    f"The destination directory {destination} is an existing file."
+                )
+            self._mkdir(destination, source)
+        for path in self._tree.children(source):
+            target = os.path.join(destination, path.rpartition("/")[2])
+            item = self._tree.items[path]
+            inner: str | None = path
+            if item.kind == "link":
+                inner = self._tree.find(path)
+            if inner is not None and self._tree.items[inner].kind == "directory":
+                self._directory(inner, target, (*above, source))
+            else:
+                self._copy(path, target)
+
+    def _copy(self, source: str, target: str) -> None:
+        plan = self.plan
+        if target in plan.copies:
+            raise InstallError(
+                "The deployment failed because the application specification file specifies two"
+                f" source files named {source} and {plan.copies[target]} for the same destination"
+                f" ({target}). Remove one of the source file paths from the AppSpec file, {_AGAIN}"
+            )
+        if target in plan.directories:
+            raise InstallError(
+                "The deployment failed because the application specification file calls for"
+                f" installing the file {source}, but makes a directory with that name at"
+                f" ({target}). Correct its files section, {_AGAIN}"
+            )
+        kind = self._ground.kind(target)
+        if kind is not None:
+            if self._existing == "RETAIN":
+                plan.retained.append(target)
+                return
+            if self._existing == "DISALLOW":
+                plan.conflicts.append(
+                    "The deployment failed because a specified file already exists at this"
+                    f" location: {target}"
+                )
+            elif kind == "directory":
+                plan.conflicts.append(
+                    f"The file {target} cannot be installed over the directory of that name."
+                )
+        plan.copies[target] = source
+        plan.steps.append(Step("copy", target, source))

@@ -1,0 +1,150 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Run the scripts of a lifecycle event (hook_executor.rb, linux_util.rb; agent 1.8.1)."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from ._scriptlog import ScriptLog
+
+_RUN_BITS = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
+MISSING, NOT_EXECUTABLE, TIMED_OUT, FAILED, UNKNOWN, LEFT_OPEN = 1, 2, 3, 4, 5, 6
+
+
+class Outcome(NamedTuple):
+    """The agent's number (0 for success), the script that failed, and what to say about it."""
+
+    number: int
+    script: str
+    message: str
+
+
+SUCCESS = Outcome(0, "", "Succeeded")
+
+
+def run_event(
+    event: str,
+    scripts: list[dict[str, Any]],
+    archive: str,
+    environment: dict[str, str],
+    log: ScriptLog,
+) -> Outcome:
+    """Run scripts in their order until the first fails; return what came of them."""
+    log.begin()
+    log.add(b"LifecycleEvent - " + os.fsencode(event))
+    result = SUCCESS
+    for script in scripts:
+        when = script.get("run_on", "success")
+        if when == ("failure" if result.number == 0 else "success"):
+            continue
+        outcome = _run_script(script, archive, environment, log)
+        if result.number == 0:
+            result = outcome
+    return result
+
+
+def _run_script(
+    script: dict[str, Any], archive: str, environment: dict[str, str], log: ScriptLog
+) -> Outcome:
+    outcome = SUCCESS
+    for attempt in range(script.get("retries", 0) + 1):
+        text = f"Script - {script['location']}" + (f" (retry {attempt})" if attempt else "")
+        log.add(os.fsencode(text))
+        outcome = _attempt(script, archive, environment, log)
+        if outcome.number in (0, MISSING, NOT_EXECUTABLE):
+            break
+    return outcome
+
+
+def _attempt(
+    script: dict[str, Any], archive: str, environment: dict[str, str], log: ScriptLog
+) -> Outcome:
+    from . import _process
+
+    location = script["location"]
+    path = os.path.join(archive, location.lstrip("/"))
+    if not os.path.isfile(path):
+        return Outcome(MISSING, location, f"Script does not exist at specified location: {path}")
+    if not _make_executable(path):
+        return Outcome(
+            NOT_EXECUTABLE,
+            location,
+            f"Unable to set script at specified location: {location} as executable",
+        )
+    timeout = script["timeout"]
+    where = f"Script at specified location: {location}"
+    try:
+        ending = _process.run(
+            command(script, path, _my_name()),
+            dict(environment, **script.get("environment", {})),
+            timeout,
+            log.add,
+        )
+    except OSError as error:
+        kind = "Errno::" + (_errno_name(error) or "EIO")
+        return Outcome(
+            UNKNOWN,
+            location,
+            f"{where} failed with error {kind} with message {error.strerror} - {path}",
+        )
+    as_user = f" run as user {script['runas']}" if script["runas"] else ""
+    if ending.how == "timeout":
+        return Outcome(TIMED_OUT, location, f"{where} failed to complete in {timeout} seconds")
+    if ending.how == "open":
+        return Outcome(LEFT_OPEN, location, f"{where} failed to close {ending.stream}")
+    if ending.how == "signal":
+        return Outcome(FAILED, location, f"{where}{as_user} was ended by signal {ending.number}")
+    if ending.number:
+        return Outcome(FAILED, location, f"{where}{as_user} failed with exit code {ending.number}")
+    return SUCCESS
+
+
+def command(script: dict[str, Any], path: str, me: str) -> list[str]:
+    """Return the command of a script: the agent's, as a list, so that names may hold anything.
+
+    Root needs no sudo: ``sudo`` would only drop the variables.
+    """
+    arguments = [path, *script.get("arguments", ())]
+    user = script["runas"]
+    if user and user != me:
+        import shlex
+
+        arguments = ["su", user, "-c", " ".join(shlex.quote(part) for part in arguments)]
+    if script["sudo"] and os.geteuid() != 0:
+        arguments = ["sudo", "-n", *arguments]
+    return arguments
+
+
+def _my_name() -> str:
+    """Return the name of the user this runs as; root goes through su, even to itself."""
+    if os.geteuid() == 0:
+        return ""
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return ""
+
+
+def _make_executable(path: str) -> bool:
+    mode = os.stat(path).st_mode
+    # For root any run bit will do; another user is asked about its own.
+    if mode & 0o111 if os.geteuid() == 0 else os.access(path, os.X_OK):
+        return True
+    try:
+        os.chmod(path, stat.S_IMODE(mode) | _RUN_BITS)
+    except OSError:
+        return False
+    return True
+
+
+def _errno_name(error: OSError) -> str | None:
+    import errno
+
+    return errno.errorcode.get(error.errno or 0)

@@ -1,0 +1,99 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A deployment's journal on its host: one JSON line a fact, so that a repeated call continues."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any
+
+# What an event must have come to so that a repeated call passes it over.
+DONE = ("Succeeded", "Skipped")
+
+
+class Journal:
+    """The facts of one deployment. A line that a crash cut short never happened."""
+
+    def __init__(self, path: str) -> None:
+        """Read the journal at a path; a missing one is empty."""
+        self.path = path
+        self._descriptor = -1
+        self._end = 0
+        self.lines: list[dict[str, Any]] = []
+        try:
+            with open(path, "rb") as file:
+                content = file.read()
+        except FileNotFoundError:
+            return
+        for line in content.split(b"\n")[:-1]:
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                break
+            if not isinstance(entry, dict):
+                break
+            self.lines.append(entry)
+            self._end += len(line) + 1
+
+    def append(self, entry: dict[str, Any], *, sync: bool = True) -> None:
+        """Add a fact. With ``sync`` it, and every fact before it, outlives a power cut."""
+        if self._descriptor < 0:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._descriptor = os.open(self.path, flags, 0o600)
+            os.ftruncate(self._descriptor, self._end)
+            os.lseek(self._descriptor, self._end, os.SEEK_SET)
+        entry = dict(entry, at=round(time.time(), 3))
+        data = (json.dumps(entry, separators=(",", ":")) + "\n").encode("ascii")
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+        self._end += len(data)
+        self.lines.append(entry)
+        if sync:
+            os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        """Make everything durable and let go of the file."""
+        if self._descriptor >= 0:
+            os.fsync(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def finished(self, event: str) -> dict[str, Any] | None:
+        """Return the result of an event that need not run again."""
+        for line in reversed(self.lines):
+            if line.get("event") == event:
+                result = line.get("result")
+                if result and (result["status"] in DONE or line.get("forgiven")):
+                    return dict(result)
+                return None
+        return None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the deployment came to its End on this host."""
+        return any(line.get("end") for line in self.lines)
+
+    @property
+    def digest(self) -> str | None:
+        """The digest of the revision that was staged for this deployment."""
+        for line in self.lines:
+            if "staged" in line:
+                return str(line["staged"])
+        return None
+
+    @property
+    def previous(self) -> str | None:
+        """The digest of the revision that was installed when this one was staged."""
+        for line in self.lines:
+            if "staged" in line:
+                return line.get("previous")
+        return None
+
+    @property
+    def begun(self) -> bool:
+        """Whether any event was begun."""
+        return any("event" in line for line in self.lines)

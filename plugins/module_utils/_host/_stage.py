@@ -1,0 +1,324 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The operation stage: bring a revision to a host and find out whether it can be installed.
+
+Nothing live is touched. What is refused here is refused before any traffic or service moved.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+
+from .._errors import ArchiveError, HostError, InstallError, UsageError
+from . import _cleanup, _context, _diff, _events, _files, _install, _tree
+from ._journal import Journal
+from ._lock import GroupLock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ._context import Context
+    from ._files import Plan
+    from ._tree import Tree
+
+# Room that is left on a file system whatever a revision needs.
+RESERVE = 16 * 1024 * 1024
+_BLOCK = 1024 * 1024
+# Scripts that a deployment without them would not miss are not looked for; a missing stop script
+# blocks the next deployment only, and is warned of.
+_NEEDED = ("BeforeInstall", "AfterInstall", "ApplicationStart", "ValidateService")
+
+
+def run(request: dict[str, Any], bundle: BinaryIO | None) -> dict[str, Any]:
+    """Stage a revision; with ``check`` only say what would be done.
+
+    :returns: ``{"changed", "staged", "current", "needs_bundle", "seconds", "free_bytes",
+        "previous": {"deployment_id", "digest", "hooks"} | None, "diff"?, "warnings": [...]}``
+    :raises BasculeError: for a revision that cannot be staged or installed here
+    """
+    begun = time.monotonic()
+    context = _context.Context(request)
+    result: dict[str, Any] = {
+        "changed": False,
+        "staged": False,
+        "current": False,
+        "needs_bundle": False,
+        "previous": _context.previous(context.layout),
+        "warnings": [],
+    }
+    if _context.is_current(context):
+        result["current"] = True
+    elif context.check:
+        _check(context, result)
+    elif bundle is None and not _has_bundle(context):
+        result["needs_bundle"] = True
+    else:
+        context.prepare()
+        with GroupLock(context.layout.lock, context.holder):
+            journal = Journal(context.layout.deployment.journal)
+            try:
+                deliver(context, bundle, journal, result)
+            finally:
+                journal.close()
+    result["free_bytes"] = free_bytes(context.layout.root)
+    result["seconds"] = round(time.monotonic() - begun, 3)
+    return result
+
+
+def _has_bundle(context: Context) -> bool:
+    folder = context.layout.deployment
+    return os.path.isdir(folder.archive) or os.path.isfile(_cached(context))
+
+
+def _cached(context: Context) -> str:
+    digest = str(context.bundle.get("sha256") or context.digest).lower()
+    if len(digest) != 64 or digest.strip("0123456789abcdef"):
+        raise UsageError(f"The bundle's sha256 {digest!r} is no SHA-256 in hexadecimal.")
+    return context.layout.cached(digest)
+
+
+def _check(context: Context, result: dict[str, Any]) -> None:
+    manifest = context.revision.get("manifest")
+    if manifest is None:
+        raise UsageError("The check of a stage needs the revision's manifest in the request.")
+    tree = _tree.from_manifest(manifest)
+    _preflight(context, tree, None, result)
+    result["changed"] = True
+
+
+def deliver(
+    context: Context, bundle: BinaryIO | None, journal: Journal, result: dict[str, Any]
+) -> None:
+    """Unpack the revision into its deployment's folder and check it, unless that was done.
+
+    The caller holds the group's lock.
+
+    :raises BasculeError: for a revision that cannot be staged or installed here
+    """
+    folder = context.layout.deployment
+    if journal.digest not in (None, context.digest):
+        raise UsageError(
+            f"Deployment {folder.deployment_id} was staged on this host with the revision"
+            f" {journal.digest}, not {context.digest}. Start a new deployment."
+        )
+    result["staged"] = True
+    if journal.digest is not None and os.path.isdir(folder.archive):
+        return
+    os.makedirs(folder.path, exist_ok=True)
+    try:
+        if not os.path.isfile(_cached(context)):
+            _receive(context, bundle)
+        else:
+            _link(_cached(context), folder.bundle)
+        part = folder.archive + ".part"
+        _unpack(context, part, result)
+        _preflight(context, _tree.scan(part), part, result)
+        _remove(folder.archive)
+        os.rename(part, folder.archive)
+    except BaseException:
+        if journal.digest is None and not journal.begun:
+            _remove(folder.path)
+        raise
+    _context.remember(folder, context)
+    before = result["previous"] or {}
+    journal.append({"staged": context.digest, "previous": before.get("digest")})
+    result["changed"] = True
+
+
+def _remove(path: str) -> None:
+    if os.path.lexists(path):
+        import shutil
+
+        shutil.rmtree(path, ignore_errors=True)
+
+
+# -- the bundle ------------------------------------------------------------------------------------
+
+
+def free_bytes(path: str) -> int:
+    """Return the bytes a caller may still write where a path is, or will be."""
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize
+
+
+def _want_room(path: str, needed: int, what: str) -> None:
+    free = free_bytes(path)
+    if needed + RESERVE > free:
+        raise HostError(
+            f"Not enough space at {path} for {what}: {needed} bytes and a reserve of {RESERVE} are"
+            f" needed, {free} are free. Free some, and then try again."
+        )
+
+
+def _receive(context: Context, bundle: BinaryIO | None) -> None:
+    """Read the bundle from the controller, to its end or its size, and check its digest."""
+    import hashlib
+
+    cached = _cached(context)
+    if bundle is None:
+        raise HostError(
+            "The bundle is not on this host, and the request brought none. Send it along."
+        )
+    size = context.bundle.get("size")
+    _want_room(context.layout.root, 2 * int(size or 0), "the bundle and its content")
+    part = f"{cached}.{os.getpid()}.part"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(part, flags, 0o600)
+    try:
+        digest = hashlib.sha256()
+        received = 0
+        with os.fdopen(descriptor, "wb", buffering=0) as file:
+            while size is None or received < size:
+                wanted = _BLOCK if size is None else min(_BLOCK, size - received)
+                block = bundle.read(wanted)
+                if not block:
+                    break
+                digest.update(block)
+                received += len(block)
+                view = memoryview(block)
+                while view:
+                    view = view[file.write(view) :]
+        _check_received(os.path.basename(cached), digest.hexdigest(), received, size)
+        # Linked before it is in the cache: what has a second name is never pruned from it.
+        _link(part, context.layout.deployment.bundle)
+        os.replace(part, cached)
+    except OSError as error:
+        raise HostError(f"Cannot store the bundle at {part}: {error.strerror}.") from error
+    finally:
+        if os.path.exists(part):
+            os.unlink(part)
+
+
+def _check_received(wanted: str, digest: str, received: int, size: int | None) -> None:
+    if size is not None and received != size:
+        raise ArchiveError(
+            f"The bundle ended after {received} of {size} bytes. Was the connection cut?"
+        )
+    if digest != wanted:
+        raise ArchiveError(
+            f"Expected deployment artifact bundle sha256 {wanted} but was actually {digest}."
+        )
+
+
+def _link(source: str, target: str) -> None:
+    temporary = target + ".new"
+    for path in (temporary, target):
+        if os.path.lexists(path):
+            os.unlink(path)
+    os.link(source, temporary)
+    os.rename(temporary, target)
+
+
+def _unpack(context: Context, part: str, result: dict[str, Any]) -> None:
+    from . import _archive
+
+    _remove(part)
+    os.mkdir(part, 0o755)
+    limit = free_bytes(context.layout.root) - RESERVE
+    result["warnings"] += _archive.unpack(
+        context.layout.deployment.bundle, part, limit=max(limit, 0)
+    )
+    _tree.strip_wrapper(part)
+
+
+# -- preflight -------------------------------------------------------------------------------------
+
+
+def _preflight(context: Context, tree: Tree, archive: str | None, result: dict[str, Any]) -> Plan:
+    """Find everything that would make the installation fail.
+
+    What a script that runs before Install may still put right is only warned of: stop scripts and
+    BeforeInstall are where old files are removed and users are created.
+    """
+    import sys
+
+    platform = "windows" if sys.platform.startswith("win") else "linux"
+    if context.appspec["os"] != platform:
+        raise InstallError(
+            f"The revision is for {context.appspec['os']}, this host runs {platform}."
+        )
+    _check_scripts(context, tree, result)
+    before = result["previous"] or {"hooks": {}}
+    may_change = "BeforeInstall" in context.appspec["hooks"] or any(
+        event in before["hooks"] for event in _events.OF_PREVIOUS
+    )
+
+    def refuse(message: str) -> NoReturn:
+        raise InstallError(message)
+
+    def warn(message: str) -> None:
+        result["warnings"].append(
+            f"{message} A script that runs before Install may change this; if none does, Install"
+            " will fail."
+        )
+
+    complain: Callable[[str], None] = warn if may_change else refuse
+    made = _cleanup.read(context.layout.cleanup, context.layout.install)
+    ground = _cleanup.Ground(made)
+    plan = _files.make(
+        context.appspec, tree, ground, existing=context.existing, sysroot=context.sysroot
+    )
+    if plan.conflicts:
+        complain(conflict_text(plan))
+    for check in (_install.check_accounts, _install.check_rights, _install.check_tools):
+        try:
+            check(plan.grants)
+        except InstallError as error:
+            complain(str(error))
+    _check_room(plan, tree)
+    if context.diff:
+        before_text, after_text = _diff.listing(plan, tree, archive, made, ground)
+        result["diff"] = {"before": before_text, "after": after_text}
+    return plan
+
+
+def conflict_text(plan: Plan) -> str:
+    """Say what stands in the way; the first in full, the others by number."""
+    more = len(plan.conflicts) - 1
+    return plan.conflicts[0] + (f" (and {more} more like it)." if more else ".")
+
+
+def _check_scripts(context: Context, tree: Tree, result: dict[str, Any]) -> None:
+    for event, scripts in context.appspec["hooks"].items():
+        if event not in _events.HOOKS:
+            continue
+        for script in scripts:
+            path = os.path.normpath(script["location"].lstrip("/"))
+            found = None if path.startswith("..") else tree.find(path)
+            if found is not None and tree.items[found].kind == "file":
+                continue
+            message = (
+                f"The hook {event} names the script {script['location']}, which the revision does"
+                " not hold."
+            )
+            if event in _NEEDED:
+                raise InstallError(message + " Add it, or correct the AppSpec file.")
+            result["warnings"].append(message)
+
+
+def _check_room(plan: Plan, tree: Tree) -> None:
+    needed: dict[int, list[Any]] = {}
+    for target, source in plan.copies.items():
+        item = tree.items[source]
+        if item.size:
+            path = os.path.dirname(target)
+            device = _device(path, needed)
+            needed[device][1] += item.size
+    for path, size in needed.values():
+        _want_room(path, size, "the revision's files")
+
+
+def _device(path: str, known: dict[int, list[Any]]) -> int:
+    while True:
+        try:
+            device = os.stat(path).st_dev
+        except OSError:
+            path = os.path.dirname(path)
+            continue
+        known.setdefault(device, [path, 0])
+        return device
