@@ -168,8 +168,8 @@ class LiveRenderer:
     def _draw(self) -> None:
         deployment = self.progress.current
         if self._live is not None and deployment is not None:
-            height = self._console.size.height
-            self._live.update(table(deployment, self._clock(), height), refresh=True)
+            width, height = self._console.size
+            self._live.update(table(deployment, self._clock(), width, height), refresh=True)
 
     def _keep_drawing(self, stopped: threading.Event) -> None:
         """Let the clocks of the table run on while nothing happens."""

@@ -11,6 +11,8 @@ from ._progress_model import waits_for
 from ._progress_text import counts, duration
 
 if t.TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Group
 
     from ._progress_model import DeploymentProgress, TargetProgress
@@ -35,6 +37,9 @@ WORDS = {
     "Waiting": "waiting",
     "InProgress": "in progress",
 }
+HEADER = ("TARGET", "STATE", "STEP", "LAST EVENT", "TIME")
+STEP = HEADER.index("STEP")
+GAP = 2
 BAR_WIDTH = 40
 # Lines of the table that are no targets: heading, header, bar, the line for those left out.
 FRAME = 7
@@ -42,30 +47,54 @@ FRAME = 7
 ORDER = ("Failed", "InProgress", "Waiting", "Pending", "Refused", "Skipped", "Succeeded", "Current")
 
 
-def table(deployment: DeploymentProgress, now: float, height: int) -> Group:
-    """Return what a terminal of ``height`` lines shows of a deployment at the time ``now``."""
+def table(deployment: DeploymentProgress, now: float, width: int, height: int) -> Group:
+    """Return what a terminal of ``width`` by ``height`` shows of a deployment at ``now``."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("TARGET", "STATE", "STEP", "LAST EVENT", "TIME"):
-        grid.add_column(name, no_wrap=name != "STEP", justify="right" if name == "TIME" else "left")
     shown, hidden = visible(deployment, max(3, height - FRAME))
-    for target in shown:
-        style = STYLES.get(target.state, "")
+    grid = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="dim")
+    for name in HEADER:
+        grid.add_column(name, no_wrap=True, justify="right" if name == "TIME" else "left")
+    for target, row in zip(shown, rows(deployment, shown, now, width), strict=True):
+        name, state, step, event, time = row
         grid.add_row(
-            target.name,
-            Text(WORDS.get(target.state, target.state), style),
-            Text(step_text(deployment, target)),
-            Text(target.event, "red" if target.event.endswith("Failed") else ""),
-            time_text(target, now),
+            name,
+            Text(state, STYLES.get(target.state, "")),
+            Text(step),
+            Text(event, "red" if target.event.endswith("Failed") else ""),
+            time,
         )
     parts: list[t.Any] = [_heading(deployment), grid]
     if hidden:
         parts.append(Text(f"… and {hidden} more targets ({counts(deployment)})", "dim"))
     parts.append(_bar(deployment, now))
     return Group(*parts)
+
+
+def rows(
+    deployment: DeploymentProgress, shown: Sequence[TargetProgress], now: float, width: int
+) -> list[tuple[str, ...]]:
+    """Return the cells of the table; the steps give way where the terminal is too narrow."""
+    cells = [
+        (
+            target.name,
+            WORDS.get(target.state, target.state),
+            step_text(deployment, target),
+            target.event,
+            time_text(target, now),
+        )
+        for target in shown
+    ]
+    widths = [max(len(row[index]) for row in (HEADER, *cells)) for index in range(len(HEADER))]
+    room = max(len(HEADER[STEP]), width - sum(widths) + widths[STEP] - GAP * len(HEADER))
+    return [(*row[:STEP], shortened(row[STEP], room), *row[STEP + 1 :]) for row in cells]
+
+
+def shortened(text: str, room: int) -> str:
+    """Return a text that has at most ``room`` characters."""
+    return text if len(text) <= room else text[: room - 1] + "…"
 
 
 def visible(deployment: DeploymentProgress, room: int) -> tuple[list[TargetProgress], int]:
@@ -83,7 +112,7 @@ def step_text(deployment: DeploymentProgress, target: TargetProgress) -> str:
     if target.state == "Waiting":
         return waits_for(deployment, target)
     if target.done:
-        return target.message.splitlines()[0] if target.message else ""
+        return target.message.splitlines()[0] if target.state == "Failed" and target.message else ""
     return target.doing
 
 

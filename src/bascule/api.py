@@ -337,10 +337,15 @@ def _result(
     summary = "\n".join(str(data["summary"]) for data in closes if data.get("summary"))
     failed_plan = check and outcome.status != 0
     unfinished = not check and found.status in ("Created", "InProgress")
+    error = found.error
+    if failed_plan:
+        error = _refusal(_first_error(seen), outcome)
+    elif unfinished and not outcome.interrupted:
+        error = _broken_off(outcome)
     return dataclasses.replace(
         found,
         status="Refused" if failed_plan else found.status,
-        error=_refusal(_first_error(seen), outcome) if failed_plan else found.error,
+        error=error,
         summary=summary,
         interrupted=outcome.interrupted or unfinished,
         seen=seen,
@@ -369,6 +374,14 @@ def _refusal(event: Event | None, outcome: Outcome) -> Failure | None:
     return Failure(
         kind="usage",
         message="ansible-playbook ran no play: no host of the inventory matches the targets.",
+    )
+
+
+def _broken_off(outcome: Outcome) -> Failure:
+    reason = f": {outcome.complaint}" if outcome.complaint else "."
+    return Failure(
+        kind="internal",
+        message=f"ansible-playbook ended with status {outcome.status} midway{reason}",
     )
 
 

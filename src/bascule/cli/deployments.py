@@ -210,6 +210,8 @@ def conclude(deployment: Deployment, show: Renderer, options: argparse.Namespace
         for line in outcome(show.progress, deployment.seen[-1].at):
             say(line)
     if deployment.interrupted and deployment.id:
+        if deployment.error is not None and deployment.error.kind == "internal":
+            complain(deployment.error.message)
         complain(
             f"{deployment.id} is not finished. Its targets and its record are as they were left; "
             f"'bascule status {deployment.id}' shows them. 'bascule abandon {deployment.id}' "
