@@ -29,7 +29,9 @@ QUICK = {
     "envoy": {"interval: 2s": "interval: 0.2s"},
     "haproxy": {"inter 2s fastinter 500ms downinter 500ms": "inter 200ms"},
 }
-Deploy = "Callable[..., Site]"
+
+
+STICKY = "cookie server insert indirect nocache dynamic\n    dynamic-cookie-key secret"
 
 
 class Site:
@@ -452,9 +454,8 @@ def test_clients_that_stick_to_a_server_of_haproxy_move_before_it_stops(
     site = deploy(
         "haproxy",
         changes={
-            "balance roundrobin": "balance roundrobin\n    cookie server insert indirect nocache\n"
-            "    dynamic-cookie-key secret",
-            "rise 2 fall 2": "rise 3 fall 2 cookie %s",
+            "balance roundrobin": "balance roundrobin\n    " + STICKY,
+            "rise 2 fall 2": "rise 3 fall 2",
         },
     )
     user = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(CookieJar()))
@@ -484,6 +485,19 @@ def test_clients_that_stick_to_a_server_of_haproxy_move_before_it_stops(
     later.join()
     assert restored["targets"][name]["waited"] > 1.0
     assert restored["targets"][name]["state"] == "UP"
+
+
+def test_a_sticky_server_of_haproxy_that_cannot_be_drained_goes_on_serving(
+    deploy: Callable[..., Site],
+) -> None:
+    site = deploy("haproxy", changes={"balance roundrobin": "balance roundrobin\n    " + STICKY})
+    with ThreadPoolExecutor(4) as users:
+        answers = [users.submit(site.get, "/slow/2") for _ in range(4)]
+        time.sleep(0.5)
+        with pytest.raises(TrafficError, match="put back in service"):
+            site.call("drain", "web-1", drain_timeout=0.3, on_drain_timeout="fail")
+        assert site.state("web-1")["state"].startswith("UP")
+        assert [answer.result() for answer in answers] == ["1"] * 4
 
 
 def test_a_socket_without_rights_is_named(deploy: Callable[..., Site]) -> None:

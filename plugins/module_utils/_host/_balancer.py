@@ -88,8 +88,11 @@ class Balancer:
         """Order that these targets get no new request; returns before it is observed."""
         raise NotImplementedError
 
-    def release(self, names: Sequence[str]) -> None:
-        """Lift the order, or register the target; returns before it is observed."""
+    def release(self, names: Sequence[str], *, untouched: bool = False) -> None:
+        """Lift the order, or register the target; returns before it is observed.
+
+        :param untouched: an order that was just given is taken back; the targets need no new proof
+        """
         raise NotImplementedError
 
     def advance(self) -> None:

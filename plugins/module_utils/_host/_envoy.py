@@ -137,8 +137,9 @@ class Envoy(Balancer):
         self.quiet_seconds = self._merge_window() + WORKER_SECONDS
         self._change(names, "DRAINING")
 
-    def release(self, names: Sequence[str]) -> None:
+    def release(self, names: Sequence[str], *, untouched: bool = False) -> None:
         """Write HEALTHY for these endpoints; one that is not in the file is added."""
+        del untouched
         self._change(names, "HEALTHY")
 
     def known_names(self) -> list[str]:
@@ -377,10 +378,16 @@ def locked(directory: str) -> Iterator[None]:
 
     The directory itself is locked: a lock file would be one more file in a folder Envoy watches.
 
-    :raises TrafficError: another process keeps the lock
+    :raises TrafficError: another process keeps the lock, or this user may not read the directory
     """
     deadline = time.monotonic() + LOCK_SECONDS
-    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        descriptor = os.open(directory, os.O_RDONLY)
+    except OSError as error:
+        raise TrafficError(
+            f"The directory {directory} of the endpoint file cannot be opened: {error.strerror}. "
+            "The task's user needs read and write permission on it, or become."
+        ) from error
     try:
         while True:
             try:

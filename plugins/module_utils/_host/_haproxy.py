@@ -136,10 +136,11 @@ class HAProxy(Balancer):
         for name in names:
             self._order(name, "state " + self._mode(name))
 
-    def release(self, names: Sequence[str]) -> None:
+    def release(self, names: Sequence[str], *, untouched: bool = False) -> None:
         """Order ``ready``; a checked server that leaves maintenance first has to pass."""
         for name in names:
-            if self._rows[name]["status"].startswith("MAINT") and self._orders[name].checked:
+            maintained = self._rows[name]["status"].startswith("MAINT")
+            if maintained and not untouched and self._orders[name].checked:
                 self._order(name, "state drain")
                 self._order(name, "health down")
                 self._rising.add(name)

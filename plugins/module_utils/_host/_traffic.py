@@ -9,6 +9,7 @@ one request: one order for all, one poll answers for all.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import time
 from typing import Any, BinaryIO
@@ -130,9 +131,9 @@ def _drain(
     for name, seen in first.items():
         if not seen.known:
             progress.done(name)
-    if todo:
-        balancer.block(todo)
     try:
+        if todo:
+            balancer.block(todo)
         while progress.pending():
             if progress.poll(balancer):
                 for name in progress.pending():
@@ -146,7 +147,8 @@ def _drain(
     except TrafficError:
         # Nothing was done to these targets yet: they go on serving as before.
         if todo:
-            balancer.release(todo)
+            with contextlib.suppress(TrafficError):
+                balancer.release(todo, untouched=True)
         raise
     return _result(asked.action, balancer, first, progress.last, progress, set(todo), cut)
 
