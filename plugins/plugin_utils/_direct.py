@@ -117,19 +117,23 @@ def run_on_host(
         raise HostError(f"Cannot reach the host: {_first_line(str(error))}") from error
 
 
-def interpreter(task_vars: dict[str, t.Any], delegated_to: str | None) -> str:
-    """Return the shell words that start Python on the host.
-
-    A configured ``ansible_python_interpreter`` is used as it is. Without one, the host's own shell
-    looks for Python: Ansible's discovery would cost a run of its own.
-    """
+def configured_interpreter(task_vars: dict[str, t.Any], delegated_to: str | None) -> t.Any:
+    """Return the setting ``ansible_python_interpreter`` of the host that the task runs on."""
     variables = task_vars
     if delegated_to:
         variables = task_vars.get("ansible_delegated_vars", {}).get(delegated_to, {})
-    configured = str(variables.get("ansible_python_interpreter") or "auto")
-    if configured.startswith("auto"):
+    return variables.get("ansible_python_interpreter")
+
+
+def interpreter(configured: str | None) -> str:
+    """Return the shell words that start Python on the host.
+
+    A configured interpreter is used as it is. Without one, the host's own shell looks for Python:
+    Ansible's discovery would cost a run of its own.
+    """
+    if not configured or str(configured).startswith("auto"):
         return _ANY_PYTHON
-    return shlex.quote(configured)
+    return shlex.quote(str(configured))
 
 
 def _run_directly(
@@ -138,7 +142,8 @@ def _run_directly(
     request: dict[str, t.Any],
     bundle_path: str | None,
 ) -> dict[str, t.Any]:
-    python = interpreter(task_vars, _delegated_to(action))
+    configured = configured_interpreter(task_vars, _delegated_to(action))
+    python = interpreter(action._templar.template(configured))
     command = f"{python} -c {shlex.quote(_BOOTSTRAP)}"
     if bundle_path is None:
         data = compose(request)

@@ -55,25 +55,25 @@ def test_the_bundle_follows_the_request() -> None:
 
 
 @pytest.mark.parametrize(
-    ("variables", "delegated_to", "words"),
-    [
-        ({"ansible_python_interpreter": "/opt/py thon"}, None, "'/opt/py thon'"),
-        (
-            {"ansible_delegated_vars": {"lb": {"ansible_python_interpreter": "/lb/python"}}},
-            "lb",
-            "/lb/python",
-        ),
-    ],
+    ("delegated_to", "wanted"), [(None, "/opt/python"), ("lb", "/lb/python"), ("other", None)]
 )
-def test_a_configured_interpreter_is_used(
-    variables: dict[str, object], delegated_to: str | None, words: str
+def test_the_interpreter_is_that_of_the_host_the_task_runs_on(
+    delegated_to: str | None, wanted: str | None
 ) -> None:
-    assert _direct.interpreter(variables, delegated_to) == words
+    variables = {
+        "ansible_python_interpreter": "/opt/python",
+        "ansible_delegated_vars": {"lb": {"ansible_python_interpreter": "/lb/python"}},
+    }
+    assert _direct.configured_interpreter(variables, delegated_to) == wanted
+
+
+def test_a_configured_interpreter_is_used() -> None:
+    assert _direct.interpreter("/opt/py thon") == "'/opt/py thon'"
 
 
 @pytest.mark.parametrize("setting", [None, "", "auto", "auto_silent"])
 def test_without_a_setting_the_hosts_shell_finds_python(setting: str | None) -> None:
-    command = _direct.interpreter({"ansible_python_interpreter": setting}, None)
+    command = _direct.interpreter(setting)
     done = subprocess.run(  # noqa: S603
         ["/bin/sh", "-c", f"{command} -c 'print(6 * 7)'"], capture_output=True, check=True
     )
