@@ -1,0 +1,89 @@
+"""Programs beside the demonstration: started apart from its terminal, ended by their own id."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+PATIENCE = 10.0
+
+
+class NotStartedError(Exception):
+    """A program that ended, or did not answer, instead of coming up."""
+
+
+def free_ports(count: int) -> list[int]:
+    """Return different ports on which nobody listens on loopback now."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+
+
+def spawn(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
+    """Start a program in a session of its own, so that Ctrl-C reaches only us."""
+    with log.open("ab") as file:
+        return subprocess.Popen(  # noqa: S603 - the commands are ours
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+
+
+def wait_until(
+    ready: Callable[[], bool], process: subprocess.Popen[bytes], name: str, log: Path
+) -> None:
+    """Wait until a program answers.
+
+    :raises NotStartedError: with the end of its log, when it does not
+    """
+    deadline = time.monotonic() + PATIENCE
+    while not ready():
+        if process.poll() is not None or time.monotonic() > deadline:
+            end(process)
+            said = log.read_text(encoding="utf-8", errors="replace")[-1000:].strip()
+            raise NotStartedError(f"{name} did not come up: {said or 'it said nothing'} ({log})")
+        time.sleep(0.05)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a program that we started: politely, then not."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    process.wait()
+
+
+def end_foreign(pid: int) -> None:
+    """End a process that something we ran left behind, and wait until it is gone."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+        deadline = time.monotonic() + PATIENCE
+        while _runs(pid) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if not _runs(pid):
+            return
+
+
+def _runs(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"

