@@ -263,8 +263,8 @@ class _Bascule:
     def argv(self) -> list[str]:
         variables = {
             "deploy_application": "bench",
-            # A group is a set of hosts: each size of the fleet is a group of its own.
-            "deploy_group": f"of-{len(self._hosts)}",
+            # One group for every size: two groups must not own the same files of a host.
+            "deploy_group": "bench",
             "deploy_targets": ":".join(self._hosts),
             "deploy_revision": str(self.archive),
             "deploy_configuration": "AllAtOnce",

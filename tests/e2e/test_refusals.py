@@ -31,7 +31,6 @@ def controller(tmp_path: Path) -> Controller:
         "deploy_application": "shop",
         "deploy_targets": "web",
         "deploy_revision": str(files(tmp_path / "revision", {"hello.txt": "hello\n"})),
-        "deploy_root": "/var/lib/bascule",
     }
     inventory = local_inventory(tmp_path / "hosts.yml", sysroots)
     return Controller(inventory, tmp_path / "state", variables)
@@ -155,7 +154,8 @@ def test_a_failed_deployment_is_status_one(controller: Controller, tmp_path: Pat
         {"hello.txt": "bad\n"},
         {"ValidateService": "echo 'the shop is shut' >&2\nexit 7\n"},
     )
-    assert controller.deploy("rolling").status == 0
+    done = controller.deploy("rolling")
+    assert done.status == 0, done.said
     run = controller.deploy("rolling", deploy_revision=str(bad))
     assert run.status == 1, run.said
     assert "the shop is shut" in run.said
@@ -187,7 +187,8 @@ def test_wrong_usage_is_status_two(controller: Controller, arguments: tuple[str,
 def test_a_revision_that_vanishes_is_not_taken_from_elsewhere(
     controller: Controller, tmp_path: Path
 ) -> None:
-    assert controller.deploy("in_place").status == 0
+    done = controller.deploy("in_place")
+    assert done.status == 0, done.said
     shutil.rmtree(tmp_path / "revision")
     before = snapshot(tmp_path / "hosts")
     assert controller.deploy("in_place").status == 2

@@ -128,7 +128,11 @@ class Controller:
 def local_inventory(path: Path, sysroots: dict[str, Path], group: str = "web") -> Path:
     """Write an inventory of local targets, each with a sysroot of its own."""
     hosts = {
-        name: {"deploy_sysroot": str(sysroot), "ansible_connection": "local"}
+        name: {
+            "deploy_sysroot": str(sysroot),
+            "deploy_root": str(sysroot / "var/lib/bascule"),
+            "ansible_connection": "local",
+        }
         for name, sysroot in sysroots.items()
     }
     common = {"ansible_python_interpreter": "{{ ansible_playbook_python }}"}
