@@ -247,7 +247,9 @@ class Translator:
             status = "changed"
         if status == "failed" and seen.ignored:
             status = "ignored"
-        message = message_of(seen.result) if seen.moment in ("failed", "unreachable") else ""
+        # ``_ansible_verbose_always`` is how debug asks for its message to be shown.
+        told = seen.moment in ("failed", "unreachable") or "_ansible_verbose_always" in seen.result
+        message = message_of(seen.result) if told else ""
         if "censored" in seen.result:
             message = "(output hidden by no_log)"
         return self._event(

@@ -86,7 +86,7 @@ def counts(deployment: DeploymentProgress) -> str:
 
 def duration(seconds: float) -> str:
     """Return a time span as people write it: ``0.4 s``, ``42 s``, ``3 min 5 s``, ``2 h 10 min``."""
-    if seconds < 10:
+    if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
     if whole < 60:
@@ -216,17 +216,16 @@ def _error(event: Event, _verbose: bool) -> list[str]:
 
 
 def _task(event: Event, verbose: bool) -> list[str]:
-    if event.status in ("ok", "skipped") and not verbose:
+    if event.status == "skipped" and not verbose:
         return []
-    lines = [f"{event.status}: {event.name}"]
-    if event.message:
-        first, *rest = event.message.splitlines()
-        lines[0] += (
-            f": {first}" if event.status in ("failed", "unreachable", "ignored") else (f" {first}")
-        )
-        lines += [f"    {line}" for line in rest[:LOG_LINES]]
-    elif verbose:
-        shown = {key: value for key, value in event.data.items() if not key.startswith("_ansible")}
+    line = f"{event.status}: {event.name}"
+    first, *rest = event.message.splitlines() or [""]
+    lines = [f"{line}: {first}" if first else line, *(f"    {text}" for text in rest[:LOG_LINES])]
+    if event.status in ("failed", "unreachable", "ignored"):
+        output = str(event.data.get("stderr") or event.data.get("stdout") or "")
+        lines += [f"    | {text}" for text in output.splitlines()[-LOG_LINES:]]
+    elif verbose and not first:
+        shown = {key: value for key, value in event.data.items() if _telling(key)}
         lines[0] += f" => {json.dumps(shown, default=str, sort_keys=True)}"
     return lines
 
@@ -258,6 +257,15 @@ def _few(names: list[str]) -> str:
 
 def _targets(count: int) -> str:
     return f"{count} target{'' if count == 1 else 's'}"
+
+
+def _telling(key: str) -> bool:
+    """Tell whether a key of a task's result says something that another does not."""
+    return (
+        not key.startswith("_ansible")
+        and key not in ("invocation", "diff")
+        and (not key.endswith("_lines"))
+    )
 
 
 def _as_lines(value: t.Any) -> list[str]:
