@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_events import (
@@ -11,6 +11,9 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_events im
     step_of,
 )
 from support import story
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def kinds(*seen: Observation) -> list[tuple[str, str | None, str, str]]:

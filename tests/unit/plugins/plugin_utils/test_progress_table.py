@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import io
 import threading
+from typing import TYPE_CHECKING
 
 import pytest
 from ansible_collections.bascule.deploy.plugins.plugin_utils._progress import (
     LiveRenderer,
     live_console,
 )
-from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_events import Observation
 from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_model import (
     DeploymentProgress,
     Progress,
@@ -22,6 +22,9 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_table imp
 )
 from rich.console import Console
 from support import story
+
+if TYPE_CHECKING:
+    from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_events import Observation
 
 
 def progress(*seen: Observation) -> Progress:
@@ -68,7 +71,7 @@ def test_a_failed_target_says_why_and_the_step_gives_way_to_a_narrow_terminal() 
     )
     narrow = drawn(shown, 21, width=80).splitlines()
     assert max(len(line) for line in narrow) <= 80
-    assert "scripts/health.sh fail…" in "\n".join(narrow)
+    assert "scripts/health.sh failed …" in "\n".join(narrow)
 
 
 def test_a_large_fleet_shows_what_matters_and_counts_the_rest() -> None:
@@ -174,7 +177,8 @@ def test_the_live_display_scrolls_failures_and_leaves_the_last_table_and_the_out
     assert [line.removeprefix("\x1b[?25h") for line in last.splitlines()[-4:]] == [
         "d-AAAAAAAAA  Failed after 22 s: 1 succeeded, 1 failed, 1 not touched",
         "  HEALTH_CONSTRAINTS: no further target can be taken",
-        "d-BBBBBBBBB  rollback succeeded in 5.0 s: shop/web is at 1.0 (0123456789ab), 1 of 1 target",
+        "d-BBBBBBBBB  rollback succeeded in 5.0 s: shop/web is at 1.0 (0123456789ab), "
+        "1 of 1 target",
         "Look further with: bascule status d-AAAAAAAAA, bascule events d-AAAAAAAAA",
     ]
     for thread in set(threading.enumerate()) - before:

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from ansible_collections.bascule.deploy.plugins.plugin_utils._progress import PlainRenderer
-from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_events import Observation
 from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_text import (
     difference_lines,
     duration,
     size,
 )
 from support import story
+
+if TYPE_CHECKING:
+    from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_events import Observation
 
 
 def lines(
