@@ -58,7 +58,7 @@ class Fleet:
         """Name the targets ``web-1`` and so on; nothing is written yet."""
         self.directory = directory
         self.hosts = [
-            Host(f"web-{number}", directory / f"web-{number}/root", port)
+            Host(f"web-{number}", directory / f"web-{number}", port)
             for number, port in enumerate(ports, start=1)
         ]
         self.inventory = directory / "inventory"
@@ -77,7 +77,6 @@ class Fleet:
         hosts = {
             host.name: {
                 "deploy_sysroot": str(host.sysroot),
-                "deploy_root": str(host.sysroot.with_name("deployment-root")),
                 "deploy_traffic_target_port": host.port,
             }
             for host in self.hosts
@@ -85,7 +84,6 @@ class Fleet:
         everywhere = {
             "ansible_connection": "local",
             "ansible_python_interpreter": sys.executable,
-            "deploy_hook_environment": {"SYSROOT": "{{ deploy_sysroot }}"},
             "deploy_traffic_target_address": "127.0.0.1",
             **variables,
         }

@@ -8,8 +8,8 @@
 It listens on $HELLO_LISTEN, or on what ``etc/hello/listen`` says (``ADDRESS:PORT``, default
 ``:8080``). To be seen failing, /health answers 500 where ``etc/hello/broken`` lists the version,
 and everywhere if the release holds a file ``app/BROKEN``. Its process id is in
-``var/run/hello/hello.pid``, its log in ``var/log/hello/hello.log``. All of these are below
-$SYSROOT, which is empty on a host of its own.
+``var/run/hello/hello.pid``, its log in ``var/log/hello/hello.log``. All of these are below the
+folder that holds ``opt/hello/server.py``: the sysroot, or ``/`` on a host of its own.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-SYSROOT = os.environ.get("SYSROOT", "")
 PROGRAM = Path(__file__).resolve()
+# It is installed as opt/hello/server.py, on a host of its own or below a sysroot.
+ROOT = PROGRAM.parents[2]
 VERSION = PROGRAM.with_name("VERSION").read_text().strip()
-CONFIGURATION = Path(SYSROOT + "/etc/hello")
-PID_FILE = Path(SYSROOT + "/var/run/hello/hello.pid")
-LOG_FILE = Path(SYSROOT + "/var/log/hello/hello.log")
+CONFIGURATION = ROOT / "etc/hello"
+PID_FILE = ROOT / "var/run/hello/hello.pid"
+LOG_FILE = ROOT / "var/log/hello/hello.log"
 START_SECONDS = 20.0
 STOP_SECONDS = 50.0
 
