@@ -25,14 +25,6 @@ START = ("BeforeAllowTraffic", "AllowTraffic", "AfterAllowTraffic")
 IN_PLACE = INSTALL
 IN_PLACE_WITH_LOAD_BALANCER = STOP + INSTALL + START
 
-# What one call runs: a target with a load balancer is called twice or three times.
-SPANS = {
-    "before_block": ("BeforeBlockTraffic",),
-    "install": ("AfterBlockTraffic", *INSTALL, "BeforeAllowTraffic"),
-    "after_allow": ("AfterAllowTraffic",),
-    "all": INSTALL,
-}
-
 RESERVED = frozenset(("Start", "DownloadBundle", "Install", "BlockTraffic", "AllowTraffic", "End"))
 HOOKS = tuple(event for event in IN_PLACE_WITH_LOAD_BALANCER if event not in RESERVED)
 

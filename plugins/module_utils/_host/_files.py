@@ -9,9 +9,9 @@ import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._errors import InstallError, UsageError
-from . import _permissions
 
 if TYPE_CHECKING:
+    from . import _permissions
     from ._cleanup import Ground
     from ._tree import Tree
 
@@ -39,6 +39,11 @@ class Plan:
         # What stands in the way on this host now; a hook that runs before Install may remove it.
         self.conflicts: list[str] = []
         self.retained: list[str] = []
+
+    def conflict_text(self) -> str:
+        """Say what stands in the way; the first in full, the others by number."""
+        more = len(self.conflicts) - 1
+        return self.conflicts[0] + (f" (and {more} more like it)." if more else ".")
 
 
 def behavior(appspec: dict[str, Any], option: str | None) -> str:
@@ -75,6 +80,10 @@ def make(
     for entry in appspec["files"]:
         planner.entry(entry["source"], place(entry["destination"], sysroot), entry["destination"])
     plan = planner.plan
+    if not appspec["permissions"]:
+        return plan
+    from . import _permissions
+
     plan.grants = _permissions.assign(
         appspec["permissions"],
         plan.copies,

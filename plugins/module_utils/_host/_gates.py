@@ -6,8 +6,8 @@
 A gate is ``{"type": "http" | "tcp" | "command", ...}`` with, in seconds, ``interval`` (2),
 ``timeout`` of one attempt (5), ``hold`` (0: one yes is enough) and ``deadline`` (300):
 
-- http: ``url``, or ``port``, ``path`` (/) and ``host`` (127.0.0.1); ``status`` (list, [200]),
-  ``body`` (a regular expression that must be found), ``verify`` (true, for https)
+- http: ``url``, or ``port``, ``path`` (/) and ``host`` (127.0.0.1); ``status`` (a list, any of 200
+  to 399 without), ``body`` (a regular expression that must be found), ``verify`` (true, for https)
 - tcp: ``port`` and ``host`` (127.0.0.1)
 - command: ``command``, a list, or a text for ``/bin/sh -c``
 
@@ -168,7 +168,7 @@ def _http(gate: dict[str, Any], timeout: float) -> Answer:
     from urllib.parse import urlsplit
 
     url = urlsplit(_url(gate))
-    wanted = [int(status) for status in gate.get("status") or (200,)]
+    wanted = [int(status) for status in gate.get("status") or ()]
     host = url.hostname or "127.0.0.1"
     connection = http.client.HTTPConnection(host, url.port, timeout=timeout)
     if url.scheme == "https":
@@ -183,8 +183,9 @@ def _http(gate: dict[str, Any], timeout: float) -> Answer:
     finally:
         connection.close()
     seen = f"HTTP {response.status}"
-    if response.status not in wanted:
-        return Answer(False, f"{seen}, wanted {' or '.join(map(str, wanted))}")
+    if response.status not in (wanted or range(200, 400)):
+        told = " or ".join(map(str, wanted)) or "200 to 399"
+        return Answer(False, f"{seen}, wanted {told}")
     if gate.get("body"):
         import re
 

@@ -12,7 +12,7 @@ import stat
 from typing import TYPE_CHECKING, Any
 
 from .._errors import InstallError
-from . import _acl, _cleanup
+from . import _cleanup
 from ._layout import write_file
 
 if TYPE_CHECKING:
@@ -351,6 +351,8 @@ def _grant(grant: Grant) -> str | None:
     except OSError as error:
         raise InstallError(f"Cannot set the permissions of {path}: {error.strerror}.") from error
     if permission["acls"]:
+        from . import _acl
+
         entries = [_acl.parse_entry(text) for text in permission["acls"]]
         full = _acl.full_set(entries, stat.S_IMODE(os.lstat(path).st_mode))
         _run("setfacl", "--set", ",".join(entry.text() for entry in full), "--", path)

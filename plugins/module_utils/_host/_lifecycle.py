@@ -10,7 +10,7 @@ import time
 from typing import Any, BinaryIO
 
 from .._errors import BasculeError, InstallError, UsageError
-from . import _cleanup, _context, _events, _files, _install, _retention, _stage, _tree
+from . import _cleanup, _context, _events, _files, _retention, _tree
 from ._journal import Journal
 from ._layout import Folder, read_pointer, write_file
 from ._lock import GroupLock
@@ -172,10 +172,21 @@ class _Run:
             "warnings": [],
             "previous": _context.previous(self._layout),
         }
-        _stage.deliver(self._context, self._bundle, self._journal, report)
+        if self._journal.digest is None or not os.path.isdir(self._folder.archive):
+            from . import _stage
+
+            _stage.deliver(self._context, self._bundle, self._journal, report)
+        self._check_digest()
         write_file(self._layout.most_recent, self._folder.path, sync=False)
         _retention.prune(self._layout, self._context.retained)
         return {"status": "Succeeded", "message": " ".join(report["warnings"])}
+
+    def _check_digest(self) -> None:
+        if self._journal.digest != self._context.digest:
+            raise UsageError(
+                f"Deployment {self._folder.deployment_id} was staged on this host with the revision"
+                f" {self._journal.digest}, not {self._context.digest}. Start a new deployment."
+            )
 
     def _install(self) -> dict[str, Any]:
         context = self._context
@@ -186,7 +197,9 @@ class _Run:
             context.appspec, tree, ground, existing=context.existing, sysroot=context.sysroot
         )
         if plan.conflicts:
-            raise InstallError(_stage.conflict_text(plan))
+            raise InstallError(plan.conflict_text())
+        from . import _install
+
         _install.carry_out(plan, tree, self._folder.archive, made, ground, self._layout)
         # As the agent does it: from now on this revision's stop script fits what is installed.
         write_file(self._layout.last_successful, self._folder.path)

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from .._errors import ArchiveError, HostError, InstallError, UsageError
-from . import _cleanup, _context, _diff, _events, _files, _install, _tree
+from . import _cleanup, _context, _events, _files, _tree
 from ._journal import Journal
 from ._lock import GroupLock
 
@@ -82,7 +82,7 @@ def _cached(context: Context) -> str:
 
 def _check(context: Context, result: dict[str, Any]) -> None:
     manifest = context.revision.get("manifest")
-    if manifest is None:
+    if not manifest:
         raise UsageError("The check of a stage needs the revision's manifest in the request.")
     tree = _tree.from_manifest(manifest)
     _preflight(context, tree, None, result)
@@ -264,7 +264,9 @@ def _preflight(context: Context, tree: Tree, archive: str | None, result: dict[s
         context.appspec, tree, ground, existing=context.existing, sysroot=context.sysroot
     )
     if plan.conflicts:
-        complain(conflict_text(plan))
+        complain(plan.conflict_text())
+    from . import _install
+
     for check in (_install.check_accounts, _install.check_rights, _install.check_tools):
         try:
             check(plan.grants)
@@ -272,15 +274,11 @@ def _preflight(context: Context, tree: Tree, archive: str | None, result: dict[s
             complain(str(error))
     _check_room(plan, tree)
     if context.diff:
+        from . import _diff
+
         before_text, after_text = _diff.listing(plan, tree, archive, made, ground)
         result["diff"] = {"before": before_text, "after": after_text}
     return plan
-
-
-def conflict_text(plan: Plan) -> str:
-    """Say what stands in the way; the first in full, the others by number."""
-    more = len(plan.conflicts) - 1
-    return plan.conflicts[0] + (f" (and {more} more like it)." if more else ".")
 
 
 def _check_scripts(context: Context, tree: Tree, result: dict[str, Any]) -> None:

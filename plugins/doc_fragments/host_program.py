@@ -1,0 +1,91 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Documentation that the modules stage and lifecycle have in common."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    """Options and attributes of the modules that run the host program."""
+
+    DOCUMENTATION = r"""
+author:
+  - Bascule contributors (@bascule)
+requirements:
+  - Python 3.8 or later on the target, and nothing else.
+options:
+  deployment:
+    description:
+      - The deployment, as in the fact C(bascule_deployment) of localhost.
+    type: dict
+  record:
+    description:
+      - SQLAlchemy URL of the record. The default is an SQLite database in the state folder.
+    type: str
+    default: ""
+  state_directory:
+    description:
+      - Folder of the record and of the cache. The default is in the user's state folder.
+    type: str
+    default: ""
+  settings:
+    description:
+      - How this target wants to be deployed to. The role P(bascule.deploy.deploy#role) fills it
+        from the variables C(deploy_*) of the same names.
+    type: dict
+    suboptions:
+      root:
+        description:
+          - The deployment root, the folder of all deployments on the target.
+        type: str
+        required: true
+      sysroot:
+        description:
+          - Prefix of all destinations in the AppSpec file.
+        type: str
+        default: ""
+      file_exists_behavior:
+        description:
+          - What happens to files that exist and that no earlier deployment of the group installed,
+            V(DISALLOW), V(OVERWRITE) or V(RETAIN). The AppSpec file's own word goes before this.
+        type: str
+        default: DISALLOW
+      ignore_application_stop_failures:
+        description:
+          - Whether to go on after a failed ApplicationStop, BeforeBlockTraffic or
+            AfterBlockTraffic.
+        type: bool
+        default: false
+      retained_revisions:
+        description:
+          - How many deployments of the group are kept on the target, this one included.
+        type: int
+        default: 5
+      hook_environment:
+        description:
+          - Variables for the hooks, such as secrets. They are not logged.
+        type: dict
+        default: {}
+      redeploy:
+        description:
+          - Whether to deploy to a target that has the revision already.
+        type: bool
+        default: false
+      gates:
+        description:
+          - Health gates that are asked after ValidateService.
+        type: list
+        elements: dict
+        default: []
+  request:
+    description:
+      - What the action of this name sends where the connection allows no shorter way. Not for
+        playbooks.
+    type: dict
+  bundle:
+    description:
+      - Path on the target of the revision's archive, sent by the action with O(request). Not for
+        playbooks.
+    type: path
+"""
