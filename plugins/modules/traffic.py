@@ -191,6 +191,13 @@ where:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import BasculeError
+
+# Imported by name when they are needed; Ansible only ships what it sees imported here.
+from ansible_collections.bascule.deploy.plugins.module_utils._host import (  # noqa: F401
+    _envoy,
+    _haproxy,
+    _traffic,
+)
 from ansible_collections.bascule.deploy.plugins.module_utils._host._entry import run
 from ansible_collections.bascule.deploy.plugins.module_utils._routing import (
     TRAFFIC_OPTIONS,

@@ -13,125 +13,24 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from http.cookiejar import CookieJar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import TrafficError
 from ansible_collections.bascule.deploy.plugins.module_utils._host import _traffic
 from support import proxies
+from support.site import Site, sites
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-START = {"envoy": proxies.start_envoy, "haproxy": proxies.start_haproxy}
-# The page's checks are every 2 s; tests have less time.
-QUICK = {
-    "envoy": {"interval: 2s": "interval: 0.2s"},
-    "haproxy": {"inter 2s fastinter 500ms downinter 500ms": "inter 200ms"},
-}
-
-
 STICKY = "cookie server insert indirect nocache dynamic\n    dynamic-cookie-key secret"
-
-
-class Site:
-    """Some applications behind one proxy."""
-
-    def __init__(self, provider: str, directory: Path, count: int, changes: dict[str, str]) -> None:
-        self.endpoints = {
-            name: proxies.Endpoint(name, "127.0.0.1", proxies.free_port())
-            for name in (f"web-{number}" for number in range(1, count + 1))
-        }
-        self.applications: dict[str, subprocess.Popen[bytes]] = {}
-        self.loads: list[subprocess.Popen[bytes]] = []
-        self.directory = directory
-        self.provider = provider
-        self.changes = {**QUICK[provider], **changes}
-        self._proxy: proxies.Proxy | None = None
-
-    @property
-    def proxy(self) -> proxies.Proxy:
-        if self._proxy is None:
-            self._proxy = START[self.provider](
-                self.directory, list(self.endpoints.values()), changes=self.changes
-            )
-        return self._proxy
-
-    def open(self) -> Site:
-        for name in self.endpoints:
-            self.start(name, "1")
-        self.call("restore", *self.endpoints)
-        return self
-
-    def request(self, action: str, *names: str, **more: Any) -> dict[str, Any]:
-        return {
-            "operation": "traffic",
-            "action": action,
-            "provider": self.provider,
-            "provider_options": self.proxy.options,
-            "targets": [
-                {"name": name, "address": endpoint.address, "port": endpoint.port}
-                for name, endpoint in self.endpoints.items()
-                if name in names
-            ],
-            "drain_timeout": 8,
-            "restore_timeout": 8,
-            **more,
-        }
-
-    def call(self, action: str, *names: str, **more: Any) -> dict[str, Any]:
-        return _traffic.run(self.request(action, *names, **more))
-
-    def state(self, name: str) -> dict[str, Any]:
-        state: dict[str, Any] = self.call("observe", name)["targets"][name]
-        return state
-
-    def start(self, name: str, version: str) -> None:
-        self.applications[name] = proxies.start_backend(self.endpoints[name].port, version)
-
-    def kill(self, name: str) -> None:
-        proxies.stop(self.applications[name])
-
-    def load(self, path: str, rate: float) -> Callable[[], dict[str, Any]]:
-        """Start users; the function that is returned ends them and gives their report."""
-        report = self.directory / f"load-{len(self.loads)}.json"
-        process = subprocess.Popen(
-            [sys.executable, "-m", "bascule.demo.loadgen", self.proxy.url + path,
-             "--rate", str(rate), "--json", str(report)],
-            stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-        self.loads.append(process)
-
-        def end() -> dict[str, Any]:
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=15) == 0
-            content: dict[str, Any] = json.loads(report.read_text())
-            return content
-
-        return end
-
-    def get(self, path: str = "/") -> str:
-        with urllib.request.urlopen(self.proxy.url + path, timeout=20) as answer:  # noqa: S310
-            return str(answer.read().decode())
-
-    def close(self) -> None:
-        for process in [*self.loads, *self.applications.values()]:
-            proxies.stop(process)
-        if self._proxy is not None:
-            self._proxy.stop()
 
 
 @pytest.fixture
 def deploy(tmp_path: Path) -> Iterator[Callable[..., Site]]:
-    sites: list[Site] = []
-
-    def make(provider: str, count: int = 2, changes: dict[str, str] | None = None) -> Site:
-        sites.append(Site(provider, tmp_path / provider, count, changes or {}))
-        return sites[-1].open()
-
-    yield make
-    for site in sites:
-        site.close()
+    with sites(tmp_path) as make:
+        yield make
 
 
 @pytest.fixture(params=["envoy", "haproxy"])
