@@ -84,6 +84,8 @@ class ActionModule(BasculeAction):
                 "bascule_rollback": {},
                 "bascule_rollback_fleet": {
                     "targets": [],
+                    "direct": [],
+                    "balanced": [],
                     "serial": [1],
                     "endpoints": [],
                     "retreat": [],

@@ -12,7 +12,7 @@ import typing as t
 
 from ..module_utils._configuration import parse_duration, parse_minimum_healthy, parse_stages
 from ..module_utils._errors import UsageError
-from ..module_utils._plan import PlanTarget, make_plan, render_plan
+from ..module_utils._plan import NO_PROVIDER, PlanTarget, make_plan, render_plan
 from ._history import rollback_revision
 from ._record import NewDeployment, RevisionRow, group_id
 from ._revisions import Revision, load_revision, resolve
@@ -260,8 +260,12 @@ def fleet(plan: Plan, endpoints: t.Sequence[Endpoint]) -> dict[str, t.Any]:
     """Return the facts the plays are built from: targets in plan order, batches, endpoints."""
     known = {endpoint.target: endpoint for endpoint in endpoints}
     order = [name for stage in plan["stages"] for name in stage]
+    balanced = plan["provider"] not in NO_PROVIDER
     return {
         "targets": order,
+        # A task that is skipped costs as much as one that runs: each way has its own tasks.
+        "direct": [] if balanced else order,
+        "balanced": order if balanced else [],
         "serial": [len(stage) for stage in plan["stages"]] or [1],
         "endpoints": [known[name].at_load_balancer() for name in order],
     }
