@@ -60,11 +60,16 @@ class Controller:
     environment: dict[str, str] = field(default_factory=dict)
     timeout: float = 300.0
 
-    def playbook(self, name: str, *options: str, **variables: Any) -> Run:
-        """Run ``ansible-playbook bascule.deploy.NAME`` from the checkout."""
+    def playbook(
+        self, name: str, *options: str, callback: str = "default", **variables: Any
+    ) -> Run:
+        """Run ``ansible-playbook bascule.deploy.NAME`` from the checkout.
+
+        :param callback: Ansible's own by default, since it counts changes at the end
+        """
         said = json.dumps(self.variables | variables, default=str)
         argv = [BIN / "ansible-playbook", "-i", self.inventory, f"bascule.deploy.{name}"]
-        return self._run([*argv, "-e", said, *options], ANSIBLE_STDOUT_CALLBACK="default")
+        return self._run([*argv, "-e", said, *options], ANSIBLE_STDOUT_CALLBACK=callback)
 
     def command(self, *arguments: str) -> Run:
         """Run the ``bascule`` command."""
