@@ -75,7 +75,8 @@ class ActionModule(BasculeAction):
                     check=self.checking,
                 )
         return {
-            "changed": False,
+            # Ansible's own display shows the difference only of what would change.
+            "changed": self.checking and self.diffing,
             "msg": opened.plan_text,
             "diff": {"prepared": opened.plan_text},
             "ansible_facts": {
