@@ -212,3 +212,9 @@ def test_the_example_is_the_demonstrations_release() -> None:
     appspec = yaml.safe_load((ROOT / "examples/hello/appspec.yml").read_text())
     for scripts in appspec["hooks"].values():
         assert os.access(ROOT / "examples/hello" / scripts[0]["location"], os.X_OK)
+
+
+def test_without_envoy_its_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "envoy", None)
+    with pytest.raises(NotStartedError, match=r"pip install 'bascule\[envoy\]'"):
+        _envoy.binary()

