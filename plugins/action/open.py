@@ -87,6 +87,7 @@ class ActionModule(BasculeAction):
                     "targets": [],
                     "direct": [],
                     "balanced": [],
+                    "unhealthy": [],
                     "serial": [1],
                     "endpoints": [],
                     "retreat": [],

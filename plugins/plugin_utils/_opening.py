@@ -266,6 +266,8 @@ def fleet(plan: Plan, endpoints: t.Sequence[Endpoint]) -> dict[str, t.Any]:
         # A task that is skipped costs as much as one that runs: each way has its own tasks.
         "direct": [] if balanced else order,
         "balanced": order if balanced else [],
+        # Their host may say that all is done, but they never came back into service.
+        "unhealthy": [one["name"] for one in plan["targets"] if one["health"] == "Unhealthy"],
         "serial": [len(stage) for stage in plan["stages"]] or [1],
         "endpoints": [known[name].at_load_balancer() for name in order],
     }
