@@ -17,6 +17,7 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._action import (
     open_record,
     state_directory,
 )
+from ansible_collections.bascule.deploy.plugins.plugin_utils._direct import program
 from ansible_collections.bascule.deploy.plugins.plugin_utils._opening import (
     Endpoint,
     open_deployment,
@@ -40,6 +41,7 @@ if t.TYPE_CHECKING:
 
 # The plugin is loaded before the workers are forked: what is imported here, all of them inherit.
 # Where SQLAlchemy is missing, opening the record says so in words.
+program()
 with contextlib.suppress(ImportError):
     warm()
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 import typing as t
+from pathlib import Path
 
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import BasculeError
 from ansible_collections.bascule.deploy.plugins.plugin_utils._action import (
@@ -96,7 +97,9 @@ class ActionModule(TargetAction):
             answer = self.ask(arguments, variables, revision)
             if not answer.get("needs_bundle"):
                 return answer, 0
-        bundle_path = str(self.cached(arguments).bundle_path)
+        bundle_path = revision.bundle_path
+        if not bundle_path or not Path(bundle_path).is_file():
+            bundle_path = self.cached(arguments).bundle_path
         return self.ask(arguments, variables, revision, bundle_path=bundle_path), (
             revision.bundle_size
         )
