@@ -83,7 +83,9 @@ class Translator:
         answer = answer_of(seen.result)
         if answer is not None and step is not None:
             yield from self._answered(seen, answer, step)
-            yield from self._differences(seen)
+            # The difference that opening makes is its plan, which is in the event already.
+            if step not in WHOLE:
+                yield from self._differences(seen)
         elif step is not None and seen.moment in ("failed", "unreachable"):
             yield from self._error(seen, step, seen.moment, message_of(seen.result), {})
         elif step is None and not self._passed_on(seen):

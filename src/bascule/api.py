@@ -264,7 +264,7 @@ def plan_of(planned: Deployment) -> Plan:
     differences = {
         event.target: "\n".join(difference_lines(event.data.get("diff")))
         for event in planned.seen
-        if event.kind == "diff" and event.target is not None and event.name != "plan"
+        if event.kind == "diff" and event.target is not None
     }
     return Plan(
         strategy=planned.strategy,

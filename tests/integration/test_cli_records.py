@@ -290,6 +290,7 @@ def test_a_reader_that_leaves_early_is_no_error(
         assert b"Traceback" not in said
 
 
+@pytest.mark.usefixtures("deployments")
 def test_nothing_of_ansible_is_imported_to_read_the_record(url: str) -> None:
     program = (
         "import sys\n"
@@ -299,7 +300,6 @@ def test_nothing_of_ansible_is_imported_to_read_the_record(url: str) -> None:
         " if name.split('.')[0] in ('ansible', 'ansible_runner', 'sqlalchemy', 'rich')]\n"
         "sys.exit(', '.join(found) or None)\n"
     )
-    Record.open(url)
     done = subprocess.run(
         [sys.executable, "-c", program],
         env={**os.environ, "BASCULE_RECORD": url},

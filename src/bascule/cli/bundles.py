@@ -50,7 +50,7 @@ def run_validate(options: argparse.Namespace) -> int:
 
 
 def _plain(finding: t.Any) -> dict[str, t.Any]:
-    return dataclasses.asdict(finding) if dataclasses.is_dataclass(finding) else dict(finding)
+    return dataclasses.asdict(finding)
 
 
 def _line(finding: dict[str, t.Any]) -> str:
