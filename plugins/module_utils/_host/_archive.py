@@ -81,11 +81,14 @@ def unpack(path: str, destination: str, *, limit: int) -> list[str]:
     :raises ArchiveError: for an archive that is damaged or hostile; what was written stays
     """
     kind = detect(path)
+    damage = _signs_of_damage()
     target = _Target(destination, limit)
     try:
         for entry in _zip_entries(path) if kind == "zip" else _tar_entries(path, kind == "tgz"):
             target.add(entry)
         target.finish()
+    except damage as error:
+        raise ArchiveError(f"The bundle is damaged: {error}.") from error
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise ArchiveError("The disk is (or was) full during extraction.") from error
@@ -93,6 +96,24 @@ def unpack(path: str, destination: str, *, limit: int) -> list[str]:
     finally:
         target.close()
     return target.warnings
+
+
+def _signs_of_damage() -> tuple[type[Exception], ...]:
+    """Return what tarfile, zipfile and zlib raise for an archive that is not what it says."""
+    import tarfile
+    import zipfile
+    import zlib
+
+    return (
+        tarfile.TarError,
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        ValueError,
+        OverflowError,
+    )
 
 
 def split_name(name: str) -> tuple[str, ...]:
@@ -312,7 +333,6 @@ class _Bounded:
 
 def _tar_entries(path: str, compressed: bool) -> Iterator[Entry]:
     import tarfile
-    import zlib
 
     with open(path, "rb") as raw:
         stream: Any = raw
@@ -320,16 +340,13 @@ def _tar_entries(path: str, compressed: bool) -> Iterator[Entry]:
             import gzip
 
             stream = gzip.GzipFile(fileobj=raw)
-        try:
-            with tarfile.open(
-                fileobj=_Bounded(stream),  # type: ignore[call-overload]  # read, seek, tell suffice
-                mode="r:",
-                errors="surrogateescape",
-                bufsize=BLOCK,
-            ) as archive:
-                yield from _members(archive)
-        except (tarfile.TarError, zlib.error, EOFError, ValueError, OverflowError) as error:
-            raise ArchiveError(f"The bundle is damaged: {error}.") from error
+        with tarfile.open(
+            fileobj=_Bounded(stream),  # type: ignore[call-overload]  # read, seek, tell suffice
+            mode="r:",
+            errors="surrogateescape",
+            bufsize=BLOCK,
+        ) as archive:
+            yield from _members(archive)
 
 
 def _members(archive: Any) -> Iterator[Entry]:
@@ -385,22 +402,10 @@ def check_link(name: str, target: str) -> None:
 
 def _zip_entries(path: str) -> Iterator[Entry]:
     import zipfile
-    import zlib
 
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for info in archive.infolist():
-                yield _zip_entry(archive, info)
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        NotImplementedError,
-        RuntimeError,
-        ValueError,
-        OverflowError,
-    ) as error:
-        raise ArchiveError(f"The bundle is damaged: {error}.") from error
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            yield _zip_entry(archive, info)
 
 
 def _zip_entry(archive: Any, info: Any) -> Entry:
