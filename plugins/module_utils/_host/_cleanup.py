@@ -167,6 +167,9 @@ class Ground:
 def remove(made: list[Made], ground: Ground, keep: set[str]) -> None:
     """Take away what goes, but the entries of ``keep`` (as :meth:`Ground.key` spells them).
 
+    What is removed is gone for good: a later call never looks at its path again, where by then a
+    link of the new revision may lead elsewhere.
+
     :raises InstallError: for something that cannot be removed
     """
     for one in reversed(made):
@@ -175,6 +178,7 @@ def remove(made: list[Made], ground: Ground, keep: set[str]) -> None:
         key = ground.key(one.path)
         if key not in ground.gone or key in keep:
             continue
+        ground.gone.discard(key)
         try:
             if stat.S_ISDIR(os.lstat(key).st_mode):
                 _remove_directory(key)

@@ -101,7 +101,7 @@ def test_ranges(text: str) -> None:
         "s0:c0.c4,c3",
         "s0:c99999999999",
         "s0;",
-        "s١",
+        "s\u0661",
     ],
 )
 def test_ranges_that_are_refused(text: str) -> None:
