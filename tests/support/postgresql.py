@@ -47,8 +47,12 @@ class Server:
 
 
 @contextlib.contextmanager
-def server() -> Iterator[Server]:
-    """Start a server; stop it and remove its files at the end."""
+def server(*, durable: bool = False) -> Iterator[Server]:
+    """Start a server; stop it and remove its files at the end.
+
+    Unless it is ``durable``, a commit does not wait for the disk: only a crash of the whole machine
+    could tell the difference.
+    """
     programs = _programs()
     # Not below pytest's tmp_path: that is closed to other users.
     folder = Path(tempfile.mkdtemp(prefix="bascule-postgresql-"))
@@ -57,7 +61,7 @@ def server() -> Iterator[Server]:
         if identity:
             shutil.chown(folder, identity["user"], identity["group"])
         _make_cluster(programs / "initdb", folder, identity)
-        with _running(programs / "postgres", folder, identity) as port:
+        with _running(programs / "postgres", folder, identity, durable=durable) as port:
             yield Server(port)
     finally:
         shutil.rmtree(folder)
@@ -101,20 +105,23 @@ def _make_cluster(initdb: Path, folder: Path, identity: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def _running(postgres: Path, folder: Path, identity: dict[str, Any]) -> Iterator[int]:
+def _running(
+    postgres: Path, folder: Path, identity: dict[str, Any], *, durable: bool
+) -> Iterator[int]:
     port = _free_port()
     log = folder / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
             [postgres, "-D", folder / "data", "-p", str(port), "-k", "",
-             "-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200"],
+             "-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200",
+             "-c", f"fsync={'on' if durable else 'off'}"],
             cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, **identity,
         )  # fmt: skip
     try:
         _wait_until_ready(process, port, log)
         yield port
     finally:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGQUIT)  # at once: the files are removed anyway
         try:
             process.wait(30)
         except subprocess.TimeoutExpired:

@@ -8,7 +8,7 @@ Import names from here only.
 
 from __future__ import annotations
 
-from ._engine import state_folder, warm
+from ._location import state_folder, warm
 from ._rows import (
     ActiveDeploymentError,
     Admission,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from ...module_utils._admission import ADMIT, HALT, Counts, decide
 from ._change import SUMMARY, Change, find_target, only
-from ._query import Query, Row, Rows
 from ._rows import DECIDED, FINAL_STATUSES, Admission
+from ._session import Query, Row, Session
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -63,12 +63,12 @@ def counts_from(groups: Iterable[Row], total: int, stage: int | None = None) -> 
     )  # fmt: skip
 
 
-def evaluate(rows: Rows, deployment_id: str, name: str, now: float) -> Evaluation:
+def evaluate(session: Session, deployment_id: str, name: str, now: float) -> Evaluation:
     """Answer one target from what the record says at this moment; nothing is written."""
     query = Query(table="deployments", columns=SUMMARY, equals={"id": deployment_id})
-    deployment = only(rows(query), deployment_id)
-    target = find_target(rows, deployment_id, name)
-    groups = rows(tally_query(deployment_id))
+    deployment = only(session.rows(query), deployment_id)
+    target = find_target(session, deployment_id, name)
+    groups = session.rows(tally_query(deployment_id))
     counts = counts_from(groups, deployment["total"], target["stage"])
     minimum = deployment["minimum_healthy"]
     in_service = bool(target["in_service"])
@@ -125,7 +125,7 @@ def _held_by_stage(
 
 def admit(change: Change, name: str) -> Admission:
     """Evaluate with the deployment locked, and write the admission or the halt."""
-    evaluation = evaluate(change.rows, change.deployment["id"], name, change.now)
+    evaluation = evaluate(change.session, change.deployment["id"], name, change.now)
     answer = evaluation.answer
     if evaluation.admits:
         change.begin_work()

@@ -13,15 +13,12 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from ...module_utils._errors import RecordError
-from ._engine import Location, writing
-from ._query import Query, Row, Rows, core_rows, core_select
+from ._location import Location, writing
 from ._rows import FINAL_STATUSES
-from ._schema import tables
+from ._session import Query, Row, Session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    from sqlalchemy import Connection
 
 # What every change needs to know; the plan and the AppSpec are large and are left out.
 SUMMARY = (
@@ -34,14 +31,12 @@ SUMMARY = (
 class Change:
     """What is changed within the transaction; ``write`` sends events and the deployment's row."""
 
-    def __init__(self, connection: Connection, deployment_id: str, now: float) -> None:
+    def __init__(self, session: Session, deployment_id: str, now: float) -> None:
         """Lock the deployment; raises RecordError if there is none of this id."""
-        self.connection = connection
-        self.rows: Rows = core_rows(connection)
+        self.session = session
         self.now = now
         query = Query(table="deployments", columns=SUMMARY, equals={"id": deployment_id})
-        found = connection.execute(core_select(query, tables()).with_for_update()).mappings()
-        self.deployment: Row = only([dict(row) for row in found], deployment_id)
+        self.deployment: Row = only(session.locked(query), deployment_id)
         self._events: list[dict[str, Any]] = []
         self._values: dict[str, Any] = {}
 
@@ -52,18 +47,12 @@ class Change:
 
     def target(self, name: str) -> Row:
         """Return the row of a target; raises RecordError if there is none of this name."""
-        return find_target(self.rows, self.deployment["id"], name)
+        return find_target(self.session, self.deployment["id"], name)
 
     def set_target(self, name: str, **values: Any) -> None:
         """Write to the row of a target."""
-        from sqlalchemy import update
-
-        table = tables().targets
-        self.connection.execute(
-            update(table)
-            .where(table.c.deployment_id == self.deployment["id"], table.c.name == name)
-            .values(**values)
-        )
+        key = {"deployment_id": self.deployment["id"], "name": name}
+        self.session.update("targets", values, **key)
 
     def set_deployment(self, **values: Any) -> None:
         """Write to the row of the deployment when the transaction ends."""
@@ -103,26 +92,21 @@ class Change:
 
     def write(self) -> None:
         """Store the events with their numbers, and update the deployment."""
-        from sqlalchemy import insert, update
-
         if self._events:
             last = self.deployment["last_sequence"]
             for offset, event in enumerate(self._events, 1):
                 event["sequence"] = last + offset
-            self.connection.execute(insert(tables().events), self._events)
+            self.session.insert("events", self._events)
             self._values["last_sequence"] = last + len(self._events)
         if self._values:
-            table = tables().deployments
-            self.connection.execute(
-                update(table).where(table.c.id == self.deployment["id"]).values(**self._values)
-            )
+            self.session.update("deployments", self._values, id=self.deployment["id"])
 
 
 @contextlib.contextmanager
 def changing(location: Location, deployment_id: str, now: float) -> Iterator[Change]:
     """Run a transaction on one deployment, with its row locked."""
-    with writing(location) as connection:
-        change = Change(connection, deployment_id, now)
+    with writing(location) as session:
+        change = Change(session, deployment_id, now)
         yield change
         change.write()
 
@@ -136,9 +120,11 @@ def only(found: Sequence[dict[str, Any]], deployment_id: str) -> dict[str, Any]:
     return found[0]
 
 
-def find_target(rows: Rows, deployment_id: str, name: str) -> Row:
+def find_target(session: Session, deployment_id: str, name: str) -> Row:
     """Return the row of a target of a deployment."""
-    found = rows(Query(table="targets", equals={"deployment_id": deployment_id, "name": name}))
+    found = session.rows(
+        Query(table="targets", equals={"deployment_id": deployment_id, "name": name})
+    )
     if not found:
         raise RecordError(
             f"Deployment {deployment_id} has no target {name}: it is not in its plan. A target "

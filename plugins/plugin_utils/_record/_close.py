@@ -16,13 +16,10 @@ from typing import TYPE_CHECKING, Any
 from ...module_utils._admission import conclude
 from ._admit import counts_from, tally_query
 from ._change import Change
-from ._query import Query, Rows, core_rows
 from ._rows import ClaimedError
-from ._schema import tables
+from ._session import DuplicateError, Query, Session
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Table
-
     from ._rows import NewDeployment
 
 _ID_LETTERS = string.ascii_uppercase + string.digits
@@ -33,57 +30,46 @@ def new_id() -> str:
     return "d-" + "".join(secrets.choice(_ID_LETTERS) for _ in range(9))
 
 
-def create(connection: Connection, new: NewDeployment, now: float) -> str:
+def create(session: Session, new: NewDeployment, now: float) -> str:
     """Write a deployment, its targets and its claim on the group; returns its id.
 
     The claim is written first: its primary key refuses it while another deployment holds the
     group, which raises ClaimedError. A rollback takes the group over from the deployment that
     it rolls back.
     """
-    from sqlalchemy import insert, update
-    from sqlalchemy.exc import IntegrityError
-
-    rows = core_rows(connection)
     group = {"application": new.application, "deployment_group": new.group}
     deployment_id = new_id()
     if new.rollback_of is not None:
-        failed = Change(connection, new.rollback_of, now)
+        failed = Change(session, new.rollback_of, now)
         finish(failed)
         failed.write()
     claim = {**group, "deployment_id": deployment_id, "since": now}
     try:
-        connection.execute(insert(tables().active), [claim])
-    except IntegrityError:
+        session.insert("active", [claim])
+    except DuplicateError:
         raise ClaimedError from None
-    connection.execute(
-        insert(tables().deployments), [_deployment_row(rows, new, deployment_id, now)]
-    )
-    targets = _target_rows(rows, new, deployment_id)
+    session.insert("deployments", [_deployment_row(session, new, deployment_id, now)])
+    targets = _target_rows(session, new, deployment_id)
     if targets:
-        connection.execute(insert(tables().targets), targets)
+        session.insert("targets", targets)
     key = {"application": new.application, "digest": new.revision.digest}
-    if not rows(Query(table="revisions", equals=key)):
-        connection.execute(
-            insert(tables().revisions), [{**key, "first_seen_at": now, "bad": False, "why": ""}]
-        )
+    if not session.rows(Query(table="revisions", equals=key)):
+        session.insert("revisions", [{**key, "first_seen_at": now, "bad": False, "why": ""}])
     if new.rollback_of is not None:
-        table = tables().deployments
-        connection.execute(
-            update(table).where(table.c.id == new.rollback_of).values(rolled_back_by=deployment_id)
-        )
-    change = Change(connection, deployment_id, now)
+        session.update("deployments", {"rolled_back_by": deployment_id}, id=new.rollback_of)
+    change = Change(session, deployment_id, now)
     change.note("Created", status="Created", message=f"{new.strategy} of {new.revision.digest}")
     change.write()
     return deployment_id
 
 
 def _deployment_row(
-    rows: Rows, new: NewDeployment, deployment_id: str, now: float
+    session: Session, new: NewDeployment, deployment_id: str, now: float
 ) -> dict[str, Any]:
     plan = new.plan
     previous = new.previous_digest
     if previous is None:
-        previous = group_digest(rows, new.application, new.group)
+        previous = group_digest(session, new.application, new.group)
     return {
         "id": deployment_id, "application": new.application, "deployment_group": new.group,
         "strategy": new.strategy, "status": "Created", "creator": new.creator,
@@ -98,8 +84,8 @@ def _deployment_row(
     }  # fmt: skip
 
 
-def _target_rows(rows: Rows, new: NewDeployment, deployment_id: str) -> list[dict[str, Any]]:
-    out = _left_out_of_service(rows, new.rollback_of)
+def _target_rows(session: Session, new: NewDeployment, deployment_id: str) -> list[dict[str, Any]]:
+    out = _left_out_of_service(session, new.rollback_of)
     return [
         {
             "deployment_id": deployment_id, "name": entry["name"], "position": position,
@@ -113,7 +99,7 @@ def _target_rows(rows: Rows, new: NewDeployment, deployment_id: str) -> list[dic
     ]  # fmt: skip
 
 
-def _left_out_of_service(rows: Rows, rollback_of: str | None) -> set[str]:
+def _left_out_of_service(session: Session, rollback_of: str | None) -> set[str]:
     """Targets that the deployment to roll back has taken out, or broken after it began them."""
     if rollback_of is None:
         return set()
@@ -124,7 +110,7 @@ def _left_out_of_service(rows: Rows, rollback_of: str | None) -> set[str]:
     )
     return {
         row["name"]
-        for row in rows(query)
+        for row in session.rows(query)
         if not row["in_service"]
         or (row["status"] in ("Failed", "Unknown") and row["started_at"] is not None)
     }
@@ -138,7 +124,7 @@ def finish(change: Change) -> None:
     if change.is_final:
         return
     deployment = change.deployment
-    counts = counts_from(change.rows(tally_query(deployment["id"])), deployment["total"])
+    counts = counts_from(change.session.rows(tally_query(deployment["id"])), deployment["total"])
     outcome = conclude(counts, deployment["minimum_healthy"], deployment["error_code"])
     message = deployment["error_message"] or outcome.message
     _end(change, outcome.status, outcome.error_code, message, "Finished")
@@ -150,19 +136,12 @@ def abandon(change: Change, why: str) -> None:
 
 
 def _end(change: Change, status: str, code: str | None, message: str, event: str) -> None:
-    from sqlalchemy import delete, update
-
-    deployment = change.deployment
-    table = tables().targets
+    session, deployment_id = change.session, change.deployment["id"]
     for before, after in (("Pending", "Skipped"), ("InProgress", "Unknown")):
-        change.connection.execute(
-            update(table)
-            .where(table.c.deployment_id == deployment["id"], table.c.status == before)
-            .values(status=after, finished_at=change.now)
-        )
+        values = {"status": after, "finished_at": change.now}
+        session.update("targets", values, deployment_id=deployment_id, status=before)
     _keep_states(change, succeeded=status == "Succeeded")
-    active = tables().active
-    change.connection.execute(delete(active).where(active.c.deployment_id == deployment["id"]))
+    session.delete("active", deployment_id=deployment_id)
     change.set_deployment(
         status=status, error_code=code, error_message=message, finished_at=change.now
     )
@@ -175,64 +154,46 @@ def _keep_states(change: Change, *, succeeded: bool) -> None:
     A target that failed before it was begun still runs what it ran; of one that was begun and
     did not succeed, the revision is unknown. Skipped targets stay as they were.
     """
-    from sqlalchemy import delete, insert
-
-    deployment = change.deployment
+    session, deployment = change.session, change.deployment
     group = {key: deployment[key] for key in ("application", "deployment_group")}
-    known = {row["target"]: row for row in change.rows(Query(table="target_states", equals=group))}
-    targets = change.rows(
-        Query(
-            table="targets",
-            columns=("name", "status", "started_at"),
-            equals={"deployment_id": deployment["id"]},
-        )
+    states = {
+        row["target"]: row for row in session.rows(Query(table="target_states", equals=group))
+    }
+    targets = Query(
+        table="targets",
+        columns=("name", "status", "started_at"),
+        equals={"deployment_id": deployment["id"]},
     )
-    states = []
-    for target in targets:
+    for target in session.rows(targets):
         name, status = target["name"], target["status"]
         if status == "Skipped":
             continue
         digest = None
         if status == "Succeeded":
             digest = deployment["digest"]
-        elif target["started_at"] is None and name in known:
-            digest = known[name]["digest"]
-        states.append(
-            {
-                **group, "target": name, "digest": digest, "updated_at": change.now,
-                "health": "Healthy" if status == "Succeeded" else "Unhealthy",
-                "deployment_id": deployment["id"],
-            }
-        )  # fmt: skip
-    table = tables().target_states
-    replaced = [name for name in (state["target"] for state in states) if name in known]
-    if replaced:
-        _delete_named(change.connection, table, group, replaced)
+        elif target["started_at"] is None and name in states:
+            digest = states[name]["digest"]
+        states[name] = {
+            **group,
+            "target": name,
+            "digest": digest,
+            "health": "Healthy" if status == "Succeeded" else "Unhealthy",
+            "deployment_id": deployment["id"],
+            "updated_at": change.now,
+        }
+    session.delete("target_states", **group)
     if states:
-        change.connection.execute(insert(table), states)
+        session.insert("target_states", list(states.values()))
     if succeeded:
-        groups = tables().groups
-        change.connection.execute(delete(groups).where(*(groups.c[k] == group[k] for k in group)))
-        row = {**group, "digest": deployment["digest"], "deployment_id": deployment["id"],
-               "updated_at": change.now}  # fmt: skip
-        change.connection.execute(insert(groups), [row])
+        session.delete("groups", **group)
+        row = {"digest": deployment["digest"], "deployment_id": deployment["id"]}
+        session.insert("groups", [{**group, **row, "updated_at": change.now}])
 
 
-def _delete_named(
-    connection: Connection, table: Table, group: dict[str, str], names: list[str]
-) -> None:
-    from sqlalchemy import bindparam, delete
-
-    statement = delete(table).where(
-        *(table.c[key] == value for key, value in group.items()), table.c.target == bindparam("n")
-    )
-    connection.execute(statement, [{"n": name} for name in names])
-
-
-def group_digest(rows: Rows, application: str, group: str) -> str | None:
+def group_digest(session: Session, application: str, group: str) -> str | None:
     """Return the digest of the group's revision: that of its newest successful deployment."""
     key = {"application": application, "deployment_group": group}
-    found = rows(Query(table="groups", columns=("digest",), equals=key))
+    found = session.rows(Query(table="groups", columns=("digest",), equals=key))
     return found[0]["digest"] if found else None
 
 

@@ -10,23 +10,20 @@ from typing import TYPE_CHECKING
 
 from ...module_utils._errors import RecordError
 from ._close import group_digest
-from ._query import Query
 from ._rows import BundleHolder, RevisionRow, TargetState
-from ._schema import tables
+from ._session import Query
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
     from ._change import Change
-    from ._query import Rows
+    from ._session import Session
 
 
-def last_known_good(rows: Rows, application: str, group: str) -> RevisionRow | None:
+def last_known_good(session: Session, application: str, group: str) -> RevisionRow | None:
     """Return the newest revision that has succeeded and is not marked bad."""
     marked = Query(
         table="revisions", columns=("digest",), equals={"application": application, "bad": True}
     )
-    bad = {row["digest"] for row in rows(marked)}
+    bad = {row["digest"] for row in session.rows(marked)}
     succeeded = Query(
         table="deployments",
         columns=("digest",),
@@ -38,45 +35,36 @@ def last_known_good(rows: Rows, application: str, group: str) -> RevisionRow | N
         tally=True,
         latest="number",
     )
-    good = [row["latest"] for row in rows(succeeded) if row["digest"] not in bad]
-    return _revision(rows, max(good)) if good else None
+    good = [row["latest"] for row in session.rows(succeeded) if row["digest"] not in bad]
+    return _revision(session, max(good)) if good else None
 
 
-def _revision(rows: Rows, number: int) -> RevisionRow:
+def _revision(session: Session, number: int) -> RevisionRow:
     query = Query(table="deployments", columns=("revision",), equals={"number": number})
-    return RevisionRow(**json.loads(rows(query)[0]["revision"]))
+    return RevisionRow(**json.loads(session.rows(query)[0]["revision"]))
 
 
-def mark_revision(
-    connection: Connection, application: str, digest: str, *, bad: bool, why: str
-) -> None:
+def mark_revision(session: Session, application: str, digest: str, *, bad: bool, why: str) -> None:
     """Mark a revision of an application as bad, or take the mark back."""
-    from sqlalchemy import update
-
-    table = tables().revisions
-    changed = connection.execute(
-        update(table)
-        .where(table.c.application == application, table.c.digest == digest)
-        .values(bad=bad, why=why)
-    )
-    if not changed.rowcount:
+    values = {"bad": bad, "why": why}
+    if not session.update("revisions", values, application=application, digest=digest):
         raise RecordError(
             f"The record has no revision {digest} of {application}: it was never deployed. "
             "`bascule history` lists what was."
         )
 
 
-def target_states(rows: Rows, application: str, group: str) -> dict[str, TargetState]:
+def target_states(session: Session, application: str, group: str) -> dict[str, TargetState]:
     """Return how the targets of a group were left, compared with the group's revision."""
     key = {"application": application, "deployment_group": group}
-    current = group_digest(rows, application, group)
+    current = group_digest(session, application, group)
     return {
         row["target"]: TargetState(
             health=row["health"],
             revision_state=_revision_state(row["digest"], current),
             digest=row["digest"],
         )
-        for row in rows(Query(table="target_states", equals=key, order=("target",)))
+        for row in session.rows(Query(table="target_states", equals=key, order=("target",)))
     }
 
 
@@ -88,8 +76,6 @@ def _revision_state(digest: str | None, current: str | None) -> str:
 
 def note_bundle(change: Change, target: str) -> None:
     """Write down that the deployment's bundle was delivered to a target."""
-    from sqlalchemy import insert
-
     deployment = change.deployment
     key = {
         "application": deployment["application"],
@@ -97,12 +83,12 @@ def note_bundle(change: Change, target: str) -> None:
         "target": target,
         "digest": deployment["digest"],
     }
-    if not change.rows(Query(table="bundles", equals=key)):
+    if not change.session.rows(Query(table="bundles", equals=key)):
         row = {**key, "delivered_at": change.now}
-        change.connection.execute(insert(tables().bundles), [row])
+        change.session.insert("bundles", [row])
 
 
-def has_bundle(rows: Rows, application: str, group: str, target: str, digest: str) -> bool:
+def has_bundle(session: Session, application: str, group: str, target: str, digest: str) -> bool:
     """Whether a bundle was delivered to a target before."""
     key = {
         "application": application,
@@ -110,10 +96,10 @@ def has_bundle(rows: Rows, application: str, group: str, target: str, digest: st
         "target": target,
         "digest": digest,
     }
-    return bool(rows(Query(table="bundles", equals=key)))
+    return bool(session.rows(Query(table="bundles", equals=key)))
 
 
-def revision_holders(rows: Rows, digest: str) -> list[BundleHolder]:
+def revision_holders(session: Session, digest: str) -> list[BundleHolder]:
     """Return the targets that a bundle was delivered to."""
     query = Query(
         table="bundles",
@@ -127,5 +113,5 @@ def revision_holders(rows: Rows, digest: str) -> list[BundleHolder]:
             target=row["target"],
             delivered_at=row["delivered_at"],
         )
-        for row in rows(query)
+        for row in session.rows(query)
     ]

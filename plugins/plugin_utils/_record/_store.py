@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ...module_utils._errors import RecordError
 from . import _admit, _close, _history
 from ._change import Change, changing, only
-from ._engine import locate, prepare, reading, writing
-from ._query import Query, Rows
+from ._location import locate, prepare, reading, release, writing
 from ._rows import (
     DECIDED,
     ActiveDeploymentError,
@@ -29,6 +28,7 @@ from ._rows import (
     event_from,
     target_from,
 )
+from ._session import Query, Session
 
 if TYPE_CHECKING:
     import contextlib
@@ -42,8 +42,8 @@ _CLAIM_ATTEMPTS = 5
 class Record:
     """A record that is ready to be used; make one with ``Record.open``.
 
-    It holds no connection: each method is a transaction of its own, safe in forked processes and
-    with several controllers. All methods raise RecordError.
+    Each method is a transaction of its own, safe in forked processes and with several
+    controllers. All methods raise RecordError.
     """
 
     def __init__(self, url: str | None = None) -> None:
@@ -66,7 +66,8 @@ class Record:
         return self._location.shown
 
     def close(self) -> None:
-        """Nothing is held; here so that callers need not know."""
+        """Close this process's connection to a server; it is opened again when needed."""
+        release(self._location)
 
     def __enter__(self) -> Record:
         """Give the record itself."""
@@ -91,8 +92,8 @@ class Record:
         """
         for _attempt in range(_CLAIM_ATTEMPTS):
             try:
-                with writing(self._location) as connection:
-                    deployment_id = _close.create(connection, new, time.time())
+                with writing(self._location) as session:
+                    deployment_id = _close.create(session, new, time.time())
             except ClaimedError:
                 holder = self._holder(new.application, new.group)
                 if holder is not None:
@@ -106,9 +107,9 @@ class Record:
 
     def deployment(self, deployment_id: str) -> Deployment:
         """Return the deployment of this id."""
-        with reading(self._location) as rows:
-            found = rows(Query(table="deployments", equals={"id": deployment_id}))
-            return _with_overviews(rows, [only(found, deployment_id)])[0]
+        with reading(self._location) as session:
+            found = session.rows(Query(table="deployments", equals={"id": deployment_id}))
+            return _with_overviews(session, [only(found, deployment_id)])[0]
 
     def deployments(
         self, application: str | None = None, group: str | None = None, limit: int = 20
@@ -121,14 +122,14 @@ class Record:
             order=("-number",),
             limit=limit,
         )
-        with reading(self._location) as rows:
-            return _with_overviews(rows, rows(query))
+        with reading(self._location) as session:
+            return _with_overviews(session, session.rows(query))
 
     def targets(self, deployment_id: str) -> list[Target]:
         """Return the targets of a deployment in the order of its plan."""
         query = Query(table="targets", equals={"deployment_id": deployment_id}, order=("position",))
-        with reading(self._location) as rows:
-            return [target_from(row) for row in rows(query)]
+        with reading(self._location) as session:
+            return [target_from(row) for row in session.rows(query)]
 
     def events(self, deployment_id: str, target: str | None = None, after: int = 0) -> list[Event]:
         """Return the events whose ``sequence`` is above ``after``, in that order."""
@@ -136,8 +137,8 @@ class Record:
         if target is not None:
             equals["target"] = target
         query = Query(table="events", equals=equals, above=("sequence", after), order=("sequence",))
-        with reading(self._location) as rows:
-            return [event_from(row) for row in rows(query)]
+        with reading(self._location) as session:
+            return [event_from(row) for row in session.rows(query)]
 
     def halt(self, deployment_id: str, error_code: str, message: str) -> None:
         """Admit nobody any more; targets in flight go on. ``finish`` ends the deployment.
@@ -200,8 +201,8 @@ class Record:
         for tests. A target that has to wait takes no lock.
         """
         moment = time.time() if now is None else now
-        with reading(self._location) as rows:
-            look = _admit.evaluate(rows, deployment_id, target, moment)
+        with reading(self._location) as session:
+            look = _admit.evaluate(session, deployment_id, target, moment)
         if not look.admits and look.halt_code is None:
             return look.answer
         with changing(self._location, deployment_id, moment) as change:
@@ -263,7 +264,7 @@ class Record:
             change.target(target)
             known = {
                 (row["event"], row["status"], row["started"])
-                for row in change.rows(
+                for row in change.session.rows(
                     Query(
                         table="events",
                         columns=("event", "status", "started"),
@@ -284,28 +285,28 @@ class Record:
 
     def last_known_good(self, application: str, group: str) -> RevisionRow | None:
         """Return the revision of the group's newest successful deployment, unless marked bad."""
-        with reading(self._location) as rows:
-            return _history.last_known_good(rows, application, group)
+        with reading(self._location) as session:
+            return _history.last_known_good(session, application, group)
 
     def mark_revision(self, application: str, digest: str, *, bad: bool, why: str = "") -> None:
         """Mark a revision as bad, so that no rollback goes to it, or take the mark back."""
-        with writing(self._location) as connection:
-            _history.mark_revision(connection, application, digest, bad=bad, why=why)
+        with writing(self._location) as session:
+            _history.mark_revision(session, application, digest, bad=bad, why=why)
 
     def target_states(self, application: str, group: str) -> dict[str, TargetState]:
         """Return what is known of each target of the group, by its name."""
-        with reading(self._location) as rows:
-            return _history.target_states(rows, application, group)
+        with reading(self._location) as session:
+            return _history.target_states(session, application, group)
 
     def has_bundle(self, application: str, group: str, target: str, digest: str) -> bool:
         """Whether the bundle was delivered to the target before (the host may have lost it)."""
-        with reading(self._location) as rows:
-            return _history.has_bundle(rows, application, group, target, digest)
+        with reading(self._location) as session:
+            return _history.has_bundle(session, application, group, target, digest)
 
     def revision_holders(self, digest: str) -> list[BundleHolder]:
         """Return the targets that the bundle was delivered to."""
-        with reading(self._location) as rows:
-            return _history.revision_holders(rows, digest)
+        with reading(self._location) as session:
+            return _history.revision_holders(session, digest)
 
     def _changing(self, deployment_id: str) -> contextlib.AbstractContextManager[Change]:
         return changing(self._location, deployment_id, time.time())
@@ -314,16 +315,16 @@ class Record:
         query = Query(
             table="active", equals={"application": application, "deployment_group": group}
         )
-        with reading(self._location) as rows:
-            found = rows(query)
+        with reading(self._location) as session:
+            found = session.rows(query)
             if not found:
                 return None
             wanted = {"id": found[0]["deployment_id"]}
-            held = _with_overviews(rows, rows(Query(table="deployments", equals=wanted)))
+            held = _with_overviews(session, session.rows(Query(table="deployments", equals=wanted)))
         return held[0] if held else None
 
 
-def _with_overviews(rows: Rows, found: list[dict[str, Any]]) -> list[Deployment]:
+def _with_overviews(session: Session, found: list[dict[str, Any]]) -> list[Deployment]:
     if not found:
         return []
     overviews: dict[str, dict[str, int]] = {row["id"]: {} for row in found}
@@ -333,7 +334,7 @@ def _with_overviews(rows: Rows, found: list[dict[str, Any]]) -> list[Deployment]
         among=("deployment_id", tuple(overviews)),
         tally=True,
     )
-    for row in rows(query):
+    for row in session.rows(query):
         overviews[row["deployment_id"]][row["status"]] = row["n"]
     return [deployment_from(row, overviews[row["id"]]) for row in found]
 

@@ -1,0 +1,200 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A record in a database server, through SQLAlchemy Core.
+
+Each process keeps one connection of its own, because a worker that waits for its turn must not log
+in again each time it asks. What a forked process inherits belongs to its parent and is not touched.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+from typing import TYPE_CHECKING, Any
+
+from ...module_utils._errors import RecordError
+from ._schema import SCHEMA_VERSION, check_version, metadata, tables
+from ._session import DuplicateError, Query
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from sqlalchemy import ColumnElement, Connection, Engine, Pool, Select
+
+    from ._location import Location
+    from ._session import Row
+
+CONNECT_SECONDS = 10
+# Any number that others are unlikely to use: it serialises the creation of the tables.
+_CREATION_LOCK = 0x42415343
+
+_engines: dict[str, Engine] = {}
+_of_the_parent: list[Pool] = []
+_checked: set[str] = set()
+
+
+class ServerSession:
+    """A transaction on a server (see ``_session.Session``)."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Take a connection on which a transaction has begun."""
+        self._connection = connection
+
+    def rows(self, query: Query) -> list[dict[str, Any]]:
+        """Read."""
+        return self._all(_select(query))
+
+    def locked(self, query: Query) -> list[dict[str, Any]]:
+        """Read rows that nobody else may change until the transaction ends."""
+        return self._all(_select(query).with_for_update())
+
+    def insert(self, table: str, rows: Sequence[Row]) -> None:
+        """Add rows, all with the same columns; raises DuplicateError."""
+        from sqlalchemy import insert
+        from sqlalchemy.exc import IntegrityError
+
+        try:
+            self._connection.execute(insert(tables()[table]), [dict(row) for row in rows])
+        except IntegrityError as error:
+            raise DuplicateError(str(error.orig)) from error
+
+    def update(self, table: str, values: Row, **equals: Any) -> int:
+        """Change the rows in which these columns have these values; returns how many."""
+        from sqlalchemy import update
+
+        statement = update(tables()[table]).where(*_equal(table, equals)).values(**values)
+        return self._connection.execute(statement).rowcount
+
+    def delete(self, table: str, **equals: Any) -> None:
+        """Remove the rows in which these columns have these values."""
+        from sqlalchemy import delete
+
+        self._connection.execute(delete(tables()[table]).where(*_equal(table, equals)))
+
+    def _all(self, statement: Select[Any]) -> list[dict[str, Any]]:
+        return [dict(row) for row in self._connection.execute(statement).mappings()]
+
+
+def _equal(table: str, values: Row) -> list[ColumnElement[bool]]:
+    columns = tables()[table].c
+    return [columns[name] == value for name, value in values.items()]
+
+
+def _select(query: Query) -> Select[Any]:
+    from sqlalchemy import func, select
+
+    column = tables()[query.table].c
+    columns = [column[name] for name in query.columns] or list(column)
+    counted: list[Any] = [func.count().label("n")] if query.tally else []
+    if query.latest:
+        counted.append(func.max(column[query.latest]).label("latest"))
+    statement = select(*columns, *counted).where(*_equal(query.table, query.equals))
+    if query.among is not None:
+        statement = statement.where(column[query.among[0]].in_(query.among[1]))
+    if query.above is not None:
+        statement = statement.where(column[query.above[0]] > query.above[1])
+    if query.tally:
+        statement = statement.group_by(*columns)
+    for name in query.order:
+        by = column[name[1:]].desc() if name.startswith("-") else column[name]
+        statement = statement.order_by(by)
+    return statement if query.limit is None else statement.limit(query.limit)
+
+
+@contextlib.contextmanager
+def transaction(location: Location) -> Iterator[ServerSession]:
+    """Begin a transaction; commit it at the end, or roll it back on an exception."""
+    with _readable_errors(location), engine(location).begin() as connection:
+        yield ServerSession(connection)
+
+
+def prepare(location: Location) -> None:
+    """Make sure that the tables are there and that we understand them; looks once a process."""
+    if location.url in _checked:
+        return
+    from sqlalchemy import inspect, text
+
+    with _readable_errors(location), engine(location).begin() as connection:
+        if not inspect(connection).has_table("schema_version"):
+            if connection.dialect.name == "postgresql":
+                lock = text("SELECT pg_advisory_xact_lock(:key)")
+                connection.execute(lock, {"key": _CREATION_LOCK})
+            _make_tables(connection)
+        found = ServerSession(connection).rows(Query(table="schema_version"))
+    check_version(location.shown, found[0]["version"] if found else None)
+    _checked.add(location.url)
+
+
+def _make_tables(connection: Connection) -> None:
+    from sqlalchemy import inspect
+
+    # Another process may have been faster; the inspector from before has kept its answer.
+    if not inspect(connection).has_table("schema_version"):
+        metadata().create_all(connection)
+        ServerSession(connection).insert("schema_version", [{"version": SCHEMA_VERSION}])
+
+
+def engine(location: Location) -> Engine:
+    """Return the engine of this process for a server."""
+    if location.url not in _engines:
+        _engines[location.url] = _new_engine(location)
+    return _engines[location.url]
+
+
+def _new_engine(location: Location) -> Engine:
+    from sqlalchemy import create_engine
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+    timeout: dict[str, Any] = {}
+    if location.url.startswith("postgresql+psycopg:") and "connect_timeout" not in location.url:
+        timeout = {"connect_timeout": CONNECT_SECONDS}
+    try:
+        return create_engine(
+            location.url, pool_size=1, max_overflow=20, pool_pre_ping=True, connect_args=timeout
+        )
+    except (ImportError, ArgumentError, NoSuchModuleError) as error:
+        raise RecordError(
+            f"The record {location.shown} needs a database driver that is not there: {error}. "
+            "For PostgreSQL: pip install 'bascule[postgresql]'."
+        ) from error
+
+
+def release(location: Location) -> None:
+    """Close the connections to the record that this process has and does not use now."""
+    if location.url in _engines:
+        _engines[location.url].dispose()
+
+
+def _release_all() -> None:
+    for each in _engines.values():
+        each.dispose()
+
+
+def _forget_connections() -> None:
+    for each in _engines.values():
+        # Kept, so that nothing is collected, and with it closed, that the parent is using.
+        _of_the_parent.append(each.pool)
+        each.dispose(close=False)
+
+
+os.register_at_fork(after_in_child=_forget_connections)
+atexit.register(_release_all)
+
+
+@contextlib.contextmanager
+def _readable_errors(location: Location) -> Iterator[None]:
+    from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+    try:
+        yield
+    except SQLAlchemyError as error:
+        cause = (error.orig if isinstance(error, DBAPIError) else None) or error
+        text = " ".join(str(cause).split()) or type(cause).__name__
+        if location.password:
+            text = text.replace(location.password, "***")
+        raise RecordError(
+            f"The record {location.shown} cannot be used: {text}; see that the server runs and "
+            "that host, user, password and database of the URL are right."
+        ) from error

@@ -1,0 +1,218 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A record in a SQLite file, used by many processes at once.
+
+The file is opened for each transaction, so a forked worker inherits nothing. It is in WAL mode:
+readers never wait and see one state. A transaction that writes begins with ``BEGIN IMMEDIATE``, so
+that it never has to be upgraded half way, and waits its turn there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import time
+import urllib.parse
+from typing import TYPE_CHECKING, Any
+
+from ...module_utils._errors import RecordError
+from ._schema import SCHEMA_VERSION, check_version, sqlite_schema
+from ._session import DuplicateError, Query
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from ._session import Row
+
+BUSY_SECONDS = 60.0
+
+# What SQLite says, and what a person can do about it.
+_ADVICE = (
+    ("locked", f"another process has held it for {BUSY_SECONDS:.0f} seconds; look for it"),
+    ("unable to open", "make the file and its folder readable and writable"),
+    ("readonly", "make the file and its folder writable"),
+    ("full", "make room on its file system"),
+    ("not a database", "it is damaged: move it away or bring back a copy"),
+    ("malformed", "it is damaged: move it away or bring back a copy"),
+    ("no such", "it is damaged: move it away or bring back a copy"),
+)
+
+
+class SqliteSession:
+    """A transaction on a SQLite file (see ``_session.Session``).
+
+    Names of tables and columns are written into the statements, and come from this package alone;
+    values never are.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        """Take a connection on which a transaction has begun."""
+        self._connection = connection
+
+    def rows(self, query: Query) -> list[dict[str, Any]]:
+        """Read."""
+        text, values = select_text(query)
+        return [dict(row) for row in self._connection.execute(text, values)]
+
+    def locked(self, query: Query) -> list[dict[str, Any]]:
+        """Read; the transaction has the whole file, if it writes."""
+        return self.rows(query)
+
+    def insert(self, table: str, rows: Sequence[Row]) -> None:
+        """Add rows, all with the same columns; raises DuplicateError."""
+        names = list(rows[0])
+        columns, values = ", ".join(names), ", ".join(":" + name for name in names)
+        text = f"INSERT INTO {table} ({columns}) VALUES ({values})"  # noqa: S608 - own names
+        try:
+            self._connection.executemany(text, rows)
+        except sqlite3.IntegrityError as error:
+            raise DuplicateError(str(error)) from error
+
+    def update(self, table: str, values: Row, **equals: Any) -> int:
+        """Change the rows in which these columns have these values; returns how many."""
+        changes = ", ".join(name + " = ?" for name in values)
+        where = " AND ".join(name + " = ?" for name in equals)
+        text = f"UPDATE {table} SET {changes} WHERE {where}"  # noqa: S608 - own names
+        return self._connection.execute(text, [*values.values(), *equals.values()]).rowcount
+
+    def delete(self, table: str, **equals: Any) -> None:
+        """Remove the rows in which these columns have these values."""
+        where = " AND ".join(name + " = ?" for name in equals)
+        text = f"DELETE FROM {table} WHERE {where}"  # noqa: S608 - own names
+        self._connection.execute(text, list(equals.values()))
+
+
+def select_text(query: Query) -> tuple[str, list[Any]]:
+    """Return a read as a statement of SQL and its parameters."""
+    columns = list(query.columns) or ["*"]
+    if query.tally:
+        columns.append("count(*) AS n")
+    if query.latest:
+        columns.append("max(" + query.latest + ") AS latest")
+    parts = ["SELECT", ", ".join(columns), "FROM", query.table]
+    conditions = [name + " = ?" for name in query.equals]
+    values = list(query.equals.values())
+    if query.among is not None:
+        name, wanted = query.among
+        conditions.append(name + " IN (" + ", ".join("?" * len(wanted)) + ")")
+        values += wanted
+    if query.above is not None:
+        conditions.append(query.above[0] + " > ?")
+        values.append(query.above[1])
+    if conditions:
+        parts += ["WHERE", " AND ".join(conditions)]
+    if query.tally:
+        parts += ["GROUP BY", ", ".join(query.columns)]
+    if query.order:
+        by = [name[1:] + " DESC" if name.startswith("-") else name for name in query.order]
+        parts += ["ORDER BY", ", ".join(by)]
+    if query.limit is not None:
+        parts.append("LIMIT ?")
+        values.append(query.limit)
+    return " ".join(parts), values
+
+
+@contextlib.contextmanager
+def transaction(path: Path, *, writes: bool) -> Iterator[SqliteSession]:
+    """Begin a transaction; commit it at the end, or roll it back on an exception."""
+    with _readable_errors(path), _connection(path) as connection:
+        connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+        try:
+            yield SqliteSession(connection)
+        except BaseException:
+            # SQLite itself has rolled back after a full disk, for instance.
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+
+
+def prepare(path: Path) -> None:
+    """Make sure that the file is there and is a record that we understand."""
+    _make_file(path)
+    with _readable_errors(path), _connection(path) as connection:
+        found = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+        if not found:
+            _switch_to_wal(connection)
+            _make_tables(connection)
+        elif "schema_version" not in found:
+            raise RecordError(
+                f"{path} is a SQLite database, but not a record of Bascule. "
+                "Name another file with BASCULE_RECORD."
+            )
+        row = connection.execute("SELECT version FROM schema_version").fetchone()
+        check_version(f"sqlite:///{path}", None if row is None else row[0])
+
+
+def _make_file(path: Path) -> None:
+    if path.exists():
+        return
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            # SQLite gives its -wal and -shm files the mode of the database.
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise RecordError(
+            f"The record sqlite:///{path} cannot be created: {error.strerror or error}. "
+            "Make the folder writable, or name another record with BASCULE_RECORD."
+        ) from error
+
+
+def _switch_to_wal(connection: sqlite3.Connection) -> None:
+    # The switch needs the file for itself and does not wait for it as other statements do.
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL").fetchone()
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
+
+
+def _make_tables(connection: sqlite3.Connection) -> None:
+    statements = sqlite_schema()
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        # Another process may have been faster.
+        if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+            for statement in statements:
+                connection.execute(statement)
+            connection.execute("INSERT INTO schema_version VALUES (?)", [SCHEMA_VERSION])
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+@contextlib.contextmanager
+def _connection(path: Path) -> Iterator[sqlite3.Connection]:
+    uri = f"file:{urllib.parse.quote(str(path))}?mode=rw"
+    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
+    try:
+        connection.row_factory = sqlite3.Row
+        yield connection
+    finally:
+        connection.close()
+
+
+@contextlib.contextmanager
+def _readable_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        text = str(error)
+        advice = next(
+            (advice for part, advice in _ADVICE if part in text),
+            "see that the file is whole and writable",
+        )
+        raise RecordError(
+            f"The record sqlite:///{path} cannot be used: {text}; {advice}."
+        ) from error

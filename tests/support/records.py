@@ -1,0 +1,164 @@
+"""Deployments for tests of the record, and programs that use it from many processes at once.
+
+As a program: ``python -m support.records roll URL ID PROCESSES FAILING`` (comma-separated names)
+carries a deployment out, ``claim URL ROUNDS`` lets two processes compete for one group. Both fork,
+as Ansible does, which must not be done from a test process that has threads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from ansible_collections.bascule.deploy.plugins.module_utils._plan import PlanTarget, make_plan
+from ansible_collections.bascule.deploy.plugins.plugin_utils._record import (
+    ActiveDeploymentError,
+    Deployment,
+    NewDeployment,
+    Record,
+    RevisionRow,
+    warm,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+DIGEST = "0123456789abcdef" * 4
+
+
+def new_deployment(
+    names: Iterable[str],
+    minimum: int = 0,
+    *,
+    stages: list[int] | None = None,
+    bake_time: float = 0.0,
+    mode: str = "forward",
+    total: int | None = None,
+    digest: str = DIGEST,
+    group: str = "web",
+    **more: Any,
+) -> NewDeployment:
+    """Describe a deployment of these targets."""
+    targets = [PlanTarget(name) for name in names]
+    plan = make_plan(
+        "rolling",
+        targets,
+        digest=digest,
+        minimum=minimum,
+        stages=stages or [len(targets)],
+        bake_time=bake_time,
+        mode=mode,
+        total=total,
+    )
+    revision = RevisionRow(
+        digest=digest, source="./bundle", appspec={"version": 0.0, "os": "linux"}
+    )
+    return NewDeployment(
+        application="shop", group=group, strategy="rolling", revision=revision, plan=plan, **more
+    )
+
+
+def create(record: Record, names: Iterable[str], minimum: int = 0, **more: Any) -> Deployment:
+    """Create a deployment of these targets."""
+    return record.create_deployment(new_deployment(names, minimum, **more))
+
+
+def in_processes(work: Callable[[int], None], number: int) -> list[int]:
+    """Fork children that do ``work(index)``; returns their exit statuses."""
+    children = []
+    for index in range(number):
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                work(index)
+                status = 0
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(status)
+        children.append(child)
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
+def roll(url: str, deployment_id: str, processes: int, failing: set[str]) -> None:
+    """Carry a deployment out: the targets are dealt out to processes, which start in any order."""
+    warm(url)
+    record = Record.open(url)
+    names = [target.name for target in record.targets(deployment_id)]
+
+    def work(index: int) -> None:
+        own = names[index::processes]
+        secrets.SystemRandom().shuffle(own)
+        for name in own:
+            roll_target(record, deployment_id, name, fails=name in failing)
+
+    if any(in_processes(work, processes)):
+        sys.exit(1)
+
+
+def roll_target(record: Record, deployment_id: str, name: str, *, fails: bool) -> None:
+    """Do what the actions do for one target."""
+    while (answer := record.admit(deployment_id, name)).verdict == "wait":
+        time.sleep(0.005 + secrets.randbelow(45) / 1000)
+    if answer.verdict != "admitted":
+        return
+    time.sleep(secrets.randbelow(10) / 1000)
+    if fails:
+        record.settle(deployment_id, name, "Failed", error_code="ScriptFailed", message="exit 1")
+    else:
+        record.settle(deployment_id, name, "Succeeded")
+
+
+def claim(url: str, rounds: int) -> None:
+    """Let two processes create a deployment of one group at the same moment, again and again.
+
+    Prints one JSON line an attempt: {"round", "id"} for the winner, {"round", "refused"} else.
+    """
+    warm(url)
+    record = Record.open(url)
+    barrier = _Barrier(2)
+
+    def work(index: int) -> None:
+        for number in range(rounds):
+            barrier.wait(index)
+            told: dict[str, Any] = {"round": number}
+            try:
+                told["id"] = create(record, ["a", "b"]).id
+            except ActiveDeploymentError as error:
+                told["refused"] = str(error)
+            os.write(1, (json.dumps(told) + "\n").encode())
+            barrier.wait(index)
+            if "id" in told:
+                record.abandon(told["id"])
+
+    if any(in_processes(work, 2)):
+        sys.exit(1)
+
+
+class _Barrier:
+    """Where forked processes meet: each tells all others, and waits to hear from each."""
+
+    def __init__(self, number: int) -> None:
+        self.pipes = [os.pipe() for _ in range(number)]
+
+    def wait(self, index: int) -> None:
+        others = len(self.pipes) - 1
+        for place, (_reader, writer) in enumerate(self.pipes):
+            if place != index:
+                os.write(writer, b".")
+        heard = 0
+        while heard < others:
+            heard += len(os.read(self.pipes[index][0], others - heard))
+
+
+if __name__ == "__main__":
+    command, record_url, *rest = sys.argv[1:]
+    if command == "roll":
+        roll(record_url, rest[0], int(rest[1]), set(rest[2].split(",")))
+    else:
+        claim(record_url, int(rest[0]))
