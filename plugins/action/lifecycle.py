@@ -35,6 +35,7 @@ class ActionModule(TargetAction):
             "default": "all",
         },
         "staged": {"type": "dict", "default": {}},
+        "settle": {"type": "bool", "default": False},
     }
 
     def act(self, arguments: Arguments, variables: Variables) -> Result:
@@ -55,6 +56,9 @@ class ActionModule(TargetAction):
             told["events"] = answer.pop("events", [])
             told["error"] = answer.pop("error", None)
             record.add_events(deployment.id, target, told["events"])
+            if arguments["settle"] and not answer.get("failed"):
+                record.settle(deployment.id, target, "Succeeded")
+                told["status"] = "Succeeded"
         answer["bascule"] = told
         return answer
 

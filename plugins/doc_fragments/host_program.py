@@ -31,7 +31,7 @@ options:
     default: ""
   settings:
     description:
-      - How this target wants to be deployed to. The role P(bascule.deploy.deploy#role) fills it
+      - How this target wants to be deployed to. The role P(bascule.deploy.variables#role) fills it
         from the variables C(deploy_*) of the same names.
     type: dict
     suboptions:

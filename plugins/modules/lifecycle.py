@@ -37,6 +37,11 @@ options:
         has no script to run costs no connection.
     type: dict
     default: {}
+  settle:
+    description:
+      - Write down in the record that the target succeeded when the span has; for the last span.
+    type: bool
+    default: false
 attributes:
   check_mode:
     description: Says which events would be run, and runs none.
@@ -140,6 +145,7 @@ def main() -> None:
             "default": "all",
         },
         "staged": {"type": "dict", "default": {}},
+        "settle": {"type": "bool", "default": False},
     }
     run_module(AnsibleModule(argument_spec=spec, supports_check_mode=True), "lifecycle")
 

@@ -203,6 +203,8 @@ class Translator:
                 data=happened,
                 at=_moment(happened.get("ended"), seen.at),
             )
+        # The last span of a target settles it in the same run.
+        yield from self._phase_settle(seen, answer)
 
     def _phase_settle(self, seen: Observation, answer: Data) -> Iterator[Event]:
         if answer.get("status"):

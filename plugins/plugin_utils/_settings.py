@@ -20,11 +20,11 @@ Spec = dict[str, dict[str, t.Any]]
 
 @functools.cache
 def public_variables() -> Spec:
-    """Return the options of the role ``bascule.deploy.deploy``: all public variables."""
+    """Return the options of the role ``bascule.deploy.variables``: all public variables."""
     collection = Path(__file__).resolve().parent.parent.parent
-    path = collection / "roles" / "deploy" / "meta" / "argument_specs.yml"
+    path = collection / "roles" / "variables" / "meta" / "argument_specs.yml"
     document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return t.cast("Spec", document["argument_specs"]["variables"]["options"])
+    return t.cast("Spec", document["argument_specs"]["main"]["options"])
 
 
 def refuse_unknown(names: t.Iterable[str], known: t.Collection[str]) -> None:
@@ -42,7 +42,7 @@ def refuse_unknown(names: t.Iterable[str], known: t.Collection[str]) -> None:
     plural = "variables" if len(unknown) > 1 else "variable"
     raise UsageError(
         f"Unknown {plural} {', '.join(told)}. Names that begin with {PREFIX} belong to Bascule; "
-        "'ansible-doc -t role bascule.deploy.deploy' lists them all."
+        "'ansible-doc -t role bascule.deploy.variables' lists them all."
     )
 
 
