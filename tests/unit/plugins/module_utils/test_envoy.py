@@ -12,9 +12,9 @@ from ansible_collections.bascule.deploy.plugins.module_utils._errors import (
     TrafficError,
     UsageError,
 )
-from ansible_collections.bascule.deploy.plugins.module_utils._host import _envoy
+from ansible_collections.bascule.deploy.plugins.module_utils._host import _eds, _envoy
 from ansible_collections.bascule.deploy.plugins.module_utils._host._balancer import ABSENT, Target
-from ansible_collections.bascule.deploy.plugins.module_utils._host._envoy import Endpoint
+from ansible_collections.bascule.deploy.plugins.module_utils._host._eds import Endpoint
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,23 +31,23 @@ def endpoint(port: int, **more: Any) -> dict[str, Any]:
 
 def test_a_status_is_written_in_the_spelling_of_the_file() -> None:
     snake = {"endpoints": [{"lb_endpoints": [endpoint(1), endpoint(2, health_status="HEALTHY")]}]}
-    _envoy.set_status(snake, [Endpoint("10.0.0.1", 2)], "DRAINING", None)
+    _eds.set_status(snake, [Endpoint("10.0.0.1", 2)], "DRAINING", None)
     assert snake["endpoints"][0]["lb_endpoints"] == [
         endpoint(1),
         endpoint(2, health_status="DRAINING"),
     ]
     there = {"endpoint": {"address": {"socketAddress": {"address": "::1", "portValue": 2}}}}
     camel = {"endpoints": [{"lbEndpoints": [{**there, "healthStatus": 3}]}]}
-    assert _envoy.endpoint_statuses(camel) == {Endpoint("::1", 2): "DRAINING"}
-    _envoy.set_status(camel, [Endpoint("::1", 2)], "HEALTHY", None)
+    assert _eds.endpoint_statuses(camel) == {Endpoint("::1", 2): "DRAINING"}
+    _eds.set_status(camel, [Endpoint("::1", 2)], "HEALTHY", None)
     assert camel == {"endpoints": [{"lbEndpoints": [{**there, "healthStatus": "HEALTHY"}]}]}
-    _envoy.set_status(camel, [Endpoint("::1", 3)], "HEALTHY", None)
+    _eds.set_status(camel, [Endpoint("::1", 3)], "HEALTHY", None)
     assert len(camel["endpoints"][0]["lbEndpoints"]) == 2
 
 
 def test_an_endpoint_is_added_to_an_empty_assignment() -> None:
     assignment: dict[str, Any] = {"cluster_name": "shop"}
-    _envoy.set_status(assignment, [Endpoint("10.0.0.1", 1)], "HEALTHY", 3)
+    _eds.set_status(assignment, [Endpoint("10.0.0.1", 1)], "HEALTHY", 3)
     assert assignment == {
         "cluster_name": "shop",
         "endpoints": [
@@ -58,7 +58,7 @@ def test_an_endpoint_is_added_to_an_empty_assignment() -> None:
 
 def test_an_endpoint_in_two_localities_is_changed_in_both() -> None:
     assignment = {"endpoints": [{"lb_endpoints": [endpoint(1)]} for _ in range(2)]}
-    _envoy.set_status(assignment, [Endpoint("10.0.0.1", 1)], "DRAINING", None)
+    _eds.set_status(assignment, [Endpoint("10.0.0.1", 1)], "DRAINING", None)
     found = [locality["lb_endpoints"][0] for locality in assignment["endpoints"]]
     assert found == [endpoint(1, health_status="DRAINING")] * 2
 
@@ -84,8 +84,8 @@ def test_nothing_but_the_named_status_changes(
     locality = {**around, "lb_endpoints": [endpoint(number, **more) for number, more in entries]}
     assignment = {"cluster_name": "shop", "endpoints": [locality], "policy": {"x": 1}}
     before = copy.deepcopy(assignment)
-    _envoy.set_status(assignment, [Endpoint("10.0.0.1", port)], "DRAINING", None)
-    assert _envoy.endpoint_statuses(assignment)[Endpoint("10.0.0.1", port)] == "DRAINING"
+    _eds.set_status(assignment, [Endpoint("10.0.0.1", port)], "DRAINING", None)
+    assert _eds.endpoint_statuses(assignment)[Endpoint("10.0.0.1", port)] == "DRAINING"
     changed = [e for e in assignment["endpoints"][0]["lb_endpoints"] if "health_status" in e]
     assert len(changed) == 1
     del changed[0]["health_status"]
@@ -207,7 +207,7 @@ def test_a_link_is_refused(tmp_path: Path) -> None:
 def test_a_wrapped_assignment_is_found() -> None:
     inner = {"cluster_name": "shop"}
     content = {"resources": [{"name": "x", "resource": inner}]}
-    assert _envoy.find_assignment(content, "shop", "eds.json") is inner
+    assert _eds.find_assignment(content, "shop", "eds.json") is inner
 
 
 def test_a_file_is_replaced_as_a_whole_and_keeps_its_mode(tmp_path: Path) -> None:
@@ -215,13 +215,13 @@ def test_a_file_is_replaced_as_a_whole_and_keeps_its_mode(tmp_path: Path) -> Non
     path.write_text("old")
     path.chmod(0o640)
     inode = path.stat().st_ino
-    _envoy.replace_file(str(path), "new")
+    _eds.replace_file(str(path), "new")
     assert path.read_text() == "new"
     assert path.stat().st_mode & 0o7777 == 0o640
     assert path.stat().st_ino != inode
     assert list(tmp_path.iterdir()) == [path]
     with pytest.raises(TrafficError, match="cannot be replaced"):
-        _envoy.replace_file(str(tmp_path / "missing" / "eds.json"), "new")
+        _eds.replace_file(str(tmp_path / "missing" / "eds.json"), "new")
 
 
 def test_names_are_resolved_and_addresses_made_equal() -> None:
@@ -234,7 +234,7 @@ def test_names_are_resolved_and_addresses_made_equal() -> None:
 def test_a_lock_that_is_held_is_waited_for_and_then_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_envoy, "LOCK_SECONDS", 0.2)
+    monkeypatch.setattr(_eds, "LOCK_SECONDS", 0.2)
     holder = subprocess.Popen(  # noqa: S603 (our own words)
         [
             sys.executable,
@@ -253,12 +253,12 @@ def test_a_lock_that_is_held_is_waited_for_and_then_named(
         assert holder.stdout.readline() == b"held\n"
         with (
             pytest.raises(TrafficError, match=r"kept .* locked for"),
-            _envoy.locked(str(tmp_path)),
+            _eds.locked(str(tmp_path)),
         ):
             pass
     finally:
         holder.communicate(timeout=10)
-    with _envoy.locked(str(tmp_path)):
+    with _eds.locked(str(tmp_path)):
         pass
     assert os.listdir(tmp_path) == []  # noqa: PTH208
 
