@@ -160,3 +160,13 @@ def snapshot(folder: Path) -> dict[str, str]:
             text += f" -> {path.readlink()}"
         found[name] = text
     return found
+
+
+def differences(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    """The paths on which two snapshots do not agree, with what each has there."""
+    names = sorted(before.keys() | after.keys())
+    return [
+        f"{name}: {before.get(name)} became {after.get(name)}"
+        for name in names
+        if before.get(name) != after.get(name)
+    ]
