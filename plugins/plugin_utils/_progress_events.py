@@ -19,6 +19,8 @@ STEPS = ("open", "stage", "admit", "traffic", "lifecycle", "settle", "close")
 COLLECTION = "bascule.deploy."
 # Steps that belong to the deployment as a whole and run on the controller.
 WHOLE = ("open", "close")
+# The states of traffic that a target is brought to; others only look.
+MOVES = ("drained", "in_service")
 
 Data = Mapping[str, t.Any]
 
@@ -104,7 +106,8 @@ class Translator:
         self, seen: Observation, name: str, status: str, message: str, data: Data
     ) -> Iterator[Event]:
         """Yield an error, unless the same was told before (a task that passes a failure on)."""
-        target = None if name in WHOLE else str(data.get("target") or seen.host)
+        several = len(data.get("targets") or ()) > 1
+        target = None if name in WHOLE or several else str(data.get("target") or seen.host)
         if (target, message) not in self._told:
             self._told.add((target, message))
             yield self._event(
@@ -181,10 +184,13 @@ class Translator:
             )
 
     def _phase_traffic(self, seen: Observation, answer: Data) -> Iterator[Event]:
-        if answer.get("state"):
+        if answer.get("state") not in MOVES or answer.get("error"):
+            return
+        for target in answer.get("targets") or (answer.get("target") or seen.host,):
             yield self._event(
                 seen,
                 "traffic",
+                target=str(target),
                 name=str(answer["state"]),
                 status="Succeeded",
                 message=str(answer.get("message") or ""),

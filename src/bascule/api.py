@@ -262,9 +262,10 @@ def plan_of(planned: Deployment) -> Plan:
     details = planned.plan
     opened = next(event for event in planned.seen if event.kind == "opened")
     differences = {
-        event.target: "\n".join(difference_lines(event.data.get("diff")))
+        event.target: "\n".join(lines)
         for event in planned.seen
         if event.kind == "diff" and event.target is not None
+        if (lines := difference_lines(event.data.get("diff")))
     }
     return Plan(
         strategy=planned.strategy,

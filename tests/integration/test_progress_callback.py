@@ -100,9 +100,8 @@ def test_lines_of_a_site_playbook_that_deploys(setup: Setup) -> None:
     failed = lines.index("one  ignored: Fail without harm: non-zero return code")
     assert lines[failed + 1] == "    | two"
     assert not any("Be skipped" in line for line in lines)
-    assert re.fullmatch(
-        r"(one|two)  staged \(.* sent, .* s\)", next(x for x in lines if " staged" in x)
-    )
+    staged = next(line for line in lines if " staged" in line)
+    assert re.fullmatch(r"(one|two)  staged \(.* sent, .* s\)", staged)
     assert re.fullmatch(r"d-\w{9}  Succeeded in .* s: shop/web is at .*, 2 of 2 targets", lines[-1])
     # Neither banners nor our own book-keeping.
     assert not any("TASK [" in line or "PLAY " in line or "no hosts" in line for line in lines)

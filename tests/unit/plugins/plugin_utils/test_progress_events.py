@@ -36,6 +36,47 @@ def kinds(*seen: Observation) -> list[tuple[str, str | None, str, str]]:
             [("traffic", "web1", "drained", "Succeeded")],
         ),
         (
+            story.observed("traffic", bascule={"targets": ["web1", "web2"], "state": "drained"}),
+            [
+                ("traffic", "web1", "drained", "Succeeded"),
+                ("traffic", "web2", "drained", "Succeeded"),
+            ],
+        ),
+        (
+            story.observed("traffic", bascule={"targets": ["web1"], "state": "observed"}),
+            [],
+        ),
+        (
+            story.observed(
+                "traffic",
+                moment="failed",
+                bascule={
+                    "targets": ["web1", "web2"],
+                    "state": "observed",
+                    "error": {"kind": "traffic", "message": "no answer"},
+                },
+            ),
+            [("error", None, "traffic", "traffic")],
+        ),
+        (
+            story.observed(
+                "traffic",
+                moment="failed",
+                bascule={
+                    "targets": ["web1"],
+                    "state": "drained",
+                    "error": {"kind": "traffic", "message": "no answer"},
+                },
+            ),
+            [("error", "web1", "traffic", "traffic")],
+        ),
+        (
+            story.observed(
+                "lifecycle", bascule={"target": "web1", "events": [], "status": "Succeeded"}
+            ),
+            [("settled", "web1", "settle", "Succeeded")],
+        ),
+        (
             story.hooked("web1", fails=True),
             [
                 ("lifecycle", "web1", "Install", "Succeeded"),
