@@ -20,7 +20,8 @@ class Context:
     ``{"root", "sysroot", "check", "diff", "target", "deployment": {"id", "group_id", "application",
     "group", "creator"}, "revision": {"digest", "bundle": {"sha256", "size"}, "appspec",
     "manifest", "environment"}, "options": {"file_exists_behavior", "retained_revisions",
-    "ignore_application_stop_failures", "hook_environment", "redeploy"}, "gates": [...]}``
+    "ignore_application_stop_failures", "hook_environment", "redeploy", "lock_timeout": seconds},
+    "gates": [...]}``
     """
 
     def __init__(self, request: dict[str, Any]) -> None:
@@ -48,6 +49,7 @@ class Context:
         self.existing = _files.behavior(self.appspec, self.options.get("file_exists_behavior"))
         self.redeploy = bool(self.options.get("redeploy"))
         self.forgiving = bool(self.options.get("ignore_application_stop_failures"))
+        self.patience = float(self.options.get("lock_timeout", 10.0))
         self.retained = _retained(self.options.get("retained_revisions"))
 
     @property

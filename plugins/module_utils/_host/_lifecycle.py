@@ -41,7 +41,7 @@ def run(request: dict[str, Any], bundle: BinaryIO | None) -> dict[str, Any]:
     # The agent runs under systemd's umask, whatever the shell of the user who connects has.
     mask = os.umask(0o022)
     try:
-        with GroupLock(context.layout.lock, context.holder):
+        with GroupLock(context.layout.lock, context.holder, context.patience):
             return _Run(context, bundle).span(events, bool(request.get("final")))
     finally:
         os.umask(mask)

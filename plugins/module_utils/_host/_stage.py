@@ -57,7 +57,7 @@ def run(request: dict[str, Any], bundle: BinaryIO | None) -> dict[str, Any]:
         result["needs_bundle"] = True
     else:
         context.prepare()
-        with GroupLock(context.layout.lock, context.holder):
+        with GroupLock(context.layout.lock, context.holder, context.patience):
             journal = Journal(context.layout.deployment.journal)
             try:
                 deliver(context, bundle, journal, result)
@@ -107,20 +107,20 @@ def deliver(
     result["staged"] = True
     if journal.digest is not None and os.path.isdir(folder.archive):
         return
+    is_new = not os.path.isdir(folder.path)
     os.makedirs(folder.path, exist_ok=True)
+    part = folder.archive + ".part"
     try:
         if not os.path.isfile(_cached(context)):
             _receive(context, bundle)
         else:
             _link(_cached(context), folder.bundle)
-        part = folder.archive + ".part"
         _unpack(context, part, result)
         _preflight(context, _tree.scan(part), part, result)
         _remove(folder.archive)
         os.rename(part, folder.archive)
     except BaseException:
-        if journal.digest is None and not journal.begun:
-            _remove(folder.path)
+        _remove(folder.path if is_new else part)
         raise
     _context.remember(folder, context)
     before = result["previous"] or {}

@@ -1,0 +1,162 @@
+"""The host program under every Python that is here, as root and as a user without rights."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.host_program import MODULE_UTILS, RUNNER, Host
+
+APPSPEC = """\
+version: 0.0
+os: linux
+files:
+  - {source: /web, destination: /srv/app}
+permissions:
+  - {object: /srv/app, pattern: "*.txt", mode: "0600"}
+hooks:
+  ApplicationStop: [{location: hook.sh}]
+  ValidateService: [{location: hook.sh}]
+"""
+
+
+def revision(number: int, appspec: str = APPSPEC) -> dict[str, Any]:
+    """Make a revision of a few files and a hook."""
+    return {
+        "appspec.yml": appspec,
+        "web/a.txt": f"a{number}",
+        "web/näme": "n",
+        "web/link": Path("a.txt"),
+        f"web/only{number}/x": "x",
+        "hook.sh": (f'#!/bin/sh\necho "v{number} $LIFECYCLE_EVENT as $(id -u)"\n', 0o755),
+    }
+
+
+def interpreters() -> list[str]:
+    """Return one Python of each version from 3.8 on that this machine has."""
+    candidates = [sys.executable, *map(str, sorted(Path("/usr/bin").glob("python3.*[0-9]")))]
+    homes = [Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))]
+    for home in homes:
+        candidates += map(str, sorted(home.glob("versions/3.*/bin/python")))
+    found: dict[str, str] = {}
+    for candidate in candidates:
+        version = subprocess.run(
+            [candidate, "-c", "import sys; print('%d.%02d' % sys.version_info[:2])"],
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stdout.strip()
+        if version >= "3.08":
+            found.setdefault(version, candidate)
+    return [found[version] for version in sorted(found)]
+
+
+@pytest.mark.parametrize("interpreter", interpreters())
+@pytest.mark.parametrize("kind", ["tgz", "zip"])
+def test_every_python(tmp_path: Path, interpreter: str, kind: str) -> None:
+    host = Host(tmp_path, interpreter)
+    first = host.deploy(revision(1), kind=kind)
+    assert not first["failed"], first["msg"]
+    result = host.deploy(revision(2), kind=kind)
+    assert not result["failed"], result["msg"]
+    assert "v1 ApplicationStop" in result["events"][0]["log"]
+    assert "v2 ValidateService" in result["events"][-1]["log"]
+    top = host.path("/srv/app")
+    names = sorted(str(path.relative_to(top)) for path in top.rglob("*"))
+    assert names == ["a.txt", "link", "näme", "only2", "only2/x"]
+    assert stat.S_IMODE((top / "a.txt").stat().st_mode) == 0o600
+    bad = host.deploy({"appspec.yml": APPSPEC, "web/../../x": "x"}, kind=kind)
+    assert bad["error"] == {"kind": "archive"}
+
+
+def as_user(host: Host, request: dict[str, Any], bundle: bytes | None, uid: int) -> dict[str, Any]:
+    """Run the host program as another user."""
+    sent = host.root.parent / "sent"
+    sent.write_bytes(bundle or b"")
+    sent.chmod(0o644)
+    code = f"import os; os.setgroups([]); os.setgid({uid}); os.setuid({uid})\n" + RUNNER
+    # The program is read over and over from a place that only root may enter.
+    place = host.root.parent / "program"
+    if not place.exists():
+        shutil.copytree(MODULE_UTILS, place, ignore=shutil.ignore_patterns("__pycache__"))
+    done = subprocess.run(
+        ["/usr/bin/python3", "-B", "-c", code, str(place), str(sent) if bundle else ""],
+        input=json.dumps(request).encode(),
+        capture_output=True,
+        timeout=60,
+        check=False,
+        cwd="/",
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+class User:
+    """A host on which a user without rights deploys to folders of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.chmod(0o755)
+        for parent in folder.parents:
+            if parent.stat().st_uid == os.getuid() and not parent.stat().st_mode & 0o001:
+                parent.chmod(parent.stat().st_mode | 0o011)
+        self.uid = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else os.geteuid()
+        self.host = Host(folder / "user")
+        for path in (self.host.root.parent, self.host.sysroot):
+            os.chown(path, self.uid, self.uid if os.geteuid() == 0 else -1)
+
+    def deploy(self, files: dict[str, Any], **changes: Any) -> dict[str, Any]:
+        request, bundle = self.host.request(files, **changes)
+        staged = self.run(request, bundle)
+        if staged.get("failed"):
+            return staged
+        events = ["ApplicationStop", "DownloadBundle", "Install", "ValidateService"]
+        return self.run(dict(request, operation="lifecycle", events=events, final=True), None)
+
+    def run(self, request: dict[str, Any], bundle: bytes | None) -> dict[str, Any]:
+        if os.geteuid() == 0:
+            return as_user(self.host, request, bundle, self.uid)
+        return self.host.run(request, bundle)
+
+
+@pytest.fixture
+def user(tmp_path: Path) -> User:
+    return User(tmp_path)
+
+
+def test_a_user_without_rights(user: User) -> None:
+    name = pwd.getpwuid(user.uid).pw_name
+    text = APPSPEC + f"    # own\n  AfterInstall: [{{location: hook.sh, runas: {name}}}]\n"
+    assert not user.deploy(revision(1))["failed"]
+    result = user.deploy(revision(2, text))
+    assert not result["failed"], result["msg"]
+    assert f"as {user.uid}" in result["events"][-1]["log"]
+    top = user.host.path("/srv/app")
+    assert (top / "a.txt").stat().st_uid == user.uid
+    assert not (top / "only1").exists()
+
+
+def test_a_user_may_only_give_to_itself(user: User) -> None:
+    own = f"  - {{object: /srv/app/link, owner: {user.uid}}}\nhooks:"
+    assert not user.deploy(revision(1, APPSPEC.replace("hooks:", own)))["failed"]
+    text = APPSPEC.replace("hooks:", "  - {object: /srv/app/link, owner: root}\nhooks:")
+    if user.uid != 0:
+        answer = user.deploy(revision(2, text.replace("ApplicationStop", "Other")))
+        assert answer["failed"]
+        assert "Cannot change the owner of" in json.dumps(answer)
+        assert (user.host.path("/srv/app/a.txt")).read_text() == "a1"
+
+
+def test_a_root_that_cannot_be_made(user: User) -> None:
+    request, bundle = user.host.request(revision(1), root="/proc/no/such/root")
+    answer = user.run(request, bundle)
+    assert answer["error"] == {"kind": "host"}
+    assert "/proc/no/such/root" in answer["msg"]
