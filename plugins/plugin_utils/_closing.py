@@ -85,11 +85,8 @@ def open_rollback(
             creator="codeDeployRollback",
             revision=good,
             plan=plan,
-            options={
-                "rollback_on": [],
-                "endpoints": failed.options["endpoints"],
-                "description": f"Rollback of {failed.id}",
-            },
+            description=f"Rollback of {failed.id}",
+            options={"rollback_on": [], "endpoints": failed.options["endpoints"]},
             rollback_of=failed.id,
             started_by=failed.started_by,
             started_from=failed.started_from,

@@ -248,8 +248,8 @@ def new_deployment(
         options={
             "rollback_on": [] if strategy == "rollback" else settings["deploy_rollback_on"],
             "endpoints": [dataclasses.asdict(endpoint) for endpoint in endpoints],
-            "description": settings["deploy_description"],
         },
+        description=settings["deploy_description"],
         rollback_of=None,
         started_by=getpass.getuser(),
         started_from=socket.gethostname(),

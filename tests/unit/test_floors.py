@@ -21,8 +21,15 @@ RULES: dict[str, tuple[str, ...]] = {
     "adapters": ("module_utils", "plugin_utils", "ansible"),
     "src": ("module_utils", "plugin_utils", "bascule", "ansible_runner", "yaml", "rich"),
 }
-# The base of the action plugins is shared by the adapters, and therefore knows Ansible.
-ADAPTER_BASES = {"_action.py", "_direct.py", "_target.py"}
+# What the adapters share knows Ansible; and a revision that CodeDeploy's agent installed is read
+# with the host's own PyYAML, where it has one.
+EXCEPTIONS: dict[str, tuple[str, ...]] = {
+    "module_utils/_module.py": ("ansible.module_utils",),
+    "module_utils/_host/_context.py": ("module_utils._appspec",),
+    "plugin_utils/_action.py": ("ansible",),
+    "plugin_utils/_direct.py": ("ansible",),
+    "plugin_utils/_target.py": ("ansible",),
+}
 
 
 def floor_of(path: Path) -> str:
@@ -61,8 +68,8 @@ def allowed(name: str, path: Path) -> bool:
     if name.split(".")[0] in sys.stdlib_module_names:
         return True
     rules = RULES[floor_of(path)]
-    if path.parent.name == "plugin_utils" and path.name in ADAPTER_BASES:
-        rules = (*rules, "ansible")
+    if path.is_relative_to(PLUGINS):
+        rules = (*rules, *EXCEPTIONS.get(str(path.relative_to(PLUGINS)), ()))
     return any(name == rule or name.startswith(f"{rule}.") for rule in rules)
 
 

@@ -21,6 +21,7 @@ def deployment(number: int, digest: str, status: str, strategy: str) -> Deployme
         strategy=strategy,
         status=status,
         creator="user",
+        description="",
         revision=RevisionRow(digest=digest * 16),
         previous_digest=None,
         rollback_of=None,
