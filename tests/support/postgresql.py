@@ -45,6 +45,14 @@ class Server:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
         return self.url(database)
 
+    def end_connections(self, database: str) -> None:
+        """Cut off everybody who uses a database."""
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+                [database],
+            )
+
 
 @contextlib.contextmanager
 def server(*, durable: bool = False) -> Iterator[Server]:

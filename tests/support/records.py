@@ -104,7 +104,7 @@ def roll(url: str, deployment_id: str, processes: int, failing: set[str]) -> Non
 def roll_target(record: Record, deployment_id: str, name: str, *, fails: bool) -> None:
     """Do what the actions do for one target."""
     while (answer := record.admit(deployment_id, name)).verdict == "wait":
-        time.sleep(0.005 + secrets.randbelow(45) / 1000)
+        time.sleep(0.02 + secrets.randbelow(80) / 1000)
     if answer.verdict != "admitted":
         return
     time.sleep(secrets.randbelow(10) / 1000)

@@ -148,17 +148,17 @@ def prepare(path: Path) -> None:
 
 
 def _make_file(path: Path) -> None:
-    if path.exists():
-        return
     try:
+        if path.exists():
+            return
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             # SQLite gives its -wal and -shm files the mode of the database.
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     except OSError as error:
         raise RecordError(
-            f"The record sqlite:///{path} cannot be created: {error.strerror or error}. "
-            "Make the folder writable, or name another record with BASCULE_RECORD."
+            f"The record sqlite:///{path} cannot be opened or created: {error.strerror or error}. "
+            "Make its folder writable, or name another record with BASCULE_RECORD."
         ) from error
 
 
