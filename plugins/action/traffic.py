@@ -68,8 +68,10 @@ class ActionModule(BasculeAction):
         with open_record(arguments) as record:
             for target in targets:
                 record.add_events(deployment, target, events)
-                if events[0]["status"] == "Succeeded":
-                    record.set_in_service(deployment, target, arguments["state"] == "in_service")
+                # Out of service is what one load balancer has taken out; in service again is only
+                # what all of them have back, which the end of the target's lifecycle writes down.
+                if events[0]["status"] == "Succeeded" and arguments["state"] == "drained":
+                    record.set_in_service(deployment, target, in_service=False)
 
 
 def _inventory_name(given: dict[str, t.Any], here: str, variables: Variables) -> str:
