@@ -245,8 +245,10 @@ def _apply_to_target(deployment: DeploymentProgress, event: Event) -> None:
     elif event.kind in ("current", "refused"):
         target.message = event.message
         _move(target, "Current" if event.kind == "current" else "Refused", event.at)
-    elif event.kind in ("traffic", "lifecycle"):
-        target.event = f"{event.name} {event.status}" if event.kind == "lifecycle" else event.name
+    elif event.kind == "traffic":
+        target.event = event.name.replace("_", " ")
+    elif event.kind == "lifecycle" and event.status != "Skipped":
+        target.event = f"{event.name} {event.status}"
         if event.status == "Failed":
             target.message = event.message
     elif event.kind == "error":

@@ -157,6 +157,13 @@ def test_a_second_verdict_does_not_change_a_target() -> None:
     assert (target.state, target.event) == ("Succeeded", "")
 
 
+def test_what_is_skipped_after_a_failure_does_not_hide_it() -> None:
+    skipped = {"event": "BeforeAllowTraffic", "status": "Skipped"}
+    after = story.observed("lifecycle", "a", bascule={"target": "a", "events": [skipped]})
+    shown = deployment(story.opened("a"), story.hooked("a", fails=True), after)
+    assert shown.targets["a"].event == "ValidateService Failed"
+
+
 def test_the_live_display_scrolls_failures_and_leaves_the_last_table_and_the_outcome() -> None:
     out = io.StringIO()
     console = Console(
