@@ -21,7 +21,7 @@ ansible-doc -t callback bascule.deploy.progress >/dev/null
 ansible-playbook bascule.deploy.rolling --syntax-check -i localhost, >/dev/null
 # The playbook runs from the wheel, and refuses an empty group in words.
 if ansible-playbook bascule.deploy.rolling -i localhost, -e deploy_application=x -e deploy_targets=nobody \
-    -e deploy_revision=. >refusal.txt 2>&1; then
+    -e deploy_revision=. -e deploy_state_directory="$work/state" >refusal.txt 2>&1; then
     echo "An empty group was not refused" >&2
     exit 1
 fi
