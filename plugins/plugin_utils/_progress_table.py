@@ -39,7 +39,10 @@ WORDS = {
 }
 HEADER = ("TARGET", "STATE", "STEP", "LAST EVENT", "TIME")
 STEP = HEADER.index("STEP")
+# Widths that hardly any text exceeds, so that the columns stand still while the table lives.
+USUAL = (0, 11, 56, 28, 6)
 GAP = 2
+Row = tuple[str, str, str, str, str]
 BAR_WIDTH = 40
 # Lines of the table that are no targets: heading, header, bar, the line for those left out.
 FRAME = 7
@@ -54,15 +57,17 @@ def table(deployment: DeploymentProgress, now: float, width: int, height: int) -
     from rich.text import Text
 
     shown, hidden = visible(deployment, max(3, height - FRAME))
+    cells = [row(deployment, target, now) for target in shown]
+    widths = column_widths(cells, width)
     grid = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="dim")
-    for name in HEADER:
-        grid.add_column(name, no_wrap=True, justify="right" if name == "TIME" else "left")
-    for target, row in zip(shown, rows(deployment, shown, now, width), strict=True):
-        name, state, step, event, time = row
+    for name, wide in zip(HEADER, widths, strict=True):
+        side: t.Literal["left", "right"] = "right" if name == "TIME" else "left"
+        grid.add_column(name, no_wrap=True, min_width=wide, justify=side)
+    for target, (name, state, step, event, time) in zip(shown, cells, strict=True):
         grid.add_row(
             name,
             Text(state, STYLES.get(target.state, "")),
-            Text(step),
+            Text(shortened(step, widths[STEP])),
             Text(event, "red" if target.event.endswith("Failed") else ""),
             time,
         )
@@ -73,23 +78,29 @@ def table(deployment: DeploymentProgress, now: float, width: int, height: int) -
     return Group(*parts)
 
 
-def rows(
-    deployment: DeploymentProgress, shown: Sequence[TargetProgress], now: float, width: int
-) -> list[tuple[str, ...]]:
-    """Return the cells of the table; the steps give way where the terminal is too narrow."""
-    cells = [
-        (
-            target.name,
-            WORDS.get(target.state, target.state),
-            step_text(deployment, target),
-            target.event,
-            time_text(target, now),
-        )
-        for target in shown
-    ]
-    widths = [max(len(row[index]) for row in (HEADER, *cells)) for index in range(len(HEADER))]
-    room = max(len(HEADER[STEP]), width - sum(widths) + widths[STEP] - GAP * len(HEADER))
-    return [(*row[:STEP], shortened(row[STEP], room), *row[STEP + 1 :]) for row in cells]
+def row(deployment: DeploymentProgress, target: TargetProgress, now: float) -> Row:
+    """Return the cells of a target's line."""
+    return (
+        target.name,
+        WORDS.get(target.state, target.state),
+        step_text(deployment, target),
+        target.event,
+        time_text(target, now),
+    )
+
+
+def column_widths(cells: Sequence[Row], width: int) -> list[int]:
+    """Return how wide each column is: the usual width, or what is there on a narrow terminal.
+
+    The steps give way where even that is too much.
+    """
+    longest = [max(len(line[index]) for line in (HEADER, *cells)) for index in range(len(HEADER))]
+    usual = [max(pair) for pair in zip(longest, USUAL, strict=True)]
+    room = width - GAP * len(HEADER)
+    widths = usual if sum(usual) <= room else longest
+    over = max(0, sum(widths) - room)
+    widths[STEP] = max(len(HEADER[STEP]), widths[STEP] - over)
+    return widths
 
 
 def shortened(text: str, room: int) -> str:

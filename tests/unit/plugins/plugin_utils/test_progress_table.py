@@ -74,6 +74,14 @@ def test_a_failed_target_says_why_and_the_step_gives_way_to_a_narrow_terminal() 
     assert "scripts/health.sh failed …" in "\n".join(narrow)
 
 
+def test_the_columns_stand_still_where_there_is_room() -> None:
+    headers = {
+        drawn(deployment(*story.failing_story()[:seen]), 21, width=120).splitlines()[1]
+        for seen in range(1, 20)
+    }
+    assert len(headers) == 1
+
+
 def test_a_large_fleet_shows_what_matters_and_counts_the_rest() -> None:
     names = [f"web{number:03}" for number in range(100)]
     shown = deployment(
