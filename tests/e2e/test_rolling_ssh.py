@@ -30,7 +30,8 @@ SIZE = 8
 FLOOR = 6
 RATE = 220
 FRONT = 8000
-BAD = ("h3", "h6")
+# Two failures exhaust the budget, whichever two of the three come first.
+BAD = ("h3", "h5", "h6")
 BROKEN = f"""\
 #!/bin/sh
 case "$(hostname)" in {"|".join(BAD)})
@@ -287,13 +288,15 @@ def test_the_record_tells_what_the_bad_revision_met(story: Story) -> None:
     deployments = list(reversed(story.controller.deployments()))
     bad, rolled_back = deployments[4:6]
     ended = {name: t.status for name, t in story.controller.targets(bad.id).items()}
-    assert [name for name in NAMES if ended[name] == "Failed"] == list(BAD)
-    assert "Skipped" in ended.values()
+    lost = {name for name in NAMES if ended[name] == "Failed"}
+    assert len(lost) == SIZE - FLOOR
+    assert lost < set(BAD)
+    assert set(ended.values()) == {"Failed", "Skipped", "Succeeded"}
     changed = {name for name, status in ended.items() if status != "Skipped"}
     assert set(story.controller.targets(rolled_back.id)) == changed
     failed = [e for e in story.controller.events(bad.id) if e.target and e.log]
     failed = [e for e in failed if e.status == "Failed"]
-    assert {e.target for e in failed} == set(BAD)
+    assert {e.target for e in failed} == lost
     assert {e.event for e in failed} == {"ValidateService"}
     assert all("catalogue" in e.log for e in failed), failed
 
