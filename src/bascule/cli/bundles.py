@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import typing as t
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bascule.cli._output import complain, say, say_json
 from bascule.result import DONE, FAILED, USAGE
 
-if t.TYPE_CHECKING:
+if TYPE_CHECKING:
     import argparse
+
+    from ansible_collections.bascule.deploy.plugins.module_utils._findings_model import Finding
 
 
 def add_commands(
@@ -21,11 +23,13 @@ def add_commands(
     validate = commands.add_parser(
         "validate", parents=[common], help="check a bundle's AppSpec, hooks and files"
     )
-    validate.add_argument("path", metavar="PATH", help="a bundle's folder, or an AppSpec file")
+    validate.add_argument(
+        "path", metavar="PATH", help="a bundle's folder or archive, or an AppSpec file"
+    )
     validate.add_argument(
         "--strict",
         choices=("agent-v1", "agent-v2"),
-        help="judge as this CodeDeploy agent would, warnings as well",
+        help="refuse exactly what this CodeDeploy agent refuses",
     )
     validate.set_defaults(run=run_validate)
 
@@ -38,22 +42,22 @@ def run_validate(options: argparse.Namespace) -> int:
     if not path.exists():
         complain(f"There is no file or folder {path}.")
         return USAGE
-    validation = validate(path, strict=options.strict)
-    findings = [_plain(finding) for finding in validation.findings]
+    try:
+        validation = validate(path, strict=options.strict)
+    except OSError as error:
+        complain(f"{path} cannot be read: {error.strerror}.")
+        return USAGE
+    findings = [dataclasses.asdict(finding) for finding in validation.findings]
     if options.format == "json":
         say_json({"path": str(path), "accepted": validation.accepted, "findings": findings})
     else:
-        for finding in findings:
-            say(_line(finding))
+        for finding in validation.findings:
+            say(finding_line(finding))
         say(f"{path}: {'accepted' if validation.accepted else 'rejected'}")
     return DONE if validation.accepted else FAILED
 
 
-def _plain(finding: t.Any) -> dict[str, t.Any]:
-    return dataclasses.asdict(finding)
-
-
-def _line(finding: dict[str, t.Any]) -> str:
-    place = finding.get("line")
-    where = f"line {place}: " if place else ""
-    return f"{finding.get('severity', 'error')}: {where}{finding.get('message', '')}"
+def finding_line(finding: Finding) -> str:
+    """Return a finding for a person, with its place in the AppSpec file where it has one."""
+    place = f"line {finding.line}, column {finding.column}: " if finding.line else ""
+    return f"{finding.severity}: {place}{finding.message} [{finding.code}]"
