@@ -1,0 +1,181 @@
+"""The command local: what codedeploy-local does, with its options."""
+
+from __future__ import annotations
+
+import typing as t
+from pathlib import Path
+
+from bascule.cli._output import complain, say, say_json
+from bascule.result import DONE, FAILED
+
+if t.TYPE_CHECKING:
+    import argparse
+
+    from bascule.local import Result
+
+DESCRIPTION = """\
+Deploy a bundle to this host: no inventory, no AWS, the options of codedeploy-local.
+
+A second deployment of the same deployment group goes over the first one: the scripts for
+ApplicationStop are those of the revision that is there, and what it installed is taken away.
+"""
+NOTES = """\
+examples:
+  bascule local                                    the bundle in this folder
+  bascule local -l dist/app.tgz -t tgz -e ApplicationStop,DownloadBundle,Install,ApplicationStart
+  bascule local -l ./dist --sysroot /tmp/try       try it without touching this host's own files
+"""
+
+
+def add_commands(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    common: argparse.ArgumentParser,
+) -> None:
+    """Add the commands of this file."""
+    import argparse
+
+    local = commands.add_parser(
+        "local",
+        parents=[common],
+        help="deploy a bundle to this host, as codedeploy-local does",
+        description=DESCRIPTION,
+        epilog=NOTES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = local.add_argument
+    add(
+        "-l",
+        "--bundle-location",
+        metavar="LOCATION",
+        help="a folder, a tar, tgz or zip file, git+https://…#REF, or an https address and"
+        " #sha256:…; the current folder by default",
+    )
+    add(
+        "-t",
+        "--type",
+        choices=("tgz", "tar", "zip", "directory"),
+        help="type of the bundle; it is looked at by default",
+    )
+    add(
+        "-b",
+        "--file-exists-behavior",
+        metavar="DISALLOW|OVERWRITE|RETAIN",
+        help="what happens to files that no deployment has put there (DISALLOW)",
+    )
+    add(
+        "-g",
+        "--deployment-group",
+        metavar="ID",
+        default="default-local-deployment-group",
+        help="id of the deployment group, and name of its folder (%(default)s)",
+    )
+    add(
+        "-d",
+        "--deployment-group-name",
+        metavar="NAME",
+        default="LocalFleet",
+        help="DEPLOYMENT_GROUP_NAME of the hooks (%(default)s)",
+    )
+    add(
+        "-a",
+        "--application-name",
+        metavar="NAME",
+        help="APPLICATION_NAME of the hooks; the location by default",
+    )
+    add(
+        "-e",
+        "--events",
+        metavar="EVENT,…",
+        help="lifecycle events to run, in this order, also your own; DownloadBundle and Install go"
+        " before them where they are not named",
+    )
+    add(
+        "-A",
+        "--appspec-filename",
+        metavar="NAME",
+        help="name of the AppSpec file (appspec.yml, then appspec.yaml)",
+    )
+    add(
+        "-c",
+        "--agent-configuration-file",
+        metavar="FILE",
+        help="take root_dir and max_revisions from the agent's configuration",
+    )
+    add("--root", metavar="FOLDER", help="deployment root (/opt/codedeploy-agent/deployment-root)")
+    add("--sysroot", metavar="FOLDER", help="prefix of all destinations, and of the default root")
+    add(
+        "--strict",
+        choices=("agent-v1", "agent-v2"),
+        help="refuse every AppSpec file that this CodeDeploy agent refuses",
+    )
+    local.set_defaults(run=run_local)
+
+
+def run_local(options: argparse.Namespace) -> int:
+    """Deploy here: 0 succeeded, 1 failed."""
+    from bascule.local import deploy
+
+    text = options.format == "text"
+    configured = read_configuration(options.agent_configuration_file)
+    root = options.root or configured["root"]
+    result = deploy(
+        options.bundle_location or str(Path.cwd()),
+        kind=options.type,
+        events=options.events,
+        file_exists_behavior=options.file_exists_behavior,
+        group_id=options.deployment_group,
+        group=options.deployment_group_name,
+        application=options.application_name,
+        appspec_filename=options.appspec_filename,
+        root=str(Path(root).absolute()) if root else None,
+        sysroot=str(Path(options.sysroot).absolute()) if options.sysroot else "",
+        strict=options.strict,
+        retained=configured["retained"],
+        begin=_begin if text else lambda _folder: None,
+    )
+    for warning in result["warnings"]:
+        complain(f"warning: {warning}")
+    if text:
+        conclude(result)
+    else:
+        say_json(result)
+    return DONE if result["error"] is None else FAILED
+
+
+def conclude(result: Result) -> None:
+    """Say how it ended, with the end of the failed script's output."""
+    error = result["error"]
+    log = f" See the deployment log at {result['log']}." if Path(result["log"]).exists() else ""
+    if error is None:
+        say("AppSpec file valid. Local deployment successful")
+        return
+    lines = [f"{result['deployment_id']} failed at {error['event']}: {error['message']}{log}"]
+    lines += [f"    {line}" for line in error["log"].splitlines()[-20:]]
+    complain("\n".join(lines))
+
+
+def read_configuration(name: str | None) -> dict[str, t.Any]:
+    """Return ``{"root", "retained"}`` of an agent's configuration file, None where it says nothing.
+
+    :raises UsageError: if it cannot be read
+    """
+    from ansible_collections.bascule.deploy.plugins.module_utils._errors import UsageError
+
+    if name is None:
+        return {"root": None, "retained": None}
+    import yaml
+
+    try:
+        loaded = yaml.safe_load(Path(name).read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"The agent's configuration {name} cannot be read: {error}") from error
+    if not isinstance(loaded, dict):
+        raise UsageError(
+            f"The agent's configuration {name} must be a map, as in ':root_dir: /srv'."
+        )
+    settings = {str(key).strip(":"): value for key, value in loaded.items()}
+    return {"root": settings.get("root_dir"), "retained": settings.get("max_revisions")}
+
+
+def _begin(folder: str) -> None:
+    say(f"Starting to execute deployment from within folder {folder}")
