@@ -67,6 +67,11 @@ options:
           - Variables for the hooks, such as secrets. They are not logged.
         type: dict
         default: {}
+      outside_links:
+        description:
+          - Whether symbolic links of the bundle may lead out of it.
+        type: bool
+        default: false
       redeploy:
         description:
           - Whether to deploy to a target that has the revision already.

@@ -28,6 +28,7 @@ HOST_PROGRAM_SPEC: dict[str, dict[str, Any]] = {
             "ignore_application_stop_failures": {"type": "bool", "default": False},
             "retained_revisions": {"type": "int", "default": 5},
             "hook_environment": {"type": "dict", "default": {}, "no_log": True},
+            "outside_links": {"type": "bool", "default": False},
             "redeploy": {"type": "bool", "default": False},
             "gates": {"type": "list", "elements": "dict", "default": []},
         },

@@ -11,7 +11,8 @@ import socket
 import typing as t
 
 from ..module_utils._configuration import parse_duration, parse_minimum_healthy, parse_stages
-from ..module_utils._errors import UsageError
+from ..module_utils._errors import ArchiveError, UsageError
+from ..module_utils._host._links import leaving, refusal
 from ..module_utils._plan import NO_PROVIDER, PlanTarget, make_plan, render_plan
 from ._history import rollback_revision
 from ._record import NewDeployment, RevisionRow, group_id
@@ -168,12 +169,25 @@ def find_revision(
             subdirectory=settings["deploy_revision_subdirectory"] or None,
             base=base,
         )
+        if not settings["deploy_allow_outside_links"]:
+            refuse_outside_links(revision)
         return as_row(revision)
     application, group = settings["deploy_application"], settings["deploy_group"]
     deployments = record.deployments(application, group, limit=1000)
     found = rollback_revision(deployments, to=settings["deploy_rollback_to"])
     cached = load_revision(found.digest, cache=cache)
     return as_row(cached) if cached else found
+
+
+def refuse_outside_links(revision: Revision) -> None:
+    """Refuse a revision with links that lead out of it, before any host has to.
+
+    :raises ArchiveError: naming the first one
+    """
+    links = {entry["path"]: entry["target"] for entry in revision.manifest if entry["target"]}
+    names = leaving(links)
+    if names:
+        raise ArchiveError(refusal(names, links))
 
 
 def as_row(revision: Revision) -> RevisionRow:

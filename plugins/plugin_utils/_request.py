@@ -22,6 +22,7 @@ HOST_OPTIONS: dict[str, dict[str, t.Any]] = {
     "ignore_application_stop_failures": {"type": "bool", "default": False},
     "retained_revisions": {"type": "int", "default": 5},
     "hook_environment": {"type": "dict", "default": {}, "no_log": True},
+    "outside_links": {"type": "bool", "default": False},
     "redeploy": {"type": "bool", "default": False},
     "gates": {"type": "list", "elements": "dict", "default": []},
 }
@@ -73,6 +74,7 @@ def host_request(
                 "ignore_application_stop_failures",
                 "retained_revisions",
                 "hook_environment",
+                "outside_links",
                 "redeploy",
             )
         },

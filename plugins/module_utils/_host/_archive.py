@@ -17,6 +17,7 @@ import time
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from .._errors import ArchiveError
+from . import _links
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,12 +72,13 @@ def _is_old_tar(header: bytes) -> bool:
     return int(digits, 8) == sum(header[:148]) + sum(header[156:]) + 8 * 32
 
 
-def unpack(path: str, destination: str, *, limit: int) -> list[str]:
+def unpack(path: str, destination: str, *, limit: int, outside_links: bool = False) -> list[str]:
     """Unpack an archive into an existing empty folder.
 
     Modes are kept, and owners if the caller is root, as tar and unzip do for the agent.
 
     :param limit: how many bytes of content may be written
+    :param outside_links: whether symbolic links may lead out of the archive
     :returns: warnings
     :raises ArchiveError: for an archive that is damaged or hostile; what was written stays
     """
@@ -86,6 +88,9 @@ def unpack(path: str, destination: str, *, limit: int) -> list[str]:
     try:
         for entry in _zip_entries(path) if kind == "zip" else _tar_entries(path, kind == "tgz"):
             target.add(entry)
+        names = [] if outside_links else _links.leaving(target.links)
+        if names:
+            raise ArchiveError(_links.refusal(names, target.links))
         target.finish()
     except damage as error:
         raise ArchiveError(f"The bundle is damaged: {error}.") from error
@@ -136,6 +141,7 @@ class _Target:
 
     def __init__(self, path: str, limit: int) -> None:
         self.warnings: list[str] = []
+        self.links: dict[str, str] = {}
         self._root = os.open(path, _DIRECTORY_FLAGS)
         self._limit = limit
         self._written = 0
@@ -169,6 +175,7 @@ class _Target:
             self._file(entry, name, folder)
         elif entry.kind == "link":
             os.symlink(entry.target, name, dir_fd=folder)
+            self.links["/".join(entry.parts)] = entry.target
             self._own(entry, name, folder)
         else:
             self._hard_link(entry, name, folder)

@@ -47,6 +47,7 @@ class Context:
         self.bundle = _part(self.revision, "bundle") if self.revision.get("bundle") else {}
         self.appspec = _part(self.revision, "appspec")
         self.existing = _files.behavior(self.appspec, self.options.get("file_exists_behavior"))
+        self.outside_links = bool(self.options.get("outside_links"))
         self.redeploy = bool(self.options.get("redeploy"))
         self.forgiving = bool(self.options.get("ignore_application_stop_failures"))
         self.patience = float(self.options.get("lock_timeout", 10.0))

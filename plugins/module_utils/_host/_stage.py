@@ -49,6 +49,16 @@ def run(request: dict[str, Any], bundle: BinaryIO | None) -> dict[str, Any]:
         "previous": _context.previous(context.layout),
         "warnings": [],
     }
+    try:
+        _stage(context, bundle, result)
+    except OSError as error:
+        raise HostError(f"The revision cannot be staged on this host: {error}.") from error
+    result["free_bytes"] = free_bytes(context.layout.root)
+    result["seconds"] = round(time.monotonic() - begun, 3)
+    return result
+
+
+def _stage(context: Context, bundle: BinaryIO | None, result: dict[str, Any]) -> None:
     if _context.is_current(context):
         result["current"] = True
     elif context.check:
@@ -63,14 +73,12 @@ def run(request: dict[str, Any], bundle: BinaryIO | None) -> dict[str, Any]:
                 deliver(context, bundle, journal, result)
             finally:
                 journal.close()
-    result["free_bytes"] = free_bytes(context.layout.root)
-    result["seconds"] = round(time.monotonic() - begun, 3)
-    return result
 
 
 def _has_bundle(context: Context) -> bool:
     folder = context.layout.deployment
-    return os.path.isdir(folder.archive) or os.path.isfile(_cached(context))
+    staged = os.path.isdir(folder.archive) and Journal(folder.journal).digest == context.digest
+    return staged or os.path.isfile(_cached(context))
 
 
 def _cached(context: Context) -> str:
@@ -114,7 +122,7 @@ def deliver(
         if not os.path.isfile(_cached(context)):
             _receive(context, bundle)
         else:
-            _link(_cached(context), folder.bundle)
+            _reuse(context)
         _unpack(context, part, result)
         _preflight(context, _tree.scan(part), part, result)
         _remove(folder.archive)
@@ -194,6 +202,27 @@ def _receive(context: Context, bundle: BinaryIO | None) -> None:
             os.unlink(part)
 
 
+def _reuse(context: Context) -> None:
+    """Take the bundle from the cache, if it is still what it was."""
+    import hashlib
+
+    cached = _cached(context)
+    digest = hashlib.sha256()
+    with open(cached, "rb", buffering=0) as file:
+        while True:
+            block = file.read(_BLOCK)
+            if not block:
+                break
+            digest.update(block)
+    if digest.hexdigest() != os.path.basename(cached):
+        os.unlink(cached)
+        raise HostError(
+            f"The host's copy of the bundle, {cached}, was damaged and is removed. Run this again:"
+            " the bundle will be sent anew."
+        )
+    _link(cached, context.layout.deployment.bundle)
+
+
 def _check_received(wanted: str, digest: str, received: int, size: int | None) -> None:
     if size is not None and received != size:
         raise ArchiveError(
@@ -221,7 +250,10 @@ def _unpack(context: Context, part: str, result: dict[str, Any]) -> None:
     os.mkdir(part, 0o755)
     limit = free_bytes(context.layout.root) - RESERVE
     result["warnings"] += _archive.unpack(
-        context.layout.deployment.bundle, part, limit=max(limit, 0)
+        context.layout.deployment.bundle,
+        part,
+        limit=max(limit, 0),
+        outside_links=context.outside_links,
     )
     _tree.strip_wrapper(part)
 

@@ -60,7 +60,7 @@ def store_archive(
         free = shutil.disk_usage(scratch).free
         try:
             kind = detect(str(path))
-            unpack(str(path), str(tree), limit=min(MAX_BYTES, free))
+            unpack(str(path), str(tree), limit=min(MAX_BYTES, free), outside_links=True)
         except ArchiveError as error:
             raise RevisionError(f"{name} cannot be used. {error}") from error
         except DAMAGED as error:

@@ -51,7 +51,7 @@ def test_files_modes_and_links_come_out_as_they_went_in(tmp_path: Path, kind: st
         "appspec.yml": "x",
         "bin/run": ("#!/bin/sh", 0o4755),
         "bin/link": Path("run"),
-        "bin/dangling": Path("/no/where"),
+        "bin/dangling": Path("no/where"),
         "näme with 'quotes'\n": "y",
         "empty": "",
     }
@@ -60,7 +60,7 @@ def test_files_modes_and_links_come_out_as_they_went_in(tmp_path: Path, kind: st
     assert (top / "bin/run").read_text() == "#!/bin/sh"
     assert stat.S_IMODE((top / "bin/run").stat().st_mode) == 0o4755
     assert str((top / "bin/link").readlink()) == "run"
-    assert str((top / "bin/dangling").readlink()) == "/no/where"
+    assert str((top / "bin/dangling").readlink()) == "no/where"
     assert (top / "näme with 'quotes'\n").read_text() == "y"
     assert (top / "empty").read_bytes() == b""
 
