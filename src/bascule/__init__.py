@@ -12,7 +12,7 @@ from ansible_collections.bascule.deploy.plugins.module_utils._errors import (
 )
 from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_events import Event
 
-from bascule.api import abandon, deploy, events, history, plan, rollback, status, strategies
+from bascule.api import abandon, deploy, events, history, plan, resume, rollback, status, strategies
 from bascule.result import Deployment, DeploymentError, Failure, Plan, Revision, Target
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "events",
     "history",
     "plan",
+    "resume",
     "rollback",
     "status",
     "strategies",

@@ -26,8 +26,12 @@ if t.TYPE_CHECKING:
 
     from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_events import Event
     from ansible_collections.bascule.deploy.plugins.plugin_utils._record import (
+        Deployment as RecordedDeployment,
+    )
+    from ansible_collections.bascule.deploy.plugins.plugin_utils._record import (
         Event as RecordedEvent,
     )
+    from ansible_collections.bascule.deploy.plugins.plugin_utils._record import Record
 
     from bascule._run import Outcome
 
@@ -188,13 +192,40 @@ def rollback_variables(
                 )
         else:
             found = _recorded.newest_of(book, name)[0]
-        known = [target.name for target in book.targets(found.id)]
-    given = {
-        "deploy_application": found.application,
-        "deploy_group": found.group,
-        "deploy_targets": targets or ":".join(known),
-    }
+        given = _group_variables(book, found, targets)
     return {**given, "deploy_rollback_to": to} if to else given
+
+
+def resume(
+    deployment_id: str,
+    *,
+    inventory: Inventory = None,
+    targets: str | None = None,
+    variables: Mapping[str, t.Any] | None = None,
+    on_event: Callable[[Event], None] | None = None,
+    cancel: Callable[[], bool] | None = None,
+    record: str | None = None,
+    verbosity: int = 0,
+    notice: Callable[[str], None] | None = None,
+) -> Deployment:
+    """Go on with a deployment that was interrupted; targets that have succeeded are left alone.
+
+    :param variables: those that the deployment was started with and the inventory does not have
+    :raises UsageError: there is none of this id
+    """
+    with _recorded.opened(record) as book:
+        found = _recorded.find(book, deployment_id)
+        given = {"deployment_id": found.id, **_group_variables(book, found, targets)}
+    return deploy(
+        found.strategy,
+        inventory=inventory,
+        variables={**given, **(variables or {})},
+        on_event=on_event,
+        cancel=cancel,
+        record=record,
+        verbosity=verbosity,
+        notice=notice,
+    )
 
 
 def status(deployment_id: str, *, record: str | None = None) -> Deployment:
@@ -280,6 +311,18 @@ def plan_of(planned: Deployment) -> Plan:
         details=details,
         differences=differences,
     )
+
+
+def _group_variables(
+    book: Record, found: RecordedDeployment, targets: str | None
+) -> dict[str, str]:
+    """Return the variables that name a deployment's group and, unless given, its targets."""
+    known = [target.name for target in book.targets(found.id)]
+    return {
+        "deploy_application": found.application,
+        "deploy_group": found.group,
+        "deploy_targets": targets or ":".join(known),
+    }
 
 
 class _Collected:

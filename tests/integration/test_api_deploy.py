@@ -221,9 +221,10 @@ def test_cancel_leaves_a_deployment_that_can_be_given_up(fleet: Fleet) -> None:
     assert ended.status == "Stopped"
 
 
-def test_an_interrupt_from_the_keyboard_is_status_4_and_says_how_to_go_on(fleet: Fleet) -> None:
+def test_an_interrupt_from_the_keyboard_is_status_4_and_can_be_gone_on_with(fleet: Fleet) -> None:
+    go = fleet.folder / "go"
     process = subprocess.Popen(
-        fleet.arguments(fleet.bundle("slow", "sleep 20\n")),
+        fleet.arguments(fleet.bundle("slow", f"test -e {go} || sleep 20\n")),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -240,10 +241,27 @@ def test_an_interrupt_from_the_keyboard_is_status_4_and_says_how_to_go_on(fleet:
     finally:
         process.kill()
         process.wait(timeout=60)
-    identifier = bascule.history(record=fleet.record)[0].id
+    identifier = str(bascule.history(record=fleet.record)[0].id)
     assert process.returncode == 4
-    assert f"bascule abandon {identifier}" in said
+    assert f"'bascule resume {identifier}'" in said
+    assert f"'bascule abandon {identifier}'" in said
     assert "Traceback" not in said
+
+    go.touch()
+    done = subprocess.run(
+        [BASCULE, "resume", identifier, "-i", fleet.inventory, "--record", fleet.record],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{identifier}  Succeeded")
+    assert fleet.versions() == ["slow"] * 3
+    again = bascule.resume(identifier, inventory=fleet.inventory, record=fleet.record)
+    assert again.exit_code == 2
+    assert again.error is not None
+    assert "has ended as Succeeded" in again.error.message
 
 
 def test_variables_never_appear_in_the_list_of_processes(fleet: Fleet) -> None:

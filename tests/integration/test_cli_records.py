@@ -78,7 +78,17 @@ def answer(url: str, *arguments: str) -> Any:
 def test_help_names_every_command_and_the_exit_statuses() -> None:
     done = command("", "--help")
     assert done.returncode == 0
-    for name in ("deploy", "plan", "rollback", "status", "history", "events", "abandon", "demo"):
+    for name in (
+        "deploy",
+        "plan",
+        "rollback",
+        "resume",
+        "status",
+        "history",
+        "events",
+        "abandon",
+        "demo",
+    ):
         assert f"    {name} " in done.stdout
     assert "4 interrupted and resumable" in done.stdout
 

@@ -1,4 +1,4 @@
-"""Commands that run a strategy: deploy, plan, rollback."""
+"""Commands that run a strategy: deploy, plan, rollback, resume."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ def add_commands(
     )
     deploy.add_argument("strategy", metavar="STRATEGY", help="in_place or rolling")
     deploy.add_argument("--revision", metavar="R", help="directory, archive, git ref or address")
+    _add_limit(deploy)
     _add_check(deploy)
     deploy.set_defaults(run=run_deploy)
 
@@ -41,6 +42,7 @@ def add_commands(
     )
     plan.add_argument("strategy", metavar="STRATEGY", help="in_place, rolling or rollback")
     plan.add_argument("--revision", metavar="R", help="directory, archive, git ref or address")
+    _add_limit(plan)
     plan.set_defaults(run=run_plan)
 
     rollback = commands.add_parser(
@@ -52,6 +54,12 @@ def add_commands(
     rollback.add_argument("--to", metavar="REVISION", help="digest (or its beginning) or d-…")
     _add_check(rollback)
     rollback.set_defaults(run=run_rollback)
+
+    resume = commands.add_parser(
+        "resume", parents=[common, run_options()], help="go on with an interrupted deployment"
+    )
+    resume.add_argument("id", metavar="ID", help="a deployment, as d-ABCDEFGHI")
+    resume.set_defaults(run=run_resume, check=False)
 
 
 def run_options() -> argparse.ArgumentParser:
@@ -65,7 +73,6 @@ def run_options() -> argparse.ArgumentParser:
         metavar="INVENTORY",
         help="inventory file, folder or host list (a,b,); may be repeated",
     )
-    options.add_argument("-l", "--limit", metavar="PATTERN", help="only these of the targets")
     options.add_argument("--targets", metavar="PATTERN", help="group or pattern of the targets")
     options.add_argument(
         "-e",
@@ -117,6 +124,22 @@ def run_rollback(options: argparse.Namespace) -> int:
         variables=read_variables(options.extra_vars),
         check=options.check,
         diff=options.diff,
+        on_event=show.event,
+        record=options.record,
+        verbosity=options.verbose,
+        notice=complain,
+    )
+    return conclude(deployment, show, options)
+
+
+def run_resume(options: argparse.Namespace) -> int:
+    """Go on with a deployment, show it, and return the exit status."""
+    show = choose_renderer(options)
+    deployment = api.resume(
+        options.id,
+        inventory=options.inventory or None,
+        targets=options.targets,
+        variables=read_variables(options.extra_vars),
         on_event=show.event,
         record=options.record,
         verbosity=options.verbose,
@@ -214,8 +237,8 @@ def conclude(deployment: Deployment, show: Renderer, options: argparse.Namespace
             complain(deployment.error.message)
         complain(
             f"{deployment.id} is not finished. Its targets and its record are as they were left; "
-            f"'bascule status {deployment.id}' shows them. 'bascule abandon {deployment.id}' "
-            "gives it up and frees the group for another deployment."
+            f"'bascule status {deployment.id}' shows them. Go on with 'bascule resume "
+            f"{deployment.id}', or give it up with 'bascule abandon {deployment.id}'."
         )
     return deployment.exit_code
 
@@ -231,6 +254,10 @@ def _refused(deployment: Deployment, options: argparse.Namespace) -> int:
 def _add_check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--check", action="store_true", help="change nothing, show the plan")
     parser.add_argument("--diff", action="store_true", help="show what changes in files")
+
+
+def _add_limit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-l", "--limit", metavar="PATTERN", help="only these of the targets")
 
 
 def _aside(text: str) -> None:
