@@ -152,7 +152,7 @@ def test_a_link_where_a_directory_was_takes_nothing_with_it(host: Host) -> None:
     outside.mkdir()
     (outside / "b").write_text("precious")
     succeed(host, revision(web__a__b="1"))
-    succeed(host, revision(web__a=Path(str(outside))))
+    succeed(host, revision(web__a=outside), options={"outside_links": True})
     assert (outside / "b").read_text() == "precious"
     assert listing(host)["a"] == f"->{outside}"
 
@@ -176,6 +176,7 @@ def test_a_file_goes_into_its_destination_directory(host: Host) -> None:
 
 
 def test_links_inside_are_copied_as_the_agent_does(host: Host) -> None:
+    host.outside_links = True
     succeed(
         host,
         revision(
@@ -185,6 +186,7 @@ def test_links_inside_are_copied_as_the_agent_does(host: Host) -> None:
             web__dangling=Path("/no/where"),
             web__outside=Path("/etc"),
         ),
+        options={"outside_links": True},
     )
     assert listing(host) == {
         "dangling": "->/no/where",

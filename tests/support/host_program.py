@@ -97,6 +97,7 @@ class Host:
         self.sysroot.mkdir(parents=True)
         self.group_id = "group-1"
         self.interpreter = interpreter
+        self.outside_links = False
         self._number = 0
         self._folder = folder
 
@@ -130,7 +131,10 @@ class Host:
                 "appspec": _appspec.parse_appspec(text),
                 "environment": {"BUNDLE_COMMIT": "abc"},
             },
-            "options": changes.pop("options", {}),
+            "options": {
+                "outside_links": self.outside_links,
+                **changes.pop("options", {}),
+            },
             "gates": changes.pop("gates", []),
         }
         request.update(changes)
