@@ -13,6 +13,8 @@ if t.TYPE_CHECKING:
 
     from bascule.local import Result
 
+# Where the agent's own configuration is, if this host has the agent.
+AGENT = Path("/etc/codedeploy-agent/conf/codedeployagent.yml")
 DESCRIPTION = """\
 Deploy a bundle to this host: no inventory, no AWS, the options of codedeploy-local.
 
@@ -99,7 +101,8 @@ def add_commands(
         "-c",
         "--agent-configuration-file",
         metavar="FILE",
-        help="take root_dir and max_revisions from the agent's configuration",
+        help="take root_dir and max_revisions from the agent's configuration (that of this host's"
+        " agent, unless --root or --sysroot is given)",
     )
     add("--root", metavar="FOLDER", help="deployment root (/opt/codedeploy-agent/deployment-root)")
     add("--sysroot", metavar="FOLDER", help="prefix of all destinations, and of the default root")
@@ -107,6 +110,11 @@ def add_commands(
         "--strict",
         choices=("agent-v1", "agent-v2"),
         help="refuse every AppSpec file that this CodeDeploy agent refuses",
+    )
+    add(
+        "--allow-outside-links",
+        action="store_true",
+        help="take archives with symbolic links that lead out of them",
     )
     local.set_defaults(run=run_local)
 
@@ -116,7 +124,10 @@ def run_local(options: argparse.Namespace) -> int:
     from bascule.local import deploy
 
     text = options.format == "text"
-    configured = read_configuration(options.agent_configuration_file)
+    configuration = options.agent_configuration_file
+    if configuration is None and not (options.root or options.sysroot) and AGENT.is_file():
+        configuration = str(AGENT)
+    configured = read_configuration(configuration)
     root = options.root or configured["root"]
     result = deploy(
         options.bundle_location or str(Path.cwd()),
@@ -131,6 +142,7 @@ def run_local(options: argparse.Namespace) -> int:
         sysroot=str(Path(options.sysroot).absolute()) if options.sysroot else "",
         strict=options.strict,
         retained=configured["retained"],
+        outside_links=options.allow_outside_links,
         begin=_begin if text else lambda _folder: None,
     )
     for warning in result["warnings"]:
@@ -145,11 +157,12 @@ def run_local(options: argparse.Namespace) -> int:
 def conclude(result: Result) -> None:
     """Say how it ended, with the end of the failed script's output."""
     error = result["error"]
-    log = f" See the deployment log at {result['log']}." if Path(result["log"]).exists() else ""
+    if Path(result["log"]).exists():
+        say(f"See the deployment log at {result['log']} for more details")
     if error is None:
         say("AppSpec file valid. Local deployment successful")
         return
-    lines = [f"{result['deployment_id']} failed at {error['event']}: {error['message']}{log}"]
+    lines = [f"{result['deployment_id']} failed at {error['event']}: {error['message']}"]
     lines += [f"    {line}" for line in error["log"].splitlines()[-20:]]
     complain("\n".join(lines))
 

@@ -74,6 +74,7 @@ def deploy(
     sysroot: str = "",
     strict: str | None = None,
     retained: int | None = None,
+    outside_links: bool = False,
     begin: t.Callable[[str], None] = lambda _folder: None,
 ) -> Result:
     """Deploy a bundle here and return how it ended.
@@ -89,6 +90,7 @@ def deploy(
     :param root: the deployment root; by default CodeDeploy's own, below the sysroot
     :param strict: ``agent-v1`` or ``agent-v2`` to accept only the AppSpec files that agent does
     :param retained: how many deployments to keep, this one included
+    :param outside_links: whether an archive's symbolic links may lead out of it
     :param begin: is told the deployment's folder before anything is done
     :raises BasculeError: for what cannot be begun; nothing was changed
     """
@@ -110,6 +112,7 @@ def deploy(
         "options": {
             "file_exists_behavior": file_exists_behavior,
             "retained_revisions": retained,
+            "outside_links": outside_links,
         },
         "events": names,
         "final": True,
@@ -185,7 +188,9 @@ class _Deployment:
         try:
             if bundle is None:
                 bundle = _delivery.fetch(location)
-            self._warnings += _delivery.deliver(bundle, self._layout)
+            self._warnings += _delivery.deliver(
+                bundle, self._layout, outside_links=self._context.outside_links
+            )
             manifest = [
                 member.entry()
                 for member in read_tree(Path(self._layout.deployment.archive), location)

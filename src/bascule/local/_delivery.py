@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 import typing as t
@@ -84,13 +85,27 @@ def fetch(location: str) -> Bundle:
         state_folder,
     )
 
-    found = _revisions.resolve(location, cache=state_folder() / "cache")
+    found = _revisions.resolve(_from_github(location), cache=state_folder() / "cache")
     return Bundle(Path(found.bundle_path), "archive", found.environment)
 
 
-def deliver(bundle: Bundle, layout: Layout) -> list[str]:
+def _from_github(location: str) -> str:
+    """Turn the two addresses codedeploy-local knows of GitHub into one of a commit."""
+    plain = re.fullmatch(r"https://github\.com/([^/?#]+)/([^/?#]+?)(\.git)?/?", location)
+    if plain:
+        return f"git+https://github.com/{plain[1]}/{plain[2]}.git#HEAD"
+    packed = re.fullmatch(
+        r"https://api\.github\.com/repos/([^/?#]+)/([^/?#]+)/(?:tarball|zipball)/([^?#]+)", location
+    )
+    if packed:
+        return f"git+https://github.com/{packed[1]}/{packed[2]}.git#{packed[3]}"
+    return location
+
+
+def deliver(bundle: Bundle, layout: Layout, *, outside_links: bool) -> list[str]:
     """Fill the deployment's ``deployment-archive``; return warnings.
 
+    :param outside_links: whether an archive's symbolic links may lead out of it
     :raises ArchiveError: for a bundle that is damaged, hostile, or not what ``--type`` says
     """
     folder = layout.deployment
@@ -106,7 +121,7 @@ def deliver(bundle: Bundle, layout: Layout) -> list[str]:
             Path(folder.bundle).symlink_to(path)
             part.mkdir(mode=0o755)
             limit = max(_stage.free_bytes(layout.root) - _stage.RESERVE, 0)
-            warnings = _archive.unpack(path, str(part), limit=limit)
+            warnings = _archive.unpack(path, str(part), limit=limit, outside_links=outside_links)
             _tree.strip_wrapper(str(part))
         part.rename(folder.archive)
     except OSError as error:
