@@ -362,3 +362,31 @@ def test_another_run_holds_the_group(host: Host, tmp_path: Path) -> None:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         kill_strays(host.root)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_a_killed_run_leaves_no_script_to_meet_its_successor(host: Host, number: int) -> None:
+    script = SH + (
+        'echo $$ >> "$SYSROOT/pids"\n'
+        'test "$(wc -l < "$SYSROOT/pids")" = 2 && exit 0\nwhile :; do sleep 0.1; done\n'
+    )
+    request, bundle = host.request(one(script))
+    host.run(request, bundle)
+    call = dict(request, operation="lifecycle", events=["DownloadBundle", "ApplicationStart"])
+    pid = os.fork()
+    if pid == 0:
+        try:
+            host.run(call)
+        finally:
+            os._exit(0)
+    deadline = time.monotonic() + 10
+    while not (host.path("/pids").exists() and host.path("/pids").read_text().endswith("\n")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    first = int(host.path("/pids").read_text())
+    os.kill(pid, number)
+    os.waitpid(pid, 0)
+    assert alive(first) == (number == signal.SIGKILL)
+    assert not host.run(call)["failed"]
+    assert not alive(first)
+    assert len(host.path("/pids").read_text().split()) == 2

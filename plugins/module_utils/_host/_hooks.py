@@ -10,6 +10,8 @@ import stat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ._scriptlog import ScriptLog
 
 _RUN_BITS = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
@@ -33,8 +35,12 @@ def run_event(
     archive: str,
     environment: dict[str, str],
     log: ScriptLog,
+    started: Callable[[int], None],
 ) -> Outcome:
-    """Run scripts in their order until the first fails; return what came of them."""
+    """Run scripts in their order until the first fails; return what came of them.
+
+    :param started: is told the process number of every script
+    """
     log.begin()
     log.add(b"LifecycleEvent - " + os.fsencode(event))
     result = SUCCESS
@@ -42,27 +48,35 @@ def run_event(
         when = script.get("run_on", "success")
         if when == ("failure" if result.number == 0 else "success"):
             continue
-        outcome = _run_script(script, archive, environment, log)
+        outcome = _run_script(script, archive, environment, log, started)
         if result.number == 0:
             result = outcome
     return result
 
 
 def _run_script(
-    script: dict[str, Any], archive: str, environment: dict[str, str], log: ScriptLog
+    script: dict[str, Any],
+    archive: str,
+    environment: dict[str, str],
+    log: ScriptLog,
+    started: Callable[[int], None],
 ) -> Outcome:
     outcome = SUCCESS
     for attempt in range(script.get("retries", 0) + 1):
         text = f"Script - {script['location']}" + (f" (retry {attempt})" if attempt else "")
         log.add(os.fsencode(text))
-        outcome = _attempt(script, archive, environment, log)
+        outcome = _attempt(script, archive, environment, log, started)
         if outcome.number in (0, MISSING, NOT_EXECUTABLE):
             break
     return outcome
 
 
 def _attempt(
-    script: dict[str, Any], archive: str, environment: dict[str, str], log: ScriptLog
+    script: dict[str, Any],
+    archive: str,
+    environment: dict[str, str],
+    log: ScriptLog,
+    started: Callable[[int], None],
 ) -> Outcome:
     from . import _process
 
@@ -84,6 +98,7 @@ def _attempt(
             dict(environment, **script.get("environment", {})),
             timeout,
             log.add,
+            started,
         )
     except OSError as error:
         kind = "Errno::" + (_errno_name(error) or "EIO")

@@ -8,7 +8,10 @@ from __future__ import annotations
 import json
 import os
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # What an event must have come to so that a repeated call passes it over.
 DONE = ("Succeeded", "Skipped")
@@ -71,6 +74,21 @@ class Journal:
                     return dict(result)
                 return None
         return None
+
+    def unfinished(self, event: str, birth: Callable[[int], int | None]) -> list[int]:
+        """Return the scripts of an event that still run, left by a call that was killed.
+
+        :param birth: tells when the process of a number began; none that began later is meant
+        """
+        left = []
+        for line in reversed(self.lines):
+            if line.get("event") != event:
+                continue
+            if "process" not in line:
+                break
+            if line["birth"] is not None and birth(line["process"]) == line["birth"]:
+                left.append(int(line["process"]))
+        return left
 
     @property
     def ended(self) -> bool:

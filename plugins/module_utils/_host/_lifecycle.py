@@ -6,15 +6,26 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from typing import Any, BinaryIO
 
-from .._errors import BasculeError, InstallError, UsageError
+from .._errors import BasculeError, HostError, InstallError, UsageError
 from . import _cleanup, _context, _events, _files, _retention, _tree
 from ._journal import Journal
 from ._layout import Folder, read_pointer, write_file
 from ._lock import GroupLock
 from ._scriptlog import ScriptLog
+
+# systemd's search path, under which the agent runs its scripts.
+_SEARCHED = (
+    "/usr/local/sbin",
+    "/usr/local/bin",
+    "/usr/sbin",
+    "/usr/bin",
+    "/sbin",
+    "/bin",
+)
 
 
 def run(request: dict[str, Any], bundle: BinaryIO | None) -> dict[str, Any]:
@@ -41,8 +52,10 @@ def run(request: dict[str, Any], bundle: BinaryIO | None) -> dict[str, Any]:
     # The agent runs under systemd's umask, whatever the shell of the user who connects has.
     mask = os.umask(0o022)
     try:
-        with GroupLock(context.layout.lock, context.holder, context.patience):
+        with GroupLock(context.layout.lock, context.holder, context.patience), _Signals():
             return _Run(context, bundle).span(events, bool(request.get("final")))
+    except OSError as error:
+        raise HostError(f"The lifecycle cannot be gone on with on this host: {error}.") from error
     finally:
         os.umask(mask)
 
@@ -73,6 +86,30 @@ def _result(event: str, status: str, **more: Any) -> dict[str, Any]:
     }
     result.update(more)
     return result
+
+
+class _Signals:
+    """While a span runs, SIGTERM and SIGHUP end it the orderly way, its script with it."""
+
+    def __init__(self) -> None:
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            # Who ignores a signal (nohup) or handles it knows better; threads may not ask at all.
+            if signal.getsignal(number) is signal.SIG_DFL:
+                try:
+                    self._before[number] = signal.signal(number, self._stop)
+                except ValueError:
+                    return
+
+    def __exit__(self, *_reason: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @staticmethod
+    def _stop(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
 
 
 class _Run:
@@ -219,11 +256,18 @@ class _Run:
         scripts = appspec["hooks"].get(event)
         if not scripts:
             return {"status": "Succeeded"}
+        from . import _hooks, _process
+
+        for pid in self._journal.unfinished(event, _process.birth):
+            _process.kill(pid)
         self._begin(event, started)
-        from . import _hooks
+
+        def note(pid: int) -> None:
+            line = {"event": event, "process": pid, "birth": _process.birth(pid)}
+            self._journal.append(line, sync=False)
 
         outcome = _hooks.run_event(
-            event, scripts, folder.archive, self._environment(event, folder), self._log
+            event, scripts, folder.archive, self._environment(event, folder), self._log, note
         )
         status = "Succeeded" if outcome.number == 0 else "Failed"
         return {
@@ -251,7 +295,7 @@ class _Run:
     def _environment(self, event: str, folder: Folder) -> dict[str, str]:
         context = self._context
         deployment = context.deployment
-        environment = dict(os.environ)
+        environment = dict(os.environ, PATH=_search_path(os.environ.get("PATH", "")))
         for source in (
             context.revision.get("environment"),
             context.options.get("hook_environment"),
@@ -279,6 +323,12 @@ class _Run:
             }
         )
         return environment
+
+
+def _search_path(path: str) -> str:
+    """Return the search path with systemd's folders: scripts count on them, ssh may lack them."""
+    folders = [folder for folder in path.split(os.pathsep) if folder]
+    return os.pathsep.join(folders + [one for one in _SEARCHED if one not in folders])
 
 
 def _error(result: dict[str, Any]) -> dict[str, Any]:

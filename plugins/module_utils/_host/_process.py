@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -41,6 +42,7 @@ def run(
     environment: dict[str, str],
     timeout: float,
     write: Callable[[bytes], None],
+    started: Callable[[int], None] | None = None,
 ) -> Ending:
     """Run a command in a process group of its own until it and its output have ended.
 
@@ -48,9 +50,12 @@ def run(
     child that keeps an output open is waited for, and left running.
 
     :param write: takes every line, with ``[stdout]`` or ``[stderr]`` before it
+    :param started: is told the number of the process
     :raises OSError: if the command cannot be started
     """
     process = _start(command, environment)
+    if started is not None:
+        started(process.pid)
     deadline = time.monotonic() + min(timeout, LONGEST)
     streams = _Streams(process, write)
     try:
@@ -73,9 +78,15 @@ def run(
                 _wait(process, deadline - now)
         if process.poll() is not None:
             return Ending("open", process.returncode, streams.first_open())
-        kill(process)
+        kill(process.pid)
+        _wait(process, GRACE)
         streams.read(0)
         return Ending("timeout")
+    except BaseException:
+        # Whoever ends this run ends its script: a second run must not meet the first one's.
+        kill(process.pid)
+        _wait(process, GRACE)
+        raise
     finally:
         streams.close()
 
@@ -169,29 +180,33 @@ class _Streams:
             self._end(descriptor)
 
 
-def kill(process: subprocess.Popen[bytes]) -> None:
+def kill(pid: int) -> None:
     """End a process, its group and its descendants for good: SIGTERM, a grace, SIGKILL.
 
     ``su`` puts the script into a session of its own, out of the group: hence the descendants.
     """
-    members = [process.pid, *_descendants(process.pid)]
-    groups = {process.pid}
-    for pid in members:
+    groups = {pid}
+    for member in _descendants(pid):
         try:
-            group = os.getpgid(pid)
+            group = os.getpgid(member)
         except ProcessLookupError:
             continue
         if group != os.getpgrp():
             groups.add(group)
     _signal(groups, signal.SIGTERM)
     deadline = time.monotonic() + GRACE
-    while time.monotonic() < deadline:
-        process.poll()
-        if not any(_alive(group) for group in groups):
-            break
+    while time.monotonic() < deadline and any(_alive(group) for group in groups):
         time.sleep(0.05)
     _signal(groups, signal.SIGKILL)
-    _wait(process, GRACE)
+
+
+def birth(pid: int) -> int | None:
+    """Return when a process began, in the kernel's ticks; its number alone may be used again."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def _signal(groups: set[int], number: signal.Signals) -> None:
@@ -203,6 +218,9 @@ def _signal(groups: set[int], number: signal.Signals) -> None:
 
 
 def _alive(group: int) -> bool:
+    with contextlib.suppress(ChildProcessError):
+        # A leader that has ended is counted until its parent, maybe this process, asks for it.
+        os.waitpid(group, os.WNOHANG)
     try:
         os.killpg(group, 0)
     except ProcessLookupError:
