@@ -148,6 +148,7 @@ def test_kinds_may_change_between_revisions(host: Host) -> None:
 
 
 def test_a_link_where_a_directory_was_takes_nothing_with_it(host: Host) -> None:
+    host.outside_links = True
     outside = host.path("/outside")
     outside.mkdir()
     (outside / "b").write_text("precious")
