@@ -61,7 +61,7 @@ def _packed(path: Path, strict: str | None) -> Validation:
         top = Path(folder) / "archive"
         top.mkdir()
         try:
-            warnings = _archive.unpack(str(path), str(top), limit=MAX_UNPACKED)
+            warnings = _archive.unpack(str(path), str(top), limit=MAX_UNPACKED, outside_links=True)
             _open_up(top)
             _tree.strip_wrapper(str(top))
         except BasculeError as error:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._errors import InstallError
 from ._findings_model import Finding, at
-from ._host import _cleanup, _events, _files
+from ._host import _cleanup, _events, _files, _links
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,7 +49,21 @@ def hazards(root: Node, appspec: dict[str, Any], tree: Tree, top: Path) -> list[
             place = node.get("location") or node
             found += _script(place, event, script["location"], tree, top)
     found += _installation(root, appspec, tree)
+    found += _outside_links(tree)
     return found
+
+
+def _outside_links(tree: Tree) -> Iterator[Finding]:
+    links = {path: item.target for path, item in tree.items.items() if item.kind == "link"}
+    for name in _links.leaving(links):
+        yield Finding(
+            "warning",
+            "link-outside",
+            0,
+            0,
+            f"The link {name} leads to {links[name]}, outside of the revision. It is staged only"
+            " where deploy_allow_outside_links is set.",
+        )
 
 
 def _script(node: Node, event: str, location: str, tree: Tree, top: Path) -> Iterator[Finding]:

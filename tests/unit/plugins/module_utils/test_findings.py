@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import AppSpecError
@@ -10,9 +11,6 @@ from ansible_collections.bascule.deploy.plugins.module_utils._findings import Va
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.host_program import pack
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 HEAD = "version: 0.0\nos: linux\n"
 GOOD = {
@@ -159,6 +157,14 @@ def test_names_and_marks_of_the_file(tmp_path: Path) -> None:
     write(tmp_path, {"appspec.yaml": b"\xef\xbb\xbf" + HEAD.encode() + b"hooks: {}\n"})
     assert set(codes(validate(tmp_path))) >= {"appspec-yaml", "byte-order-mark"}
     assert not validate(tmp_path, strict="agent-v1").accepted
+
+
+def test_links_that_leave_the_revision(tmp_path: Path) -> None:
+    files = {**GOOD, "web/in": Path("a.txt"), "web/out": Path("/etc/passwd")}
+    (tmp_path / "bundle").write_bytes(pack(files))
+    validation = validate(tmp_path / "bundle")
+    assert (validation.accepted, codes(validation)) == (True, ["link-outside"])
+    assert "web/out leads to /etc/passwd" in validation.findings[0].message
 
 
 def test_what_is_no_revision(tmp_path: Path) -> None:
