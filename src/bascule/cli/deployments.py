@@ -107,7 +107,7 @@ def run_deploy(options: argparse.Namespace) -> int:
         diff=options.diff,
         on_event=show.event,
         record=options.record,
-        verbosity=options.verbose,
+        verbosity=verbosity(options),
         notice=complain,
     )
     return conclude(deployment, show, options)
@@ -126,7 +126,7 @@ def run_rollback(options: argparse.Namespace) -> int:
         diff=options.diff,
         on_event=show.event,
         record=options.record,
-        verbosity=options.verbose,
+        verbosity=verbosity(options),
         notice=complain,
     )
     return conclude(deployment, show, options)
@@ -142,7 +142,7 @@ def run_resume(options: argparse.Namespace) -> int:
         variables=read_variables(options.extra_vars),
         on_event=show.event,
         record=options.record,
-        verbosity=options.verbose,
+        verbosity=verbosity(options),
         notice=complain,
     )
     return conclude(deployment, show, options)
@@ -160,7 +160,7 @@ def run_plan(options: argparse.Namespace) -> int:
         check=True,
         diff=True,
         record=options.record,
-        verbosity=options.verbose,
+        verbosity=verbosity(options),
         notice=complain,
     )
     if planned.exit_code:
@@ -200,6 +200,11 @@ def read_variables(given: list[str]) -> dict[str, t.Any]:
                 raise UsageError(f"-e {option}: write it as VAR=VALUE, or as @FILE for a file.")
             variables[name] = value
     return variables
+
+
+def verbosity(options: argparse.Namespace) -> int:
+    """Return how much ansible-playbook is to say; its own words would spoil JSON."""
+    return min(options.verbose, 1) if options.format == "json" else int(options.verbose)
 
 
 def choose_renderer(options: argparse.Namespace) -> Renderer:
