@@ -50,6 +50,17 @@ def test_a_bundle_is_asked_for_once_and_kept(host: Host) -> None:
     assert [path.name for path in cache.iterdir()] == [hashlib.sha256(bundle).hexdigest()]
 
 
+def test_a_damaged_copy_is_removed_and_sent_anew(host: Host) -> None:
+    host.deploy(revision(a="1"))
+    request, bundle = host.request(revision(a="1"))
+    copy = next((host.root / "bundle-cache").iterdir())
+    copy.write_bytes(b"x" + bundle[1:])
+    answer = host.run(dict(request, options={"redeploy": True}))
+    assert "was damaged and is removed" in answer["msg"]
+    assert host.run(dict(request, options={"redeploy": True}))["needs_bundle"]
+    assert host.run(dict(request, options={"redeploy": True}), bundle)["staged"]
+
+
 def test_current_needs_an_end_the_same_revision_and_no_later_attempt(host: Host) -> None:
     files = revision(a="1")
     assert not host.deploy(files)["failed"]
