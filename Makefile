@@ -44,7 +44,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/yamllint --strict .
-	$(BIN)/ansible-lint --quiet
+	$(BIN)/ansible-lint -q
 	$(BIN)/antsibull-changelog lint
 
 types: setup
