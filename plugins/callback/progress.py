@@ -10,7 +10,8 @@ name: progress
 type: stdout
 short_description: Show a Bascule deployment while it runs
 version_added: 0.1.0
-author: Bascule contributors
+author:
+  - Bascule contributors (@bascule)
 description:
   - On a terminal, a live table of the targets, what each of them does or waits for, the progress
     of the whole and the time left. Into a file, a pipe or a build log, one line for everything
