@@ -53,6 +53,7 @@ class ActionModule(BasculeAction):
             "bascule": {
                 "deployment": deployment_fact(closed.deployment),
                 "rollback": deployment_fact(rollback) if rollback else None,
+                "rollback_plan": rollback.plan if rollback else None,
                 "summary": closed.summary,
             },
         }

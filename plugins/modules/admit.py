@@ -48,7 +48,7 @@ author:
 EXAMPLES = r"""
 - name: Wait for a free slot
   bascule.deploy.admit:
-    deployment: "{{ hostvars.localhost.bascule_deployment }}"
+    deployment: "{{ hostvars.localhost.ansible_facts.bascule_deployment }}"
 """
 
 RETURN = r"""

@@ -58,7 +58,7 @@ author:
 EXAMPLES = r"""
 - name: Close the deployment
   bascule.deploy.close:
-    deployment: "{{ hostvars.localhost.bascule_deployment }}"
+    deployment: "{{ hostvars.localhost.ansible_facts.bascule_deployment }}"
   run_once: true
   delegate_to: localhost
   delegate_facts: true

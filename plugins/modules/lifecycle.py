@@ -60,7 +60,7 @@ seealso:
 EXAMPLES = r"""
 - name: Install the staged revision, start it and ask its health gates
   bascule.deploy.lifecycle:
-    deployment: "{{ hostvars.localhost.bascule_deployment }}"
+    deployment: "{{ hostvars.localhost.ansible_facts.bascule_deployment }}"
     settings:
       root: /opt/codedeploy-agent/deployment-root
       gates:

@@ -58,7 +58,7 @@ EXAMPLES = r"""
 - name: Write down that the target succeeded
   bascule.deploy.settle:
     status: Succeeded
-    deployment: "{{ hostvars.localhost.bascule_deployment }}"
+    deployment: "{{ hostvars.localhost.ansible_facts.bascule_deployment }}"
 """
 
 RETURN = r"""

@@ -35,7 +35,7 @@ seealso:
 EXAMPLES = r"""
 - name: Stage the revision on all targets before any of them is touched
   bascule.deploy.stage:
-    deployment: "{{ hostvars.localhost.bascule_deployment }}"
+    deployment: "{{ hostvars.localhost.ansible_facts.bascule_deployment }}"
     settings:
       root: /opt/codedeploy-agent/deployment-root
 """
