@@ -103,9 +103,11 @@ class Change:
 
 
 @contextlib.contextmanager
-def changing(location: Location, deployment_id: str, now: float) -> Iterator[Change]:
-    """Run a transaction on one deployment, with its row locked."""
-    with writing(location) as session:
+def changing(
+    location: Location, deployment_id: str, now: float, *, synced: bool = False
+) -> Iterator[Change]:
+    """Run a transaction on one deployment, with its row locked (``synced``: see ``writing``)."""
+    with writing(location, synced=synced) as session:
         change = Change(session, deployment_id, now)
         yield change
         change.write()

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A record in a SQLite file, used by many processes at once.
 
-The file is opened for each transaction, so a forked worker inherits nothing. It is in WAL mode:
+The file is opened for each transaction and no process is forked meanwhile: a child that inherits
+an open file of SQLite believes in locks that it does not have. It is in WAL mode:
 readers never wait and see one state. A transaction that writes begins with ``BEGIN IMMEDIATE``, so
 that it never has to be upgraded half way, and waits its turn there.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import threading
 import time
 import urllib.parse
 from typing import TYPE_CHECKING, Any
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from ._session import Row
 
 BUSY_SECONDS = 60.0
+_LOOK_MILLISECONDS = 4
 
 # What SQLite says, and what a person can do about it.
 _ADVICE = (
@@ -38,6 +41,15 @@ _ADVICE = (
     ("not a database", "it is damaged: move it away or bring back a copy"),
     ("malformed", "it is damaged: move it away or bring back a copy"),
     ("no such", "it is damaged: move it away or bring back a copy"),
+)
+
+
+# Held while a thread of this process has the file open, and while the process forks.
+_nothing_open = threading.RLock()
+os.register_at_fork(
+    before=_nothing_open.acquire,
+    after_in_parent=_nothing_open.release,
+    after_in_child=_nothing_open.release,
 )
 
 
@@ -116,10 +128,15 @@ def select_text(query: Query) -> tuple[str, list[Any]]:
 
 
 @contextlib.contextmanager
-def transaction(path: Path, *, writes: bool) -> Iterator[SqliteSession]:
-    """Begin a transaction; commit it at the end, or roll it back on an exception."""
+def transaction(path: Path, *, writes: bool, synced: bool) -> Iterator[SqliteSession]:
+    """Begin a transaction; commit it at the end, or roll it back on an exception.
+
+    What was committed outlives every process. The crash of the machine itself may undo the last
+    commits, except one that is ``synced`` and all before it; it never leaves half of one.
+    """
     with _readable_errors(path), _connection(path) as connection:
-        connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+        connection.execute("PRAGMA synchronous = " + ("FULL" if synced else "NORMAL"))
+        _begin(connection, writes=writes)
         try:
             yield SqliteSession(connection)
         except BaseException:
@@ -128,6 +145,30 @@ def transaction(path: Path, *, writes: bool) -> Iterator[SqliteSession]:
                 connection.execute("ROLLBACK")
             raise
         connection.execute("COMMIT")
+
+
+def _begin(connection: sqlite3.Connection, *, writes: bool) -> None:
+    """Begin as soon as the lock is free.
+
+    SQLite's own way to wait sleeps up to 0.1 s between two looks, so that of many processes some
+    never get their turn: it is asked to wait a moment only, again and again.
+    """
+    deadline = time.monotonic() + BUSY_SECONDS
+    connection.execute(f"PRAGMA busy_timeout = {_LOOK_MILLISECONDS}")
+    while True:
+        try:
+            connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+            if not writes:
+                # A transaction that reads begins with its first read.
+                connection.execute("SELECT version FROM schema_version").fetchone()
+        except sqlite3.OperationalError as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+        else:
+            break
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000:.0f}")
 
 
 def prepare(path: Path) -> None:
@@ -195,12 +236,13 @@ def _make_tables(connection: sqlite3.Connection) -> None:
 @contextlib.contextmanager
 def _connection(path: Path) -> Iterator[sqlite3.Connection]:
     uri = f"file:{urllib.parse.quote(str(path))}?mode=rw"
-    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
-    try:
-        connection.row_factory = sqlite3.Row
-        yield connection
-    finally:
-        connection.close()
+    with _nothing_open:
+        connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
+        try:
+            connection.row_factory = sqlite3.Row
+            yield connection
+        finally:
+            connection.close()
 
 
 @contextlib.contextmanager

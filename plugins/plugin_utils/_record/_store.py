@@ -146,7 +146,7 @@ class Record:
         MANUAL_STOP and ALARM_ACTIVE make it end as Stopped, other codes as Failed. Only the
         first halt counts.
         """
-        with self._changing(deployment_id) as change:
+        with self._changing(deployment_id, synced=True) as change:
             _admit.halt(change, error_code, message)
 
     def finish(self, deployment_id: str) -> Deployment:
@@ -155,13 +155,13 @@ class Record:
         Targets that were not started become Skipped, those in flight Unknown (they count as
         failed).
         """
-        with self._changing(deployment_id) as change:
+        with self._changing(deployment_id, synced=True) as change:
             _close.finish(change)
         return self.deployment(deployment_id)
 
     def abandon(self, deployment_id: str, why: str = "") -> Deployment:
         """End a deployment that nobody will go on with, as Stopped, and free its group."""
-        with self._changing(deployment_id) as change:
+        with self._changing(deployment_id, synced=True) as change:
             if change.is_final:
                 raise RecordError(
                     f"Deployment {deployment_id} has ended already "
@@ -308,8 +308,10 @@ class Record:
         with reading(self._location) as session:
             return _history.revision_holders(session, digest)
 
-    def _changing(self, deployment_id: str) -> contextlib.AbstractContextManager[Change]:
-        return changing(self._location, deployment_id, time.time())
+    def _changing(
+        self, deployment_id: str, *, synced: bool = False
+    ) -> contextlib.AbstractContextManager[Change]:
+        return changing(self._location, deployment_id, time.time(), synced=synced)
 
     def _holder(self, application: str, group: str) -> Deployment | None:
         query = Query(
