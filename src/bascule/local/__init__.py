@@ -35,7 +35,7 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._revisions._tree im
 
 from bascule.local import _delivery
 from bascule.local._delivery import TYPES
-from bascule.local._events import check_hooks, choose
+from bascule.local._order import check_hooks, choose
 
 __all__ = ["GROUP", "GROUP_ID", "TYPES", "Result", "deploy"]
 
