@@ -11,8 +11,9 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from bascule.cli import main
 from support.host_program import pack
+
+from bascule.cli import main
 
 HEADER = "version: 0.0\nos: linux\n"
 STAMP = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", re.MULTILINE)
@@ -119,7 +120,7 @@ class LocalHost:
         return self.deploy(files, "-e", "DownloadBundle,Install", *arguments)
 
     def tree(self) -> dict[str, str]:
-        """Describe what is installed: ``text`` of files, ``-> target`` of links, ``/`` of folders."""
+        """Describe what is installed: a file's text, ``-> target`` of a link, ``/`` of a folder."""
         found = {}
         for path in sorted(self.top.rglob("*")):
             name = str(path.relative_to(self.top))
