@@ -54,6 +54,7 @@ class ActionModule(BasculeAction):
                 "deployment": deployment_fact(closed.deployment),
                 "rollback": deployment_fact(rollback) if rollback else None,
                 "rollback_plan": rollback.plan if rollback else None,
+                "note": closed.note,
                 "summary": closed.summary,
             },
         }

@@ -20,11 +20,12 @@ FAILURE_EVENT = "DEPLOYMENT_FAILURE"
 
 @dataclasses.dataclass(frozen=True)
 class Closed:
-    """How a deployment ended and, if it is rolled back, the deployment that does it."""
+    """How a deployment ended, the deployment that rolls it back, or why there is none."""
 
     deployment: Deployment
     rollback: Deployment | None
     rollback_fleet: dict[str, t.Any] | None
+    note: str
     summary: str
 
 
@@ -32,28 +33,36 @@ def close_deployment(record: Record, deployment_id: str) -> Closed:
     """Decide how a deployment ended, and open its rollback if the group's rules ask for one."""
     finished = record.finish(deployment_id)
     targets = record.targets(deployment_id)
-    summary = [describe(finished, targets)]
-    if finished.status != "Failed":
-        return Closed(finished, None, None, "\n".join(summary))
-    if FAILURE_EVENT not in finished.options.get("rollback_on", []):
-        summary.append("No automatic rollback: deploy_rollback_on does not ask for one.")
-        return Closed(finished, None, None, "\n".join(summary))
-    changed = [target for target in targets if target.changed]
-    if not changed:
-        summary.append("No rollback is needed: no target was changed.")
-        return Closed(finished, None, None, "\n".join(summary))
+    summary = describe(finished, targets)
     good = record.last_known_good(finished.application, finished.group)
+    note = why_no_rollback(finished, targets, good)
+    asked = FAILURE_EVENT in finished.options.get("rollback_on", [])
+    if finished.status != "Failed" or not asked or note or good is None:
+        return Closed(finished, None, None, note, f"{summary}\n{note}".strip())
+    rollback, members = open_rollback(record, finished, targets, good)
+    summary += (
+        f"\nRolling back {len(members['targets'])} changed target(s) to {good.digest[:12]} "
+        f"as {rollback.id}."
+    )
+    return Closed(finished, rollback, members, "", summary)
+
+
+def why_no_rollback(
+    deployment: Deployment, targets: t.Sequence[Target], good: RevisionRow | None
+) -> str:
+    """Return why a deployment that failed is not rolled back; empty if it is, or did not fail."""
+    if deployment.status != "Failed" or deployment.strategy == "rollback":
+        return ""
+    if FAILURE_EVENT not in deployment.options.get("rollback_on", []):
+        return "No automatic rollback: deploy_rollback_on does not ask for one."
+    if not any(target.changed for target in targets):
+        return "No rollback is needed: no target was changed."
     if good is None:
-        summary.append(
+        return (
             "No rollback is possible: no revision has succeeded in this deployment group before. "
             "Deploy one that works; the targets that failed stay out of the load balancer."
         )
-        return Closed(finished, None, None, "\n".join(summary))
-    rollback, members = open_rollback(record, finished, targets, good)
-    summary.append(
-        f"Rolling back {len(changed)} changed target(s) to {good.digest[:12]} as {rollback.id}."
-    )
-    return Closed(finished, rollback, members, "\n".join(summary))
+    return ""
 
 
 def open_rollback(

@@ -58,6 +58,7 @@ class DeploymentProgress:
     status: str = "InProgress"
     message: str = ""
     error_code: str = ""
+    note: str = ""
     opened: float = 0.0
     closed: float | None = None
     rolling: float | None = None
@@ -209,6 +210,7 @@ def _close(deployment: DeploymentProgress, event: Event) -> None:
     deployment.status = event.status or deployment.status
     deployment.message = event.message or deployment.message
     deployment.error_code = str(about.get("error_code") or "")
+    deployment.note = str(event.data.get("note") or deployment.note)
     rollback = event.data.get("rollback") or {}
     deployment.rolled_back_by = (
         about.get("rolled_back_by") or rollback.get("id") or deployment.rolled_back_by

@@ -43,7 +43,7 @@ def closing(deployment: DeploymentProgress, now: float) -> list[str]:
         return [f"not finished after {took}: {counts(deployment)}"]
     if deployment.status != "Succeeded":
         lines = [f"{deployment.status} after {took}: {counts(deployment)}"]
-        return lines + ([f"  {deployment.reason}"] if deployment.reason else [])
+        return lines + [f"  {line}" for line in (deployment.reason, deployment.note) if line]
     total = len(deployment.targets)
     if deployment.unchanged:
         return [f"nothing to do: {_targets(total)} already at {deployment.revision}"]
