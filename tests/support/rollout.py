@@ -135,7 +135,6 @@ def local_inventory(path: Path, sysroots: dict[str, Path], group: str = "web") -
     hosts = {
         name: {
             "deploy_sysroot": str(sysroot),
-            "deploy_root": str(sysroot / "var/lib/bascule"),
             "ansible_connection": "local",
         }
         for name, sysroot in sysroots.items()
