@@ -206,7 +206,12 @@ end
         # Not through `git`, which would put a process of its own before the daemon.
         where = subprocess.run(["git", "--exec-path"], capture_output=True, text=True, check=True)
         daemon = Path(where.stdout.strip()) / "git-daemon"
-        argv = [daemon, "--export-all", f"--base-path={self.served}", "--reuseaddr"]
+        argv: list[str | Path] = [
+            daemon,
+            "--export-all",
+            f"--base-path={self.served}",
+            "--reuseaddr",
+        ]
         self.fleet.popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 10
         while True:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.bundles import files
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    Case = Callable[[Controller, Path], tuple[dict[str, object], list[str]]]
+    Case = Callable[[Controller, Path], tuple[dict[str, Any], list[str]]]
 
 HOSTS = ("one", "two")
 
@@ -42,35 +42,35 @@ def closed_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wrong_path(_: Controller, tmp_path: Path) -> tuple[dict[str, object], list[str]]:
+def wrong_path(_: Controller, tmp_path: Path) -> tuple[dict[str, Any], list[str]]:
     missing = str(tmp_path / "no-such-revision")
     return {"deploy_revision": missing}, [missing]
 
 
-def no_appspec(_: Controller, tmp_path: Path) -> tuple[dict[str, object], list[str]]:
+def no_appspec(_: Controller, tmp_path: Path) -> tuple[dict[str, Any], list[str]]:
     (tmp_path / "bare").mkdir()
     (tmp_path / "bare" / "index.html").write_text("hello\n")
     return {"deploy_revision": str(tmp_path / "bare")}, ["appspec.yml", str(tmp_path / "bare")]
 
 
-def unknown_variable(_: Controller, _path: Path) -> tuple[dict[str, object], list[str]]:
+def unknown_variable(_: Controller, _path: Path) -> tuple[dict[str, Any], list[str]]:
     return {"deploy_aplication": "shop"}, ["deploy_aplication", "deploy_application"]
 
 
-def empty_group(controller: Controller, _path: Path) -> tuple[dict[str, object], list[str]]:
+def empty_group(controller: Controller, _path: Path) -> tuple[dict[str, Any], list[str]]:
     controller.inventory.write_text('{"all": {"children": {"web": {"hosts": {}}}}}\n')
     return {}, ["web"]
 
 
-def unknown_group(_: Controller, _path: Path) -> tuple[dict[str, object], list[str]]:
+def unknown_group(_: Controller, _path: Path) -> tuple[dict[str, Any], list[str]]:
     return {"deploy_targets": "wbe"}, ["wbe"]
 
 
-def wrong_value(_: Controller, _path: Path) -> tuple[dict[str, object], list[str]]:
+def wrong_value(_: Controller, _path: Path) -> tuple[dict[str, Any], list[str]]:
     return {"deploy_bake_time": "soon"}, ["soon", "deploy_bake_time"]
 
 
-def unreachable_envoy(_: Controller, tmp_path: Path) -> tuple[dict[str, object], list[str]]:
+def unreachable_envoy(_: Controller, tmp_path: Path) -> tuple[dict[str, Any], list[str]]:
     admin = f"127.0.0.1:{closed_port()}"
     endpoints = [Endpoint(name, name, 80) for name in HOSTS]
     (tmp_path / "eds.json").write_text(json.dumps(eds(endpoints)))
@@ -82,7 +82,7 @@ def unreachable_envoy(_: Controller, tmp_path: Path) -> tuple[dict[str, object],
     }, [admin]
 
 
-def unreachable_haproxy(_: Controller, tmp_path: Path) -> tuple[dict[str, object], list[str]]:
+def unreachable_haproxy(_: Controller, tmp_path: Path) -> tuple[dict[str, Any], list[str]]:
     missing = str(tmp_path / "admin.sock")
     return {
         "deploy_traffic_provider": "haproxy",

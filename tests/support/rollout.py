@@ -68,7 +68,12 @@ class Controller:
         :param callback: Ansible's own by default, since it counts changes at the end
         """
         said = json.dumps(self.variables | variables, default=str)
-        argv = [BIN / "ansible-playbook", "-i", self.inventory, f"bascule.deploy.{name}"]
+        argv: list[str | Path] = [
+            BIN / "ansible-playbook",
+            "-i",
+            self.inventory,
+            f"bascule.deploy.{name}",
+        ]
         return self._run([*argv, "-e", said, *options], ANSIBLE_STDOUT_CALLBACK=callback)
 
     def command(self, *arguments: str) -> Run:
