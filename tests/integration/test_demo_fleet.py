@@ -164,7 +164,7 @@ def test_envoy_is_set_up_as_the_page_says(tmp_path: Path) -> None:
         text = text.replace(said, ours)
     assert _envoy.configuration(902, 901, tmp_path) == yaml.safe_load(text)
     page = json.loads(example("json", "ClusterLoadAssignment"))["resources"][0]
-    ours = _envoy.no_endpoints()["resources"][0]
+    ours = _envoy.endpoints()["resources"][0]
     assert ours | {"endpoints": 0} == page | {"endpoints": 0, "cluster_name": _envoy.CLUSTER}
 
 
@@ -179,18 +179,10 @@ def test_envoy_that_cannot_listen_says_why(tmp_path: Path) -> None:
 def test_users_reach_the_fleet_through_envoy(fleet: Fleet, tmp_path: Path) -> None:
     release = write_release(tmp_path / "1.0", "1.0")
     port, admin = free_ports(2)
-    envoy = _envoy.start(tmp_path / "envoy", port, admin)
+    envoy = _envoy.start(tmp_path / "envoy", port, admin, [host.port for host in fleet.hosts])
     try:
-        endpoints = _envoy.no_endpoints()
         for host in fleet.hosts:
             bring_up(host, release)
-            endpoints["resources"][0]["endpoints"][0]["lb_endpoints"].append(
-                {"endpoint": {"address": {"socket_address": {
-                    "address": "127.0.0.1", "port_value": host.port}}}}
-            )  # fmt: skip
-        partial = tmp_path / "new.json"
-        partial.write_text(json.dumps(endpoints))
-        partial.replace(envoy.eds_path)
         time.sleep(1)
         load = spawn(
             [sys.executable, "-m", "bascule.demo.loadgen", envoy.url, "--rate", "150",

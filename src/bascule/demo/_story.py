@@ -109,7 +109,7 @@ def _tell(directory: Path) -> Story:
         ending = stack.enter_context(contextlib.ExitStack())
         stack.push(_undisturbed)
         ending.callback(story.fleet.stop)
-        envoy = _envoy.start(directory / "envoy", port, admin_port)
+        envoy = _envoy.start(directory / "envoy", port, admin_port, ports)
         ending.callback(envoy.stop)
         story.fleet.write(_variables(directory, envoy))
         say(f"{TARGETS} targets on this machine behind Envoy at {envoy.url}, in {directory}")
