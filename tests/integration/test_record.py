@@ -328,6 +328,16 @@ def test_a_rollback_takes_the_group_over_and_knows_who_is_out(record: Record) ->
     assert record.finish(back.id).status == "Succeeded"
 
 
+def test_who_is_out_in_a_later_stage_holds_nobody_up(record: Record) -> None:
+    back = create(record, ["a", "b", "c"], 3, stages=[1, 1, 1], mode="rollback")
+    record.set_in_service(back.id, "c", False)
+    succeed(record, back, "a")
+    record.set_in_service(back.id, "b", False)
+    assert record.admit(back.id, "c").verdict == "wait"
+    record.set_in_service(back.id, "b", True)
+    succeed(record, back, "b", "c")
+
+
 def test_states_follow_success(record: Record) -> None:
     first = create(record, ["a", "b"], digest=OTHER)
     succeed(record, first, "a", "b")

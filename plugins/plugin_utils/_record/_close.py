@@ -5,10 +5,7 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import secrets
-import socket
 import string
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -27,6 +24,8 @@ _ID_LETTERS = string.ascii_uppercase + string.digits
 
 def new_id() -> str:
     """Make a deployment id in CodeDeploy's form."""
+    import secrets  # here and below: not needed to read, and slow to import
+
     return "d-" + "".join(secrets.choice(_ID_LETTERS) for _ in range(9))
 
 
@@ -198,6 +197,8 @@ def group_digest(session: Session, application: str, group: str) -> str | None:
 
 
 def _user() -> str:
+    import getpass
+
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -205,4 +206,6 @@ def _user() -> str:
 
 
 def _host() -> str:
+    import socket
+
     return socket.gethostname()
