@@ -39,7 +39,8 @@ def read(path: str, install_path: str) -> list[Made]:
     except FileNotFoundError:
         return []
     kinds = _kinds(install_path)
-    result = []
+    result: list[Made] = []
+    seen: set[str] = set()
     for raw in content.split(b"\n")[:-1]:
         line = os.fsdecode(raw)
         if line.startswith(SEMANAGE):
@@ -51,8 +52,12 @@ def read(path: str, install_path: str) -> list[Made]:
             except (ValueError, AttributeError):
                 continue
         if os.path.isabs(line) and "\0" not in line:
-            result.append(Made(kinds.get(line, "unknown"), line))
-    return result
+            if line in seen:
+                # An interrupted installation made it anew, maybe as another kind.
+                kinds.pop(line, None)
+            seen.add(line)
+            result.append(Made("", line))
+    return [one if one.kind else Made(kinds.get(one.path, "unknown"), one.path) for one in result]
 
 
 def _kinds(path: str) -> dict[str, str]:
