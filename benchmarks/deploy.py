@@ -294,13 +294,14 @@ class _Bascule:
 
 @dataclass(frozen=True)
 class Run:
-    """One deployment: seconds on the clock, CPU seconds on the controller's side."""
+    """One deployment: seconds on the clock, CPU seconds of the controller and of all hosts."""
 
     contender: str
     hosts: int
     round: int
     wall: float
-    cpu: float
+    controller: float
+    fleet: float
 
 
 def _controller_pids(fleet: Fleet, spared: set[int]) -> list[int]:
@@ -310,16 +311,33 @@ def _controller_pids(fleet: Fleet, spared: set[int]) -> list[int]:
     return [pid for pid in map(int, said.stdout.split()) if pid not in spared]
 
 
-def _cpu_of(pid: int) -> float:
+def _cpu_of(pid: int, *, with_children: bool = False) -> float:
+    """CPU seconds of a process, and of every descendant that has ended if asked for."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    ticks = sum(map(int, fields[11 : 15 if with_children else 13]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _fleet_cpu(fleet: Fleet, size: int) -> float:
+    """CPU seconds that the first hosts have used since they are up; no session may be open."""
+    total = 0.0
+    for host in fleet.hosts[:size]:
+        pid = fleet.first_process(host.name)
+        deadline = time.monotonic() + 5
+        while Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.01)
+        total += _cpu_of(pid, with_children=True)
+    return total
 
 
 def measure(fleet: Fleet, contender: _Contender, size: int, number: int, spared: set[int]) -> Run:
     """Run a contender once. ssh masters that it leaves open are counted, then ended."""
+    hosts = _fleet_cpu(fleet, size)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()
     done = fleet.run(
@@ -333,7 +351,8 @@ def measure(fleet: Fleet, contender: _Contender, size: int, number: int, spared:
     for pid in _controller_pids(fleet, spared):
         cpu += _cpu_of(pid)
         os.kill(pid, 9)
-    return Run(contender.name, size, number, wall, cpu)
+    hosts = _fleet_cpu(fleet, size) - hosts
+    return Run(contender.name, size, number, wall, cpu, hosts)
 
 
 def verify(bundle: Bundle, contender: _Contender, hosts: Sequence[str]) -> None:
@@ -354,11 +373,12 @@ def fit(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
 
 
 def table(runs: Sequence[Run], sizes: Sequence[int], names: Sequence[str]) -> str:
-    """Medians as Markdown: one table of wall time, one of controller CPU, each fitted."""
+    """Medians as Markdown: tables of wall time and of CPU on both sides, each fitted."""
     parts = []
     values: tuple[tuple[str, Callable[[Run], float]], ...] = (
         ("Wall time, seconds", lambda run: run.wall),
-        ("Controller CPU, seconds", lambda run: run.cpu),
+        ("Controller CPU, seconds", lambda run: run.controller),
+        ("CPU of all hosts, seconds", lambda run: run.fleet),
     )
     for title, value in values:
         head = " | ".join(f"{size} host{'s' * (size > 1)}" for size in sizes)

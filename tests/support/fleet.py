@@ -303,9 +303,10 @@ class Fleet:
 
     def root(self, name: str) -> Path:
         """The root folder of a running host, as seen from the machine."""
-        return Path(f"/proc/{self._first_process(name)}/root")
+        return Path(f"/proc/{self.first_process(name)}/root")
 
-    def _first_process(self, name: str) -> int:
+    def first_process(self, name: str) -> int:
+        """The id, on the machine, of a running host's process 1."""
         outer = self._processes[name].pid
         children = Path(f"/proc/{outer}/task/{outer}/children").read_text().split()
         if not children:
