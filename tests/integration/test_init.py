@@ -37,7 +37,7 @@ def free_ports() -> list[int]:
 
 
 def answer(port: int) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as reply:  # noqa: S310
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as reply:
         return str(reply.read().decode())
 
 
