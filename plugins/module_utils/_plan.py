@@ -9,6 +9,8 @@ kept in the record, printed, and compared.
 
 from __future__ import annotations
 
+import collections
+import itertools
 import statistics
 import textwrap
 from dataclasses import dataclass
@@ -82,7 +84,8 @@ def make_plan(
         return mode == ROLLBACK and target.in_service, _rank(target, digest, rollback_digest)
 
     ordered = sorted(targets, key=rank)
-    stage_of = [stage for stage, size in enumerate(stages) for _place in range(size)]
+    ends = list(itertools.accumulate(stages))
+    batches = [ordered[end - size : end] for end, size in zip(ends, stages)]  # noqa: B905 - 3.8
     # A rollback goes one at a time where the minimum leaves nothing.
     slots = max(1, whole - minimum)
     rollback = _rollback(digest, rollback_digest, mode)
@@ -96,14 +99,7 @@ def make_plan(
         "minimum_healthy": minimum,
         "slots": slots,
         "bake_time": float(bake_time),
-        "stages": [
-            [
-                target.name
-                for target, place in zip(ordered, stage_of, strict=False)
-                if place == stage
-            ]
-            for stage in range(len(stages))
-        ],
+        "stages": [[target.name for target in batch] for batch in batches],
         "targets": [
             {
                 "name": target.name,
@@ -113,7 +109,8 @@ def make_plan(
                 "revision": _revision_state(target, digest, rollback_digest),
                 "in_service": target.in_service,
             }
-            for target, stage in zip(ordered, stage_of, strict=False)
+            for stage, batch in enumerate(batches)
+            for target in batch
         ],
         "routing": _routing(ordered, str(provider)) if has_balancer else [],
         "rollback": rollback,
@@ -127,8 +124,8 @@ def _check(
 ) -> None:
     if not targets:
         raise PlanError("There are no targets to deploy to; at least one is needed.")
-    names = [target.name for target in targets]
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    named = collections.Counter(target.name for target in targets)
+    repeated = sorted(name for name, number in named.items() if number > 1)
     if repeated:
         raise PlanError(
             "A target can be named only once; named more often: {}.".format(", ".join(repeated))
