@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -335,3 +337,45 @@ def test_names_with_line_breaks_are_cleaned_up(host: LocalHost) -> None:
     assert host.install({"appspec.yml": appspec("app {d}/x"), "app/a\nb": "1"}).ok
     assert host.install({"appspec.yml": appspec()}).ok
     assert host.tree() == {}
+
+
+def test_what_the_agent_finds_if_it_comes_back(host: LocalHost) -> None:
+    done = host.install(SECOND)
+    instructions = host.root / "deployment-instructions"
+    group = "default-local-deployment-group"
+    assert (instructions / f"{group}-cleanup").read_text() == f"{host.top}/x\n{host.top}/x/a\n"
+    archive = done.folder / "deployment-archive"
+    assert json.loads((instructions / f"{group}-install.json").read_text()) == {
+        "instructions": [
+            {"type": "mkdir", "directory": f"{host.top}/x"},
+            {"type": "copy", "source": f"{archive}/app/a", "destination": f"{host.top}/x/a"},
+        ]
+    }
+    for pointer in ("last_successful", "most_recent"):
+        assert (instructions / f"{group}_{pointer}_install").read_text() == str(done.folder)
+    assert re.fullmatch(r"d-[A-Z0-9]{9}-local", done.folder.name)
+    assert done.folder == host.root / group / done.json["deployment_id"]
+
+
+def test_what_the_agent_left_is_taken_over(host: LocalHost) -> None:
+    """The clean-up list of an agent that was cut off in its last line."""
+    (host.top / "old").mkdir()
+    for name in ("a", "b", "mine"):
+        (host.top / "old" / name).write_text("old")
+    instructions = host.root / "deployment-instructions"
+    instructions.mkdir(parents=True)
+    (instructions / "default-local-deployment-group-cleanup").write_text(
+        f"{host.top}/old\n{host.top}/old/a\n{host.top}/old/gone\n{host.top}/old/b"
+    )
+    assert host.install(SECOND).ok
+    assert host.tree() == {"old": "/", "old/b": "old", "old/mine": "old", "x": "/", "x/a": "2"}
+
+
+def test_the_last_good_deployment_is_kept_whatever_fails_after_it(host: LocalHost) -> None:
+    good = host.deploy(FIRST)
+    for _ in range(7):
+        assert not host.deploy({"appspec.yml": "version: 1\n"}).ok
+    group = host.root / "default-local-deployment-group"
+    assert good.folder.is_dir()
+    assert len(list(group.iterdir())) == 5
+    assert host.deploy(SECOND).ok

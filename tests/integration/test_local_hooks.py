@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -397,3 +398,29 @@ def test_a_timeout_ends_the_whole_group(host: LocalHost) -> None:
     assert done.json["error"]["code"] == "ScriptTimedOut"
     time.sleep(max(0.0, 10 - (time.monotonic() - began)))
     assert not mark.exists()
+
+
+def test_the_log_of_all_deployments(host: LocalHost) -> None:
+    first, second = host.deploy(noisy("1")), host.deploy(noisy("2"))
+    lines = (
+        (host.root / "deployment-logs/codedeploy-agent-deployments.log").read_text().splitlines()
+    )
+    found = [
+        re.fullmatch(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}\] \[(.+?)\](.*)", line)
+        for line in lines
+    ]
+    assert [(one[1], one[2]) for one in found if one] == [
+        (done.json["deployment_id"], line) for done in (first, second) for line in done.log
+    ]
+    stamps = (first.folder / "logs/scripts.log").read_text().splitlines()
+    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \S", line) for line in stamps)
+
+
+def test_the_tail_of_a_failed_events_log(host: LocalHost) -> None:
+    script = "#!/bin/sh\nfor i in $(seq 200); do echo line $i of many; done\nexit 1\n"
+    done = host.deploy(noisy("1", AfterInstall=script))
+    tail = done.json["error"]["log"]
+    assert tail.endswith("[stdout]line 200 of many\n")
+    assert 1900 < len(tail) <= 2048
+    assert tail.startswith("[stdout]line ")
+    assert len(done.log) > 200
