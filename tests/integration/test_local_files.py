@@ -379,3 +379,11 @@ def test_the_last_good_deployment_is_kept_whatever_fails_after_it(host: LocalHos
     assert good.folder.is_dir()
     assert len(list(group.iterdir())) == 5
     assert host.deploy(SECOND).ok
+
+
+def test_a_pipe_in_a_folder_is_refused(host: LocalHost) -> None:
+    bundle = host.bundle(SECOND)
+    os.mkfifo(bundle / "app" / "pipe")
+    done = host.install(bundle)
+    assert (done.status, done.failed_event) == (1, "DownloadBundle")
+    assert "app/pipe" in done.message

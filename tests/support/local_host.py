@@ -35,7 +35,7 @@ class Outcome:
     @property
     def failed_event(self) -> str | None:
         error = self.json["error"]
-        return error and error["event"]
+        return str(error["event"]) if error else None
 
     @property
     def message(self) -> str:

@@ -56,7 +56,7 @@ def find(location: str, kind: str | None) -> Bundle | None:
     elif scheme or ("#" in location and not Path(location).exists()):
         return None
     path = Path(location).expanduser()
-    if not path.exists():
+    if not os.path.lexists(path):
         raise UsageError(
             f"The location {location} is specified as a file or directory which does not exist."
         )
@@ -125,7 +125,9 @@ def deliver(bundle: Bundle, layout: Layout, *, outside_links: bool) -> list[str]
             _tree.strip_wrapper(str(part))
         part.rename(folder.archive)
     except OSError as error:
-        raise ArchiveError(f"The bundle cannot be read: {error}.") from error
+        raise ArchiveError(
+            f"The bundle {bundle.path} cannot be brought to {folder.path}: {error}."
+        ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return warnings
@@ -149,24 +151,31 @@ def copy_folder(source: Path, target: Path) -> None:
     :raises ArchiveError: for what is no file, folder or link
     """
     target.mkdir()
-    with os.scandir(source) as entries:
-        for entry in entries:
-            path = target / entry.name
-            mode = entry.stat(follow_symlinks=False).st_mode
-            if stat.S_ISDIR(mode):
-                copy_folder(Path(entry.path), path)
-            elif stat.S_ISLNK(mode):
-                path.symlink_to(os.readlink(entry.path))  # noqa: PTH115 - the text as it is
-            elif stat.S_ISREG(mode):
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-                descriptor = os.open(path, flags, stat.S_IMODE(mode))
-                with Path(entry.path).open("rb") as reader, os.fdopen(descriptor, "wb") as writer:
-                    shutil.copyfileobj(reader, writer, 1024 * 1024)
-            else:
-                raise ArchiveError(
-                    f"The bundle holds {entry.path}, a device, pipe or socket. A bundle holds"
-                    " files, folders and links only."
-                )
+    waiting = [(source, target)]
+    while waiting:
+        source, target = waiting.pop()
+        with os.scandir(source) as entries:
+            for entry in entries:
+                path = target / entry.name
+                mode = entry.stat(follow_symlinks=False).st_mode
+                if stat.S_ISDIR(mode):
+                    path.mkdir()
+                    waiting.append((Path(entry.path), path))
+                elif stat.S_ISLNK(mode):
+                    path.symlink_to(os.readlink(entry.path))  # noqa: PTH115 - the text as it is
+                elif stat.S_ISREG(mode):
+                    _copy_file(Path(entry.path), path, stat.S_IMODE(mode))
+                else:
+                    raise ArchiveError(
+                        f"The bundle holds {entry.path}, a device, pipe or socket. A bundle holds"
+                        " files, folders and links only."
+                    )
+
+
+def _copy_file(source: Path, target: Path, mode: int) -> None:
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with source.open("rb") as reader, os.fdopen(descriptor, "wb") as writer:
+        shutil.copyfileobj(reader, writer, 1024 * 1024)
 
 
 def read_appspec(archive: Path, name: str | None, strict: str | None) -> dict[str, t.Any]:
