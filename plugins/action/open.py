@@ -41,7 +41,8 @@ if t.TYPE_CHECKING:
 
 # The plugin is loaded before the workers are forked: what is imported here, all of them inherit.
 # Where SQLAlchemy is missing, opening the record says so in words.
-program()
+for operation in ("stage", "lifecycle", "traffic"):
+    program(operation)
 with contextlib.suppress(ImportError):
     warm()
 

@@ -11,7 +11,9 @@ interpreter. Everywhere else the module of the same name does the same work.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
+import marshal
 import shlex
 import typing as t
 import zlib
@@ -26,20 +28,28 @@ if t.TYPE_CHECKING:
 
 PACKAGE = "bascule_host"
 MARK = "BASCULE-RESULT:"
+# What only a load balancer's host needs, and what both kinds of hosts do.
+AT_PROXY = frozenset({"_traffic", "_balancer", "_envoy", "_eds", "_haproxy"})
+SHARED = frozenset({"_errors", "_entry"})
 # Beyond this size a bundle is copied as a file: standard input is held in memory by every worker.
 INLINE_LIMIT = 64 * 1024 * 1024
 
 _BOOTSTRAP = """\
-import importlib.machinery,json,sys,zlib
+import importlib.machinery,importlib.util,json,marshal,sys,zlib
 i=sys.stdin.buffer
 h=json.loads(i.readline())
-s=json.loads(zlib.decompress(i.read(h["program"])))
+p=i.read(h["program"])
+c=i.read(h["compiled"])
+s=json.loads(zlib.decompress(p))
+c=marshal.loads(zlib.decompress(c)) if h["magic"]==importlib.util.MAGIC_NUMBER.hex() else {}
 q=json.loads(i.read(h["request"]))
 class F:
  def find_spec(self,n,p=None,t=None):
   if n in s:return importlib.machinery.ModuleSpec(n,self,is_package=s[n][0])
  def create_module(self,m):pass
- def exec_module(self,m):exec(compile(s[m.__name__][1],m.__name__,"exec"),m.__dict__)
+ def exec_module(self,m):
+  n=m.__name__
+  exec(marshal.loads(c[n]) if n in c else compile(s[n][1],n,"exec"),m.__dict__)
 sys.meta_path.insert(0,F())
 import bascule_host._host._entry as e
 b=open(h["bundle"],"rb") if h["bundle"] else i if h["inline"] else None
@@ -53,17 +63,35 @@ _ANY_PYTHON = (
 
 
 @functools.cache
-def program() -> bytes:
-    """Return the host program: the compressed JSON ``{module name: [is package, source]}``."""
+def program(operation: str) -> tuple[bytes, bytes]:
+    """Return the part of the host program that an operation needs, compressed: source and code.
+
+    The source is the JSON ``{module name: [is package, text]}``. Compiling it is half of a run, so
+    the code that this interpreter makes of it goes along, as marshalled ``{module name: code}``; a
+    host uses it if its own interpreter has the same bytecode (PEP 3147's magic number), and
+    compiles what it imports if not.
+    """
     floor = Path(__file__).resolve().parent.parent / "module_utils"
-    sources: dict[str, tuple[bool, str]] = {
-        PACKAGE: (True, ""),
-        f"{PACKAGE}._host": (True, ""),
-        f"{PACKAGE}._errors": (False, (floor / "_errors.py").read_text(encoding="utf-8")),
+    paths = [floor / "_errors.py", *sorted((floor / "_host").glob("_[!_]*.py"))]
+    at_proxy = operation == "traffic"
+    paths = [path for path in paths if path.stem in SHARED or (path.stem in AT_PROXY) == at_proxy]
+    sources: dict[str, tuple[bool, str]] = {PACKAGE: (True, ""), f"{PACKAGE}._host": (True, "")}
+    for path in paths:
+        sources[_module_name(path)] = (False, path.read_text(encoding="utf-8"))
+    code = {
+        name: marshal.dumps(compile(text, name, "exec"))
+        for name, (_package, text) in sources.items()
     }
-    for path in sorted((floor / "_host").glob("_[!_]*.py")):
-        sources[f"{PACKAGE}._host.{path.stem}"] = (False, path.read_text(encoding="utf-8"))
-    return zlib.compress(json.dumps(sources).encode())
+    if not at_proxy:
+        # Read only where CodeDeploy's agent has installed the revision before.
+        for path in sorted(floor.glob("_appspec*.py")):
+            sources[_module_name(path)] = (False, path.read_text(encoding="utf-8"))
+    return zlib.compress(json.dumps(sources).encode()), zlib.compress(marshal.dumps(code))
+
+
+def _module_name(path: Path) -> str:
+    home = f"{PACKAGE}._host" if path.parent.name == "_host" else PACKAGE
+    return f"{home}.{path.stem}"
 
 
 def compose(
@@ -71,14 +99,17 @@ def compose(
 ) -> bytes:
     """Return what goes before the bundle on the interpreter's standard input."""
     body = json.dumps(request).encode()
+    source, code = program(request["operation"])
     head = {
-        "program": len(program()),
+        "program": len(source),
+        "compiled": len(code),
+        "magic": importlib.util.MAGIC_NUMBER.hex(),
         "request": len(body),
         "bundle": bundle_path,
         "inline": inline,
         "mark": MARK,
     }
-    return json.dumps(head).encode() + b"\n" + program() + body
+    return json.dumps(head).encode() + b"\n" + source + code + body
 
 
 def read_result(stdout: str) -> dict[str, t.Any] | None:

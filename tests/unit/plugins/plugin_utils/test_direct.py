@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import io
 import json
+import marshal
 import subprocess
 import sys
+import zlib
 
 import pytest
 from ansible_collections.bascule.deploy.plugins.plugin_utils import _direct
@@ -29,6 +31,32 @@ def test_the_program_runs_from_standard_input_alone() -> None:
     assert "nonsense" in result["msg"]
 
 
+def test_a_host_with_other_bytecode_compiles_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, _code = _direct.program("stage")
+    monkeypatch.setattr(_direct.importlib.util, "MAGIC_NUMBER", b"none")
+    monkeypatch.setattr(_direct, "program", lambda _operation: (source, b"not even compressed"))
+    result = _direct.read_result(run({"operation": "stage"}))
+    assert result is not None
+    assert result["failed"] is True
+
+
+@pytest.mark.parametrize(
+    ("operation", "there", "not_there"),
+    [
+        ("stage", "_host._stage", "_host._envoy"),
+        ("lifecycle", "_host._lifecycle", "_host._haproxy"),
+        ("traffic", "_host._envoy", "_host._stage"),
+    ],
+)
+def test_an_operation_is_sent_what_it_needs(operation: str, there: str, not_there: str) -> None:
+    source, code = _direct.program(operation)
+    names = set(json.loads(zlib.decompress(source)))
+    compiled = set(marshal.loads(zlib.decompress(code)))  # noqa: S302 - our own
+    assert {f"bascule_host.{there}", "bascule_host._host._entry"} <= compiled <= names
+    assert f"bascule_host.{not_there}" not in names
+    assert ("bascule_host._appspec" in names) is (operation != "traffic")
+
+
 @pytest.mark.parametrize(
     ("before", "after"), [("", ""), ("Welcome!\n", ""), ("x" * 5000, "\nBye"), ("\nBASCULE", "")]
 )
@@ -50,7 +78,7 @@ def test_no_result_is_none(text: str) -> None:
 def test_the_bundle_follows_the_request() -> None:
     data = io.BytesIO(_direct.compose({"operation": "stage"}, inline=True) + b"bundle")
     head = json.loads(data.readline())
-    data.read(head["program"] + head["request"])
+    data.read(head["program"] + head["compiled"] + head["request"])
     assert data.read() == b"bundle"
 
 
