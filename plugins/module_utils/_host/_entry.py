@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any, BinaryIO, Dict, Optional
+from typing import Any, BinaryIO
 
 from .._errors import BasculeError, UsageError
 
 OPERATIONS = ("stage", "lifecycle", "traffic")
 
 
-def run(request: Dict[str, Any], bundle: Optional[BinaryIO] = None) -> Dict[str, Any]:
+def run(request: dict[str, Any], bundle: BinaryIO | None = None) -> dict[str, Any]:
     """Run one operation and return its result; an expected failure is a result, too.
 
     :param request: ``{"operation": "stage" | "lifecycle" | "traffic", ...}``, plain JSON data
@@ -23,11 +23,9 @@ def run(request: Dict[str, Any], bundle: Optional[BinaryIO] = None) -> Dict[str,
     try:
         operation = request["operation"]
         if operation not in OPERATIONS:
-            raise UsageError(
-                "Unknown operation {0!r}, wanted one of {1}.".format(operation, OPERATIONS)
-            )
+            raise UsageError(f"Unknown operation {operation!r}, wanted one of {OPERATIONS}.")
         module = importlib.import_module("._" + operation, __package__)
-        result: Dict[str, Any] = module.run(request, bundle)
+        result: dict[str, Any] = module.run(request, bundle)
     except BasculeError as error:
         return {"failed": True, "changed": False, "msg": str(error), "error": {"kind": error.kind}}
     return result
