@@ -424,3 +424,33 @@ def test_the_tail_of_a_failed_events_log(host: LocalHost) -> None:
     assert 1900 < len(tail) <= 2048
     assert tail.startswith("[stdout]line ")
     assert len(done.log) > 200
+
+
+def test_what_the_agent_deployed_is_stopped_by_its_own_script(host: LocalHost) -> None:
+    """A deployment folder as the agent leaves it: no journal, no stored AppSpec."""
+    group = host.root / "default-local-deployment-group"
+    old = group / "d-ABCDEFGHI"
+    files = noisy("0")
+    host.bundle(files).rename(_made(old) / "deployment-archive")
+    instructions = _made(host.root / "deployment-instructions")
+    (instructions / f"{group.name}_last_successful_install").write_text(str(old))
+    done = host.deploy(noisy("1"))
+    assert done.ok, done.message
+    assert said(done.log)[:4] == [*[f"{event} 0" for event in ALL[:3]], "BeforeInstall 1"]
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_a_story_with_a_bad_chapter(host: LocalHost) -> None:
+    """Version 1, 2, a broken 3, 1 again: what is installed, and whose scripts ran."""
+    for version, broken in (("1", False), ("2", False), ("3", True), ("1", False)):
+        scripts = {"ValidateService": "#!/bin/sh\necho unwell >&2\nexit 1\n"} if broken else {}
+        files = noisy(version, **scripts)
+        files[f"app/only-{version}"] = version
+        done = host.deploy(files)
+        assert done.ok != broken
+        assert host.tree() == {"x": "/", "x/version": version, f"x/only-{version}": version}
+    assert said(done.log)[:3] == [f"{event} 3" for event in ALL[:3]]
