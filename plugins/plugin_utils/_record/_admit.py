@@ -63,10 +63,16 @@ def counts_from(groups: Iterable[Row], total: int, stage: int | None = None) -> 
     )  # fmt: skip
 
 
-def evaluate(session: Session, deployment_id: str, name: str, now: float) -> Evaluation:
-    """Answer one target from what the record says at this moment; nothing is written."""
+def look(session: Session, deployment_id: str, name: str, now: float) -> Evaluation:
+    """Evaluate without a lock: good enough to tell a target to wait."""
     query = Query(table="deployments", columns=SUMMARY, equals={"id": deployment_id})
     deployment = only(session.rows(query), deployment_id)
+    return evaluate(session, deployment, name, now)
+
+
+def evaluate(session: Session, deployment: Row, name: str, now: float) -> Evaluation:
+    """Answer one target from what the record says at this moment; nothing is written."""
+    deployment_id = deployment["id"]
     target = find_target(session, deployment_id, name)
     groups = session.rows(tally_query(deployment_id))
     counts = counts_from(groups, deployment["total"], target["stage"])
@@ -125,7 +131,7 @@ def _held_by_stage(
 
 def admit(change: Change, name: str) -> Admission:
     """Evaluate with the deployment locked, and write the admission or the halt."""
-    evaluation = evaluate(change.session, change.deployment["id"], name, change.now)
+    evaluation = evaluate(change.session, change.deployment, name, change.now)
     answer = evaluation.answer
     if evaluation.admits:
         change.begin_work()

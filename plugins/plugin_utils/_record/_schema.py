@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING
 from ...module_utils._errors import RecordError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from sqlalchemy import Column, MetaData, Table
+    from sqlalchemy import Column, MetaData
 
 SCHEMA_VERSION = 1
 
@@ -30,11 +28,6 @@ def check_version(shown: str, version: int | None) -> None:
             f"{SCHEMA_VERSION}. Use the Bascule that wrote it, or name another record with "
             "BASCULE_RECORD."
         )
-
-
-def tables() -> Mapping[str, Table]:
-    """Return the tables by name."""
-    return metadata().tables
 
 
 def sqlite_schema() -> list[str]:

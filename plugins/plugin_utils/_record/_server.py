@@ -1,7 +1,7 @@
 # Copyright: Bascule contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A record in a database server, through SQLAlchemy Core.
+"""A record in a database server, through SQLAlchemy.
 
 Each process keeps one connection of its own, because a worker that waits for its turn must not log
 in again each time it asks. What a forked process inherits belongs to its parent and is not touched.
@@ -15,13 +15,14 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from ...module_utils._errors import RecordError
-from ._schema import SCHEMA_VERSION, check_version, metadata, tables
+from . import _statements
+from ._schema import SCHEMA_VERSION, check_version, metadata
 from ._session import DuplicateError, Query
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sqlalchemy import ColumnElement, Connection, Engine, Pool, Select
+    from sqlalchemy import Connection, Engine, Pool
 
     from ._location import Location
     from ._session import Row
@@ -44,63 +45,43 @@ class ServerSession:
 
     def rows(self, query: Query) -> list[dict[str, Any]]:
         """Read."""
-        return self._all(_select(query))
+        statement, values = _statements.select(query)
+        return self._all(statement, values)
 
     def locked(self, query: Query) -> list[dict[str, Any]]:
         """Read rows that nobody else may change until the transaction ends."""
-        return self._all(_select(query).with_for_update())
+        statement, values = _statements.select(query)
+        return self._all(statement + " FOR UPDATE", values)
 
     def insert(self, table: str, rows: Sequence[Row]) -> None:
         """Add rows, all with the same columns; raises DuplicateError."""
-        from sqlalchemy import insert
+        from sqlalchemy import text
         from sqlalchemy.exc import IntegrityError
 
+        statement = text(_statements.insert(table, rows[0]))
         try:
-            self._connection.execute(insert(tables()[table]), [dict(row) for row in rows])
+            self._connection.execute(statement, [dict(row) for row in rows])
         except IntegrityError as error:
             raise DuplicateError(str(error.orig)) from error
 
     def update(self, table: str, values: Row, **equals: Any) -> int:
         """Change the rows in which these columns have these values; returns how many."""
-        from sqlalchemy import update
+        from sqlalchemy import text
 
-        statement = update(tables()[table]).where(*_equal(table, equals)).values(**values)
-        return self._connection.execute(statement).rowcount
+        statement, given = _statements.update(table, values, equals)
+        return self._connection.execute(text(statement), given).rowcount
 
     def delete(self, table: str, **equals: Any) -> None:
         """Remove the rows in which these columns have these values."""
-        from sqlalchemy import delete
+        from sqlalchemy import text
 
-        self._connection.execute(delete(tables()[table]).where(*_equal(table, equals)))
+        statement, given = _statements.delete(table, equals)
+        self._connection.execute(text(statement), given)
 
-    def _all(self, statement: Select[Any]) -> list[dict[str, Any]]:
-        return [dict(row) for row in self._connection.execute(statement).mappings()]
+    def _all(self, statement: str, values: dict[str, Any]) -> list[dict[str, Any]]:
+        from sqlalchemy import text
 
-
-def _equal(table: str, values: Row) -> list[ColumnElement[bool]]:
-    columns = tables()[table].c
-    return [columns[name] == value for name, value in values.items()]
-
-
-def _select(query: Query) -> Select[Any]:
-    from sqlalchemy import func, select
-
-    column = tables()[query.table].c
-    columns = [column[name] for name in query.columns] or list(column)
-    counted: list[Any] = [func.count().label("n")] if query.tally else []
-    if query.latest:
-        counted.append(func.max(column[query.latest]).label("latest"))
-    statement = select(*columns, *counted).where(*_equal(query.table, query.equals))
-    if query.among is not None:
-        statement = statement.where(column[query.among[0]].in_(query.among[1]))
-    if query.above is not None:
-        statement = statement.where(column[query.above[0]] > query.above[1])
-    if query.tally:
-        statement = statement.group_by(*columns)
-    for name in query.order:
-        by = column[name[1:]].desc() if name.startswith("-") else column[name]
-        statement = statement.order_by(by)
-    return statement if query.limit is None else statement.limit(query.limit)
+        return [dict(row) for row in self._connection.execute(text(statement), values).mappings()]
 
 
 @contextlib.contextmanager

@@ -4,9 +4,9 @@
 """What the record asks of a database: a few kinds of statements, inside a transaction.
 
 There are two ways to a database, with one meaning. A SQLite file is used with the standard library
-alone (``_sqlite``), because importing SQLAlchemy takes longer than a status may take, and compiling
-its statements is most of what a forked worker would do for an admission. Every other database goes
-through SQLAlchemy Core (``_server``). The tables are described once, in ``_schema``.
+alone (``_sqlite``), because importing SQLAlchemy takes longer than a status may take. Every other
+database is reached through SQLAlchemy (``_server``). The statements are those of ``_statements``,
+the tables are described once, in ``_schema``.
 """
 
 from __future__ import annotations

@@ -20,14 +20,15 @@ import urllib.parse
 from typing import TYPE_CHECKING, Any
 
 from ...module_utils._errors import RecordError
+from . import _statements
 from ._schema import SCHEMA_VERSION, check_version, sqlite_schema
-from ._session import DuplicateError, Query
+from ._session import DuplicateError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from ._session import Row
+    from ._session import Query, Row
 
 BUSY_SECONDS = 60.0
 _LOOK_MILLISECONDS = 4
@@ -54,11 +55,7 @@ os.register_at_fork(
 
 
 class SqliteSession:
-    """A transaction on a SQLite file (see ``_session.Session``).
-
-    Names of tables and columns are written into the statements, and come from this package alone;
-    values never are.
-    """
+    """A transaction on a SQLite file (see ``_session.Session``)."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         """Take a connection on which a transaction has begun."""
@@ -66,7 +63,7 @@ class SqliteSession:
 
     def rows(self, query: Query) -> list[dict[str, Any]]:
         """Read."""
-        text, values = select_text(query)
+        text, values = _statements.select(query)
         return [dict(row) for row in self._connection.execute(text, values)]
 
     def locked(self, query: Query) -> list[dict[str, Any]]:
@@ -75,56 +72,18 @@ class SqliteSession:
 
     def insert(self, table: str, rows: Sequence[Row]) -> None:
         """Add rows, all with the same columns; raises DuplicateError."""
-        names = list(rows[0])
-        columns, values = ", ".join(names), ", ".join(":" + name for name in names)
-        text = f"INSERT INTO {table} ({columns}) VALUES ({values})"  # noqa: S608 - own names
         try:
-            self._connection.executemany(text, rows)
+            self._connection.executemany(_statements.insert(table, rows[0]), rows)
         except sqlite3.IntegrityError as error:
             raise DuplicateError(str(error)) from error
 
     def update(self, table: str, values: Row, **equals: Any) -> int:
         """Change the rows in which these columns have these values; returns how many."""
-        changes = ", ".join(name + " = ?" for name in values)
-        where = " AND ".join(name + " = ?" for name in equals)
-        text = f"UPDATE {table} SET {changes} WHERE {where}"  # noqa: S608 - own names
-        return self._connection.execute(text, [*values.values(), *equals.values()]).rowcount
+        return self._connection.execute(*_statements.update(table, values, equals)).rowcount
 
     def delete(self, table: str, **equals: Any) -> None:
         """Remove the rows in which these columns have these values."""
-        where = " AND ".join(name + " = ?" for name in equals)
-        text = f"DELETE FROM {table} WHERE {where}"  # noqa: S608 - own names
-        self._connection.execute(text, list(equals.values()))
-
-
-def select_text(query: Query) -> tuple[str, list[Any]]:
-    """Return a read as a statement of SQL and its parameters."""
-    columns = list(query.columns) or ["*"]
-    if query.tally:
-        columns.append("count(*) AS n")
-    if query.latest:
-        columns.append("max(" + query.latest + ") AS latest")
-    parts = ["SELECT", ", ".join(columns), "FROM", query.table]
-    conditions = [name + " = ?" for name in query.equals]
-    values = list(query.equals.values())
-    if query.among is not None:
-        name, wanted = query.among
-        conditions.append(name + " IN (" + ", ".join("?" * len(wanted)) + ")")
-        values += wanted
-    if query.above is not None:
-        conditions.append(query.above[0] + " > ?")
-        values.append(query.above[1])
-    if conditions:
-        parts += ["WHERE", " AND ".join(conditions)]
-    if query.tally:
-        parts += ["GROUP BY", ", ".join(query.columns)]
-    if query.order:
-        by = [name[1:] + " DESC" if name.startswith("-") else name for name in query.order]
-        parts += ["ORDER BY", ", ".join(by)]
-    if query.limit is not None:
-        parts.append("LIMIT ?")
-        values.append(query.limit)
-    return " ".join(parts), values
+        self._connection.execute(*_statements.delete(table, equals))
 
 
 @contextlib.contextmanager

@@ -202,9 +202,9 @@ class Record:
         """
         moment = time.time() if now is None else now
         with reading(self._location) as session:
-            look = _admit.evaluate(session, deployment_id, target, moment)
-        if not look.admits and look.halt_code is None:
-            return look.answer
+            seen = _admit.look(session, deployment_id, target, moment)
+        if not seen.admits and seen.halt_code is None:
+            return seen.answer
         with changing(self._location, deployment_id, moment) as change:
             return _admit.admit(change, target)
 
