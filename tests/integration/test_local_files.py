@@ -387,3 +387,10 @@ def test_a_pipe_in_a_folder_is_refused(host: LocalHost) -> None:
     done = host.install(bundle)
     assert (done.status, done.failed_event) == (1, "DownloadBundle")
     assert "app/pipe" in done.message
+
+
+def test_names_with_blanks_around_them_are_cleaned_up(host: LocalHost) -> None:
+    assert host.install({"appspec.yml": appspec("app {d}/x"), "app/a ": "1", "app/ b": "2"}).ok
+    assert set(host.tree()) == {"x", "x/a ", "x/ b"}
+    assert host.install({"appspec.yml": appspec()}).ok
+    assert host.tree() == {}
