@@ -394,3 +394,16 @@ def test_names_with_blanks_around_them_are_cleaned_up(host: LocalHost) -> None:
     assert set(host.tree()) == {"x", "x/a ", "x/ b"}
     assert host.install({"appspec.yml": appspec()}).ok
     assert host.tree() == {}
+
+
+def test_the_umask_of_the_shell_does_not_matter(host: LocalHost) -> None:
+    bundle = host.bundle(SECOND)
+    before = os.umask(0o077)
+    try:
+        done = host.install(bundle)
+    finally:
+        os.umask(before)
+    assert done.ok
+    assert (host.mode("x"), host.mode("x/a")) == ("0755", "0644")
+    made = [done.folder / "deployment-archive", done.folder, done.folder.parent, host.root]
+    assert {f"{path.stat().st_mode & 0o777:o}" for path in made} == {"755"}

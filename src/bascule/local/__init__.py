@@ -119,11 +119,11 @@ def deploy(
     }
     context = _context.Context(request)
     _check_place(bundle, context.layout)
-    context.prepare()
-    begin(context.layout.deployment.path)
     # The agent runs under systemd's umask, whatever the shell of the user here has.
     mask = os.umask(0o022)
     try:
+        context.prepare()
+        begin(context.layout.deployment.path)
         return _Deployment(request, context, names).run(location, bundle, appspec_filename, strict)
     finally:
         os.umask(mask)
