@@ -19,6 +19,8 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._action import (
 
 SHORTEST_PAUSE = 0.05
 LONGEST_PAUSE = 0.5
+# How long a free slot is left to the targets before this one: their worker may have died.
+PATIENCE = 5.0
 
 
 class ActionModule(BasculeAction):
@@ -31,11 +33,15 @@ class ActionModule(BasculeAction):
             return self._answer(target, "admitted", "check mode: nothing is admitted", 0.0)
         begun = time.monotonic()
         pause = SHORTEST_PAUSE
+        passed_over: float | None = None
         with open_record(arguments) as record:
             while True:
-                admission = record.admit(arguments["deployment"]["id"], target)
+                now = time.monotonic()
+                in_turn = passed_over is None or now - passed_over < PATIENCE
+                admission = record.admit(arguments["deployment"]["id"], target, in_turn=in_turn)
                 if admission.verdict != "wait":
                     break
+                passed_over = (passed_over or now) if admission.out_of_turn else None
                 if admission.retry_at is not None:
                     pause = max(pause, min(LONGEST_PAUSE, admission.retry_at - time.time()))
                 time.sleep(pause)

@@ -57,8 +57,6 @@ class ActionModule(TargetAction):
             told["error"] = answer.pop("error", None)
             record.add_events(deployment.id, target, told["events"])
             if arguments["settle"] and not answer.get("failed"):
-                if span == "after_allow":
-                    record.set_in_service(deployment.id, target, in_service=True)
                 record.settle(deployment.id, target, "Succeeded")
                 told["status"] = "Succeeded"
         answer["bascule"] = told

@@ -251,6 +251,20 @@ def test_stages_wait_for_the_stage_before_and_its_baking(record: Record) -> None
     assert record.admit(deployment.id, "c", now=end + 60).verdict == "admitted"
 
 
+def test_slots_go_to_the_first_of_the_plan_if_one_asks_in_turn(record: Record) -> None:
+    deployment = create(record, ["a", "b", "c", "d"], minimum=2)
+    third = record.admit(deployment.id, "c", in_turn=True)
+    assert (third.verdict, third.out_of_turn) == ("wait", True)
+    assert record.admit(deployment.id, "b", in_turn=True).verdict == "admitted"
+    assert record.admit(deployment.id, "c", in_turn=True).out_of_turn
+    record.settle(deployment.id, "a", "Failed")
+    waiting = record.admit(deployment.id, "c", in_turn=True)
+    assert (waiting.verdict, waiting.out_of_turn) == ("wait", False)
+    record.settle(deployment.id, "b", "Succeeded")
+    assert record.admit(deployment.id, "d", in_turn=True).out_of_turn
+    assert record.admit(deployment.id, "d").verdict == "admitted"
+
+
 def test_a_stage_that_had_nothing_to_do_does_not_bake(record: Record) -> None:
     deployment = create(record, ["a", "b"], stages=[1, 1], bake_time=60.0)
     record.note_current(deployment.id, "a")

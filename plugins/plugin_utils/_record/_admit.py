@@ -63,14 +63,18 @@ def counts_from(groups: Iterable[Row], total: int, stage: int | None = None) -> 
     )  # fmt: skip
 
 
-def look(session: Session, deployment_id: str, name: str, now: float) -> Evaluation:
+def look(
+    session: Session, deployment_id: str, name: str, now: float, *, in_turn: bool
+) -> Evaluation:
     """Evaluate without a lock: good enough to tell a target to wait."""
     query = Query(table="deployments", columns=SUMMARY, equals={"id": deployment_id})
     deployment = only(session.rows(query), deployment_id)
-    return evaluate(session, deployment, name, now)
+    return evaluate(session, deployment, name, now, in_turn=in_turn)
 
 
-def evaluate(session: Session, deployment: Row, name: str, now: float) -> Evaluation:
+def evaluate(
+    session: Session, deployment: Row, name: str, now: float, *, in_turn: bool
+) -> Evaluation:
     """Answer one target from what the record says at this moment; nothing is written."""
     deployment_id = deployment["id"]
     target = find_target(session, deployment_id, name)
@@ -81,12 +85,17 @@ def evaluate(session: Session, deployment: Row, name: str, now: float) -> Evalua
     decision = decide(counts, minimum, deployment["mode"], in_service)
 
     def answer(
-        verdict: str, reason: str, *, retry_at: float | None = None, resumed: bool = False
+        verdict: str,
+        reason: str,
+        *,
+        retry_at: float | None = None,
+        resumed: bool = False,
+        out_of_turn: bool = False,
     ) -> Admission:
         return Admission(
             verdict=verdict, reason=reason, slots=decision.slots, in_flight=counts.in_flight,
             failed=counts.failed, total=counts.total, minimum_healthy=minimum,
-            retry_at=retry_at, resumed=resumed,
+            retry_at=retry_at, resumed=resumed, out_of_turn=out_of_turn,
         )  # fmt: skip
 
     status = target["status"]
@@ -110,7 +119,18 @@ def evaluate(session: Session, deployment: Row, name: str, now: float) -> Evalua
     held = _held_by_stage(groups, target["stage"], deployment["bake_time"], now)
     if held is not None:
         return Evaluation(answer("wait", held[0], retry_at=held[1]))
+    if in_turn and in_service and not _is_next(session, deployment_id, target, decision.slots):
+        return Evaluation(answer("wait", "targets before it have their turn", out_of_turn=True))
     return Evaluation(answer("admitted", decision.reason), admits=True, from_service=in_service)
+
+
+def _is_next(session: Session, deployment_id: str, target: Row, slots: int) -> bool:
+    """Whether a target is among the first of its stage that the free slots are for."""
+    equals = {"deployment_id": deployment_id, "stage": target["stage"], "status": "Pending"}
+    first = Query(
+        table="targets", columns=("position",), equals=equals, order=("position",), limit=slots
+    )
+    return any(row["position"] == target["position"] for row in session.rows(first))
 
 
 def _held_by_stage(
@@ -129,9 +149,9 @@ def _held_by_stage(
     return None
 
 
-def admit(change: Change, name: str) -> Admission:
+def admit(change: Change, name: str, *, in_turn: bool) -> Admission:
     """Evaluate with the deployment locked, and write the admission or the halt."""
-    evaluation = evaluate(change.session, change.deployment, name, change.now)
+    evaluation = evaluate(change.session, change.deployment, name, change.now, in_turn=in_turn)
     answer = evaluation.answer
     if evaluation.admits:
         change.begin_work()

@@ -165,6 +165,7 @@ class Admission:
 
     ``verdict`` is admitted (start now; ``resumed`` if it had been admitted before), wait (ask
     again, not before ``retry_at`` if that is set), current (nothing is left to do) or refused.
+    ``out_of_turn`` says that there is a slot, but that targets before this one wait for it.
     """
 
     verdict: str
@@ -176,6 +177,7 @@ class Admission:
     minimum_healthy: int
     retry_at: float | None = None
     resumed: bool = False
+    out_of_turn: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -194,19 +194,24 @@ class Record:
             )  # fmt: skip
             change.note("Current", target, status="Succeeded")
 
-    def admit(self, deployment_id: str, target: str, *, now: float | None = None) -> Admission:
+    def admit(
+        self, deployment_id: str, target: str, *, now: float | None = None, in_turn: bool = False
+    ) -> Admission:
         """Ask whether the target may start now; see Admission for the answers.
+
+        ``in_turn`` leaves free slots to the targets before this one in the plan. Who asks so must
+        stop to after a while: a target that is never going to ask would hold up all others.
 
         The numbers in the answer are those it was made from (before an admission). ``now`` is
         for tests. A target that has to wait takes no lock.
         """
         moment = time.time() if now is None else now
         with reading(self._location) as session:
-            seen = _admit.look(session, deployment_id, target, moment)
+            seen = _admit.look(session, deployment_id, target, moment, in_turn=in_turn)
         if not seen.admits and seen.halt_code is None:
             return seen.answer
         with changing(self._location, deployment_id, moment) as change:
-            return _admit.admit(change, target)
+            return _admit.admit(change, target, in_turn=in_turn)
 
     def settle(
         self,
