@@ -152,7 +152,8 @@ def tell(story: Story, revisions: dict[str, Path], proxy: Proxy, folder: Path) -
         deploy_revision=revisions["2.0"],
     )
     story.look("after the second run")
-    story.run("bad", "rolling", deploy_revision=revisions["3.0"])
+    # The first stage is good: what it brought to users must be taken back.
+    story.run("bad", "rolling", deploy_revision=revisions["3.0"], deploy_stages=[2, "100%"])
     story.run("back", "rollback")
     time.sleep(1)
     story.loaded = (started, time.time())
