@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import shutil
@@ -13,6 +12,7 @@ import pytest
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import RevisionError
 from ansible_collections.bascule.deploy.plugins.plugin_utils._revisions import resolve
 from ansible_collections.bascule.deploy.plugins.plugin_utils._revisions._cache import Cache
+from support.resolving import digests_of
 
 
 def make_bundle(root: Path, files: int = 200, size: int = 25_000) -> Path:
@@ -26,14 +26,9 @@ def make_bundle(root: Path, files: int = 200, size: int = 25_000) -> Path:
     return root
 
 
-def _digest(source: Path, cache: Path) -> str:
-    return resolve(str(source), cache=cache).digest
-
-
 def test_many_processes_may_resolve_the_same_revision_at_once(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "bundle", files=20)
-    with multiprocessing.get_context("spawn").Pool(4) as pool:
-        digests = pool.starmap(_digest, [(bundle, tmp_path / "cache")] * 12)
+    digests = digests_of(str(bundle), tmp_path / "cache")
     assert len(set(digests)) == 1
     left = [path.name for path in (tmp_path / "cache").iterdir()]
     assert sorted(left) == sorted([digests[0], "index", "git"])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import RevisionError
 from ansible_collections.bascule.deploy.plugins.plugin_utils._revisions import resolve
+from support.resolving import digests_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -247,13 +248,5 @@ def test_a_subdirectory_of_a_commit(work: Path, server: Server, tmp_path: Path) 
 
 
 def test_many_processes_fetch_the_same_commit_at_once(server: Server, tmp_path: Path) -> None:
-    import multiprocessing
-
-    with multiprocessing.get_context("spawn").Pool(4) as pool:
-        source = address(server, "#main")
-        digests = pool.starmap(_digest, [(source, tmp_path / "cache")] * 8)
+    digests = digests_of(address(server, "#main"), tmp_path / "cache", rounds=2)
     assert len(set(digests)) == 1
-
-
-def _digest(source: str, cache: Path) -> str:
-    return resolve(source, cache=cache).digest
