@@ -126,11 +126,17 @@ def test_tcp_and_command(server: Server, tmp_path: Path) -> None:
 def test_all_gates_must_hold_at_the_same_moment(server: Server, tmp_path: Path) -> None:
     flag = tmp_path / "flag"
     server.statuses = [200] * 3 + [500] * 3 + [200]
-    other = {"type": "command", "command": f"test -e {flag}", "interval": 0.05, "deadline": 5}
-    timer = threading.Timer(0.2, lambda: flag.write_text("") and None)
-    timer.start()
-    _gates.wait([gate(server), other])
-    timer.join()
+
+    def turn_yes_when_the_other_says_no() -> None:
+        while server.asked < 5:
+            time.sleep(0.005)
+        flag.write_text("")
+
+    thread = threading.Thread(target=turn_yes_when_the_other_says_no)
+    thread.start()
+    other = {"type": "command", "command": f"test -e {flag}", "interval": 0.05, "deadline": 20}
+    _gates.wait([{**gate(server), "deadline": 20}, other])
+    thread.join()
     assert server.asked > 6
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import signal
 import subprocess
@@ -57,7 +58,7 @@ def event_of(result: dict[str, Any], name: str = "ApplicationStart") -> dict[str
         (SH + "exit 3", "", "ScriptFailed", "failed with exit code 3"),
         (SH + "kill -9 $$", "", "ScriptFailed", "ended by signal 9"),
         (SH + "sleep 60", "timeout: 1", "ScriptTimedOut", "failed to complete in 1 seconds"),
-        ("#!/no/such/program\n", "", "UnknownError", "Errno::ENOENT"),
+        ("#!/no/such/program\n", "", "ScriptFailed", "run.sh failed with error Errno::ENOENT with"),
         (SH + "sleep 30 & exit 0", "timeout: 1", "UnknownError", "failed to close STDOUT"),
         (SH + "sleep 30 >&2 2>/dev/null & exit 4", "", "ScriptFailed", "failed with exit code 4"),
     ],
@@ -95,6 +96,25 @@ def test_a_missing_script_fails_with_its_own_code(host: Host) -> None:
     event = event_of(host.deploy(files), "AfterInstall")
     assert event["error_code"] == "ScriptMissing"
     assert event["message"].startswith("Script does not exist at specified location: /")
+    # The log names a script once it is about to run.
+    assert event["log"] == "LifecycleEvent - AfterInstall\n"
+
+
+def test_a_script_that_cannot_be_started_tells_its_user_and_its_path(host: Host) -> None:
+    me = pwd.getpwuid(os.geteuid()).pw_name if os.geteuid() else ""
+    keys = f", runas: {me}" if me else ""
+    files = revision(
+        f"  AfterInstall: [{{location: a.sh}}]\n  ApplicationStart: [{{location: sub{keys}}}]\n",
+        a=SH + 'mkdir "$ARCHIVE_DIRECTORY/sub"',
+    )
+    event = event_of(host.deploy(files))
+    assert event["error_code"] == "ScriptFailed"
+    path = f"{host.root}/group-1/d-000000001/deployment-archive/sub"
+    assert event["message"] == (
+        f"Script at specified location: sub{' run as user ' + me if me else ''} failed with error"
+        f" Errno::EACCES with message Permission denied - {path}"
+    )
+    assert event["log"] == "LifecycleEvent - ApplicationStart\nScript - sub\n"
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o755])
@@ -155,6 +175,14 @@ def test_the_script_log_is_the_agents(host: Host) -> None:
     assert re.search(r"^\[[\d: .-]{23}\] \[d-000000001\]\[stdout\]three$", shared, re.MULTILINE)
 
 
+def test_only_the_log_of_the_host_is_stripped(host: Host) -> None:
+    host.deploy(one(SH + "printf ' three \\t\\r\\n'"))
+    own = (host.root / "group-1/d-000000001/logs/scripts.log").read_bytes()
+    shared = (host.root / "deployment-logs/codedeploy-agent-deployments.log").read_bytes()
+    assert own.endswith(b" [stdout] three \t\r\n")
+    assert shared.endswith(b" [d-000000001][stdout] three\n")
+
+
 def test_no_hook_no_log(host: Host) -> None:
     host.deploy({"appspec.yml": "version: 0.0\nos: linux\n"})
     assert not (host.root / "group-1/d-000000001/logs").exists()
@@ -167,6 +195,9 @@ def test_the_tail_is_the_last_2_kb_of_its_event(host: Host) -> None:
     assert 2000 < len(log.encode()) <= 2048
     assert log.startswith("[stdout]line ")
     assert log.endswith("[stdout]line 1000\n")
+    # The agent keeps less than 2048 bytes: of two entries that fill them, the last one.
+    exact = SH + "printf '%01015d\\n' 1 2; exit 1"
+    assert event_of(host.deploy(one(exact)))["log"] == "[stdout]" + "2".zfill(1015) + "\n"
     endless = SH + "head -c 300000 /dev/zero | tr '\\0' x; exit 1"
     assert event_of(host.deploy(one(endless)))["log"].endswith("x" * 2000 + "\n")
 
@@ -386,7 +417,12 @@ def test_a_killed_run_leaves_no_script_to_meet_its_successor(host: Host, number:
     first = int(host.path("/pids").read_text())
     os.kill(pid, number)
     os.waitpid(pid, 0)
-    assert alive(first) == (number == signal.SIGKILL)
+    if number == signal.SIGKILL:
+        assert alive(first)
+    else:
+        while alive(first):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
     assert not host.run(call)["failed"]
     assert not alive(first)
     assert len(host.path("/pids").read_text().split()) == 2

@@ -113,11 +113,12 @@ def test_a_failed_hook_is_told_once_with_its_output(setup: Setup) -> None:
     assert done.returncode != 0
     assert done.stdout.count("AfterInstall failed: ") == 1
     assert done.stdout.count("no such table") == 1
-    outcome = done.stdout.splitlines()[-3:]
+    outcome = done.stdout.splitlines()[-4:]
     identifier = outcome[0].split()[0]
     assert re.fullmatch(rf"{identifier}  Failed after .* s: 1 failed, 1 not touched", outcome[0])
     assert outcome[1].startswith("  HEALTH_CONSTRAINTS: ")
-    assert outcome[2] == (
+    assert outcome[2].startswith("  No rollback is possible: no revision has succeeded")
+    assert outcome[3] == (
         f"Look further with: bascule status {identifier}, bascule events {identifier}"
     )
     stamped = next(line for line in done.stdout.splitlines() if "AfterInstall failed" in line)
@@ -140,6 +141,7 @@ def test_a_refusal_is_told_once(setup: Setup) -> None:
 
 
 def test_a_terminal_shows_a_live_table_and_keeps_it(setup: Setup) -> None:
+    files(setup.revision, {}, {"ApplicationStart": "sleep 2\n"})
     command, *arguments = setup.argv("bascule.deploy.rolling")
     child = pexpect.spawn(
         command,
@@ -150,7 +152,7 @@ def test_a_terminal_shows_a_live_table_and_keeps_it(setup: Setup) -> None:
         timeout=180,
     )
     try:
-        child.expect(r"TARGET.*STATE.*STEP.*LAST EVENT")
+        child.expect(r"TARGET.*?STATE.*?STEP.*?LAST EVENT")
         child.expect(r"waits for a free slot \(1 of 1 in use: ")
         child.expect(r"d-\w{9}  Succeeded in ")
         child.expect(pexpect.EOF)
