@@ -80,6 +80,7 @@ def rights(text: str) -> str:
 def full_set(entries: list[Entry], mode: int) -> list[Entry]:
     """Complete the entries of one path with its base entries, made from its own mode.
 
+    A mask that is not written is the group's entry of the same list (install_instruction.rb).
     The list is new for every path: in the agent the base entries of the first file leak into all
     later files of the same permission.
     """
@@ -102,7 +103,9 @@ def full_set(entries: list[Entry], mode: int) -> list[Entry]:
             if not has(True, kind):
                 result.append(Entry(True, kind, "", permissions))
         if named(True) and not has(True, "mask"):
-            result.append(Entry(True, "mask", "", group))
+            # The group's default entry, whether it was written or made from the mode just now.
+            written = (e for e in result if e.default and e.kind == "group" and not e.name)
+            result.append(Entry(True, "mask", "", next(written).permissions))
     return result
 
 

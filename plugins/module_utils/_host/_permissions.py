@@ -35,7 +35,8 @@ def assign(
 
     :param place: turns the path an AppSpec names into the path on this host
     :param is_directory: whether a path is a directory before this installation
-    :raises InstallError: for a path that two permissions reach, or a pattern put on a file
+    :raises InstallError: for a path that two permissions reach, a pattern put on a file, or a
+        default access control list that reaches one
     """
     grants: list[Grant] = []
     holders: dict[str, str] = {}
@@ -49,6 +50,8 @@ def assign(
             reached = [path]
         elif path in directories or is_directory(path):
             reached = [*_members(permission, path, copies, "file")]
+            if reached and _has_default(permission):
+                raise _for_directories("a default access control list", reached[0])
             reached += _members(permission, path, directories, "directory")
         else:
             continue
@@ -112,11 +115,19 @@ def _check_file(permission: dict[str, Any]) -> None:
         reason = f"the pattern {permission['pattern']!r}"
     elif permission["except"]:
         reason = "an except list"
-    elif any(acl.split(":")[0] in ("d", "default") for acl in permission["acls"] or ()):
+    elif _has_default(permission):
         reason = "a default access control list"
     if reason:
-        raise InstallError(
-            f"The deployment failed because the application specification file includes {reason}"
-            f" for the object ({name}), which is a file; that is for directories only. Correct the"
-            " permissions section of the AppSpec file, and then try again."
-        )
+        raise _for_directories(reason, name)
+
+
+def _has_default(permission: dict[str, Any]) -> bool:
+    return any(acl.split(":")[0] in ("d", "default") for acl in permission["acls"] or ())
+
+
+def _for_directories(reason: str, name: str) -> InstallError:
+    return InstallError(
+        f"The deployment failed because the application specification file includes {reason}"
+        f" for the object ({name}), which is a file; that is for directories only. Correct the"
+        " permissions section of the AppSpec file, and then try again."
+    )

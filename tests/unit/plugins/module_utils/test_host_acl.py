@@ -81,6 +81,15 @@ def test_a_mask_that_is_given_stays() -> None:
     assert not any(text.startswith("mask::r--") for text in texts)
 
 
+def test_the_default_mask_is_the_groups_default_entry() -> None:
+    entries = [_acl.parse_entry("d:u:bob:rwx"), _acl.parse_entry("d:g::rwx")]
+    texts = [entry.text() for entry in _acl.full_set(entries, 0o640)]
+    assert "default:mask::rwx" in texts
+    assert texts.count("default:group::rwx") == 1
+    texts = [entry.text() for entry in _acl.full_set(entries[:1], 0o640)]
+    assert "default:mask::r--" in texts
+
+
 @pytest.mark.parametrize("text", ["s0", "s0-s3", "s0:c1", "s0-s3:c0.c5,c9", "s15:c1023"])
 def test_ranges(text: str) -> None:
     _acl.check_range(text)

@@ -105,6 +105,18 @@ def test_what_is_for_directories_only(changes: dict[str, Any], words: str) -> No
         reached(entry("/srv/app/a.sh", **changes))
 
 
+def test_a_default_list_below_a_directory_is_for_directories_only() -> None:
+    lists = ["u:bob:rw", "d:u:bob:rw"]
+    with pytest.raises(InstallError, match=r"a default access control .* \(/srv/app/a\.sh\)"):
+        reached(entry(acls=lists))
+    with pytest.raises(InstallError, match=r"\(/srv/app/\.env\)"):
+        reached(entry(acls=lists, type=["file"], pattern=".*"))
+    directories = ["/srv/app/lib", "/srv/app/lib/deep"]
+    assert reached(entry(acls=lists, type=["directory"])) == directories
+    assert reached(entry(acls=lists, pattern="lib")) == ["/srv/app/lib"]
+    assert reached(entry(acls=lists[:1], type=["file"])) == COPIES
+
+
 def test_two_permissions_on_one_path_are_an_error_that_names_both() -> None:
     with pytest.raises(InstallError, match="specified more than once") as caught:
         reached(entry(type=["file"]), entry("/srv/app/lib", type=["file"]), existing=())
