@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ._scriptlog import ScriptLog
 
 _RUN_BITS = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
-MISSING, NOT_EXECUTABLE, TIMED_OUT, FAILED, UNKNOWN, LEFT_OPEN = 1, 2, 3, 4, 5, 6
+MISSING, NOT_EXECUTABLE, TIMED_OUT, FAILED, LEFT_OPEN = 1, 2, 3, 4, 6
 
 
 class Outcome(NamedTuple):
@@ -63,9 +63,8 @@ def _run_script(
 ) -> Outcome:
     outcome = SUCCESS
     for attempt in range(script.get("retries", 0) + 1):
-        text = f"Script - {script['location']}" + (f" (retry {attempt})" if attempt else "")
-        log.add(os.fsencode(text))
-        outcome = _attempt(script, archive, environment, log, started)
+        note = f" (retry {attempt})" if attempt else ""
+        outcome = _attempt(script, archive, environment, log, started, note)
         if outcome.number in (0, MISSING, NOT_EXECUTABLE):
             break
     return outcome
@@ -77,12 +76,14 @@ def _attempt(
     environment: dict[str, str],
     log: ScriptLog,
     started: Callable[[int], None],
+    note: str,
 ) -> Outcome:
     from . import _process
 
     location = script["location"]
     path = os.path.join(archive, location.lstrip("/"))
-    if not os.path.isfile(path):
+    # A directory is something to run, too, as far as the agent looks; then it cannot be started.
+    if not os.path.exists(path):
         return Outcome(MISSING, location, f"Script does not exist at specified location: {path}")
     if not _make_executable(path):
         return Outcome(
@@ -90,7 +91,9 @@ def _attempt(
             location,
             f"Unable to set script at specified location: {location} as executable",
         )
+    log.add(os.fsencode(f"Script - {location}{note}"))
     timeout = script["timeout"]
+    as_user = f" run as user {script['runas']}" if script["runas"] else ""
     where = f"Script at specified location: {location}"
     try:
         ending = _process.run(
@@ -103,11 +106,11 @@ def _attempt(
     except OSError as error:
         kind = "Errno::" + (_errno_name(error) or "EIO")
         return Outcome(
-            UNKNOWN,
+            FAILED,
             location,
-            f"{where} failed with error {kind} with message {error.strerror} - {path}",
+            f"{where}{as_user} failed with error {kind} with message {error.strerror}"
+            f" - {error.filename or path}",
         )
-    as_user = f" run as user {script['runas']}" if script["runas"] else ""
     if ending.how == "timeout":
         return Outcome(TIMED_OUT, location, f"{where} failed to complete in {timeout} seconds")
     if ending.how == "open":

@@ -13,6 +13,8 @@ ROTATE_BYTES = 64 * 1024 * 1024
 ROTATE_KEEP = 8
 # A program that never ends its line must not fill the memory.
 MAX_LINE = 65_536
+# What Ruby's strip takes: the agent strips the entries of the host's log, and only those.
+_BLANKS = b"\0\t\n\v\f\r "
 
 
 class ScriptLog:
@@ -44,14 +46,15 @@ class ScriptLog:
         second = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now)).encode()
         milli = b".%03d" % int(now % 1 * 1000)
         _write(self._files[0], second + b" " + entry)
-        _write(self._files[1], b"[" + second + milli + b"] " + self._prefix + entry)
+        stripped = entry.strip(_BLANKS) + b"\n"
+        _write(self._files[1], b"[" + second + milli + b"] " + self._prefix + stripped)
         self._entries.append(entry[-TAIL:])
         self._size += len(self._entries[-1])
-        while self._size > TAIL and len(self._entries) > 1:
+        while self._size >= TAIL and len(self._entries) > 1:
             self._size -= len(self._entries.pop(0))
 
     def tail(self) -> str:
-        """Return the last entries of the event, at most 2 KB, whole ones unless one is longer."""
+        """Return the last entries of the event, less than 2 KB; of a longer one, its end."""
         return b"".join(self._entries).decode("utf-8", "replace")
 
     def close(self) -> None:
