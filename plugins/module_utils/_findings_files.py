@@ -148,7 +148,8 @@ def _installation(root: Node, appspec: dict[str, Any], tree: Tree) -> Iterator[F
                 node.get("source") or node,
                 "warning",
                 "source-missing",
-                f"The source {entry['source']} is not in the revision, which cannot be staged.",
+                f"The source {entry['source']} is not in the revision. Unless a script of"
+                " BeforeInstall makes it, the revision cannot be installed.",
             )
             continue
         usable.append(entry)

@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from ansible_collections.bascule.deploy.plugins.module_utils._host import _stage
+from ansible_collections.bascule.deploy.plugins.module_utils._host import _events, _stage
 from support.host_program import Host, manifest_of
 
 if TYPE_CHECKING:
@@ -128,6 +128,15 @@ def test_a_bundle_that_is_not_the_one(
         ("hooks: {AfterInstall: [{location: no.sh}]}\n", "no.sh, which the revision does not hold"),
         ("hooks: {BeforeInstall: [{location: ../x.sh}]}\n", "does not hold"),
         ("files: [{source: no, destination: /srv}]\n", "does not hold"),
+        (
+            "files: [{source: ../no, destination: /srv}]\n"
+            "hooks: {BeforeInstall: [{location: web/a}]}\n",
+            "leaves the revision",
+        ),
+        (
+            FILES + "permissions: [{object: /srv, acls: ['d:u:root:rw']}]\n",
+            "a default access control list for the object",
+        ),
         (FILES + "permissions: [{object: /srv/app/a, owner: no-such-user}]\n", "can't find user"),
         (FILES + "permissions: [{object: /srv/app/a, group: no-such-group}]\n", "can't find group"),
         (
@@ -160,6 +169,89 @@ def test_a_script_before_install_may_still_put_it_right(host: Host) -> None:
     )
     assert not result["failed"]
     assert host.path("/srv/app/a").read_text() == "1"
+
+
+BUILDS = """\
+files:
+  - {source: /built, destination: /srv/app}
+  - {source: /web/a, destination: /srv/app}
+  - {source: /other, destination: /srv/app}
+hooks:
+  BeforeInstall: [{location: web/build}, {location: check.sh}]
+  AfterInstall: [{location: after.sh}]
+  ApplicationStart: [{location: start.sh}]
+"""
+BUILD = r"""#!/bin/sh
+set -e
+cd "$(dirname "$0")/.."
+mkdir built
+echo b > built/b
+rm other/a
+printf '#!/bin/sh\necho it is there' > check.sh
+cp check.sh after.sh
+cp check.sh start.sh
+"""
+
+
+def test_a_script_may_make_what_is_installed_and_run_after_it(host: Host) -> None:
+    files = {**revision(BUILDS, a="1", build=(BUILD, 0o755)), "other/a": "2"}
+    request, bundle = host.request(files)
+    staged = host.run(request, bundle)
+    assert staged["staged"]
+    for script in ("check.sh", "after.sh", "start.sh"):
+        assert any(f"names the script {script}" in text for text in staged["warnings"])
+    result = host.run(
+        dict(request, operation="lifecycle", events=list(_events.IN_PLACE), final=True)
+    )
+    assert not result["failed"]
+    assert host.path("/srv/app/a").read_text() == "1"
+    assert host.path("/srv/app/b").read_text() == "b\n"
+    started = next(one for one in result["events"] if one["event"] == "ApplicationStart")
+    assert "[stdout]it is there" in started["log"]
+
+
+@pytest.mark.parametrize(
+    ("body", "warning", "event", "words"),
+    [
+        (
+            "files: [{source: no, destination: /srv/app}]\n"
+            "hooks: {BeforeInstall: [{location: web/a}]}\n",
+            "names the source 'no', which the revision does not hold. A script that runs before",
+            "Install",
+            "names the source 'no', which the revision does not hold. Correct it",
+        ),
+        (
+            FILES.replace("]", ", {source: web/a, destination: /srv/app}]")
+            + "hooks: {BeforeInstall: [{location: web/a}]}\n",
+            "two source files",
+            "Install",
+            "two source files",
+        ),
+        (
+            "hooks: {AfterInstall: [{location: web/a}], ApplicationStart: [{location: no.sh}]}\n",
+            "ApplicationStart names the script no.sh, which the revision does not hold. If no",
+            "ApplicationStart",
+            "Script does not exist at specified location: /",
+        ),
+    ],
+)
+def test_what_no_script_made_fails_where_it_is_missed(
+    host: Host, body: str, warning: str, event: str, words: str
+) -> None:
+    request, bundle = host.request(revision(body, a=("#!/bin/sh\n", 0o755)))
+    staged = host.run(request, bundle)
+    assert [warning in text for text in staged["warnings"]] == [True]
+    result = host.run(dict(request, operation="lifecycle", events=list(_events.IN_PLACE)))
+    assert result["error"]["event"] == event
+    assert words in result["msg"]
+    assert not host.path("/srv").exists()
+
+
+def test_a_stop_script_of_the_previous_revision_makes_nothing_in_this_one(host: Host) -> None:
+    hook = "hooks: {ApplicationStop: [{location: web/a}]}\n"
+    assert not host.deploy(revision(hook, a=("#!/bin/sh\n", 0o755)))["failed"]
+    files = revision("files: [{source: no, destination: /srv}]\n", a="1")
+    assert "does not hold" in host.deploy(files)["msg"]
 
 
 def test_check_writes_nothing_and_shows_the_difference(host: Host) -> None:

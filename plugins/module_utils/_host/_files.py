@@ -66,17 +66,39 @@ def place(path: str, sysroot: str) -> str:
     return sysroot + normal if sysroot and normal != "/" else (sysroot or normal)
 
 
+def check_sources(appspec: dict[str, Any]) -> None:
+    """Check that no source leaves the revision.
+
+    :raises InstallError: for one that does
+    """
+    for entry in appspec["files"]:
+        if ".." in entry["source"].split("/"):
+            raise InstallError(
+                f"The source {entry['source']!r} leaves the revision by '..'. Name a path inside"
+                f" it, {_AGAIN}"
+            )
+
+
 def make(
-    appspec: dict[str, Any], tree: Tree, ground: Ground, *, existing: str, sysroot: str = ""
+    appspec: dict[str, Any],
+    tree: Tree,
+    ground: Ground,
+    *,
+    existing: str,
+    sysroot: str = "",
+    missing: list[str] | None = None,
 ) -> Plan:
     """Plan the files and permissions of a revision.
 
     :param existing: DISALLOW, OVERWRITE or RETAIN
     :param sysroot: a prefix for all destinations, without a slash at its end
+    :param missing: takes a message for every source that the revision lacks; without it, the
+        first one is an error
     :returns: the plan; ``conflicts`` lists what on the host forbids it
     :raises InstallError: for an AppSpec that contradicts itself or its revision
     """
-    planner = _Planner(tree, ground, existing)
+    check_sources(appspec)
+    planner = _Planner(tree, ground, existing, missing)
     for entry in appspec["files"]:
         planner.entry(entry["source"], place(entry["destination"], sysroot), entry["destination"])
     plan = planner.plan
@@ -95,19 +117,17 @@ def make(
 
 
 class _Planner:
-    def __init__(self, tree: Tree, ground: Ground, existing: str) -> None:
+    def __init__(
+        self, tree: Tree, ground: Ground, existing: str, missing: list[str] | None
+    ) -> None:
         self.plan = Plan()
+        self._missing = missing
         self._tree = tree
         self._ground = ground
         self._existing = existing
 
     def entry(self, source: str, destination: str, written: str) -> None:
         parts = [part for part in source.split("/") if part not in ("", ".")]
-        if ".." in parts:
-            raise InstallError(
-                f"The source {source!r} leaves the revision by '..'. Name a path inside it,"
-                f" {_AGAIN}"
-            )
         name = "/".join(parts)
         found = self._tree.find(name)
         if found is not None and self._tree.items[found].kind == "directory":
@@ -116,10 +136,13 @@ class _Planner:
             return
         path = self._last(name)
         if path is None or self._tree.items[path].kind == "directory":
-            raise InstallError(
+            message = (
                 f"The files section names the source {source!r}, which the revision does not hold."
-                f" Correct it, or add it to the revision, {_AGAIN}"
             )
+            if self._missing is None:
+                raise InstallError(f"{message} Correct it, or add it to the revision, {_AGAIN}")
+            self._missing.append(message)
+            return
         target = os.path.join(destination, parts[-1])
         if self._ground.kind(destination) == "file" and not self._retains(target):
             self.plan.conflicts.append(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # Room that is left on a file system whatever a revision needs.
 RESERVE = 16 * 1024 * 1024
 _BLOCK = 1024 * 1024
-# Scripts that a deployment without them would not miss are not looked for; a missing stop script
+# The events whose scripts a deployment needs, in their order. A missing stop script, for example,
 # blocks the next deployment only, and is warned of.
 _NEEDED = ("BeforeInstall", "AfterInstall", "ApplicationStart", "ValidateService")
 
@@ -261,11 +261,12 @@ def _unpack(context: Context, part: str, result: dict[str, Any]) -> None:
 # -- preflight -------------------------------------------------------------------------------------
 
 
-def _preflight(context: Context, tree: Tree, archive: str | None, result: dict[str, Any]) -> Plan:
+def _preflight(context: Context, tree: Tree, archive: str | None, result: dict[str, Any]) -> None:
     """Find everything that would make the installation fail.
 
     What a script that runs before Install may still put right is only warned of: stop scripts and
-    BeforeInstall are where old files are removed and users are created.
+    BeforeInstall are where old files are removed and users are created, and BeforeInstall is where
+    bundles build into their own archive.
     """
     import sys
 
@@ -276,9 +277,8 @@ def _preflight(context: Context, tree: Tree, archive: str | None, result: dict[s
         )
     _check_scripts(context, tree, result)
     before = result["previous"] or {"hooks": {}}
-    may_change = "BeforeInstall" in context.appspec["hooks"] or any(
-        event in before["hooks"] for event in _events.OF_PREVIOUS
-    )
+    builds = bool(context.appspec["hooks"].get("BeforeInstall"))
+    may_change = builds or any(event in before["hooks"] for event in _events.OF_PREVIOUS)
 
     def refuse(message: str) -> NoReturn:
         raise InstallError(message)
@@ -292,9 +292,24 @@ def _preflight(context: Context, tree: Tree, archive: str | None, result: dict[s
     complain: Callable[[str], None] = warn if may_change else refuse
     made = _cleanup.read(context.layout.cleanup, context.layout.install)
     ground = _cleanup.Ground(made)
-    plan = _files.make(
-        context.appspec, tree, ground, existing=context.existing, sysroot=context.sysroot
-    )
+    _files.check_sources(context.appspec)
+    missing: list[str] = []
+    try:
+        plan = _files.make(
+            context.appspec,
+            tree,
+            ground,
+            existing=context.existing,
+            sysroot=context.sysroot,
+            missing=missing if builds else None,
+        )
+    except InstallError as error:
+        if not builds:
+            raise
+        warn(str(error))
+        return
+    for message in missing:
+        warn(message)
     if plan.conflicts:
         complain(plan.conflict_text())
     from . import _install
@@ -310,25 +325,26 @@ def _preflight(context: Context, tree: Tree, archive: str | None, result: dict[s
 
         before_text, after_text = _diff.listing(plan, tree, archive, made, ground)
         result["diff"] = {"before": before_text, "after": after_text}
-    return plan
 
 
 def _check_scripts(context: Context, tree: Tree, result: dict[str, Any]) -> None:
-    for event, scripts in context.appspec["hooks"].items():
-        if event not in _events.HOOKS:
-            continue
-        for script in scripts:
+    """Look for the scripts; whatever one of them may have made by then is only warned of."""
+    earlier = False
+    for event in _events.HOOKS:
+        for script in context.appspec["hooks"].get(event, ()):
             path = os.path.normpath(script["location"].lstrip("/"))
             found = None if path.startswith("..") else tree.find(path)
-            if found is not None and tree.items[found].kind == "file":
-                continue
-            message = (
-                f"The hook {event} names the script {script['location']}, which the revision does"
-                " not hold."
-            )
-            if event in _NEEDED:
-                raise InstallError(message + " Add it, or correct the AppSpec file.")
-            result["warnings"].append(message)
+            if found is None or tree.items[found].kind != "file":
+                message = (
+                    f"The hook {event} names the script {script['location']}, which the revision"
+                    " does not hold."
+                )
+                if event in _NEEDED and not earlier:
+                    raise InstallError(message + " Add it, or correct the AppSpec file.")
+                if event in _NEEDED:
+                    message += f" If no script before it makes it, {event} will fail."
+                result["warnings"].append(message)
+            earlier = earlier or event in _NEEDED
 
 
 def _check_room(plan: Plan, tree: Tree) -> None:
