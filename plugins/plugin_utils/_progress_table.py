@@ -166,7 +166,7 @@ def _bar(deployment: DeploymentProgress, now: float) -> t.Any:
     total = max(1, len(deployment.targets))
     failed = deployment.count("Failed")
     style = "red" if failed else "green"
-    bar = ProgressBar(
+    drawn = ProgressBar(
         total=total,
         completed=deployment.decided,
         width=BAR_WIDTH,
@@ -174,5 +174,5 @@ def _bar(deployment: DeploymentProgress, now: float) -> t.Any:
         finished_style=style,
     )
     row = Table.grid(padding=(0, 2, 0, 0))
-    row.add_row(bar, progress_text(deployment, now))
+    row.add_row(drawn, progress_text(deployment, now))
     return row

@@ -109,7 +109,11 @@ def changing(
     """Run a transaction on one deployment, with its row locked (``synced``: see ``writing``)."""
     with writing(location, synced=synced) as session:
         change = Change(session, deployment_id, now)
-        yield change
+        try:
+            yield change
+        except GeneratorExit:
+            # Nothing is kept of a change that its user has dropped half way.
+            raise
         change.write()
 
 

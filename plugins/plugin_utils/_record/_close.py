@@ -26,7 +26,7 @@ def new_id() -> str:
     """Make a deployment id in CodeDeploy's form."""
     import secrets  # here and below: not needed to read, and slow to import
 
-    return "d-" + "".join(secrets.choice(_ID_LETTERS) for _ in range(9))
+    return "d-" + "".join(secrets.choice(_ID_LETTERS) for _place in range(9))
 
 
 def create(session: Session, new: NewDeployment, now: float) -> str:

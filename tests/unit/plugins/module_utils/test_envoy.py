@@ -57,7 +57,7 @@ def test_an_endpoint_is_added_to_an_empty_assignment() -> None:
 
 
 def test_an_endpoint_in_two_localities_is_changed_in_both() -> None:
-    assignment = {"endpoints": [{"lb_endpoints": [endpoint(1)]} for _ in range(2)]}
+    assignment = {"endpoints": [{"lb_endpoints": [endpoint(1)]} for _group in range(2)]}
     _eds.set_status(assignment, [Endpoint("10.0.0.1", 1)], "DRAINING", None)
     found = [locality["lb_endpoints"][0] for locality in assignment["endpoints"]]
     assert found == [endpoint(1, health_status="DRAINING")] * 2

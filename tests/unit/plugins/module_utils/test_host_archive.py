@@ -66,7 +66,7 @@ def test_files_modes_and_links_come_out_as_they_went_in(tmp_path: Path, kind: st
 
 
 def test_times_and_folder_modes_are_kept(tmp_path: Path) -> None:
-    top, _ = unpack(
+    top, _warnings = unpack(
         tmp_path, pack({"d": (None, 0o750), "d/f": "x", "./e": (None, 0o500), "e/g": "y"})
     )
     assert stat.S_IMODE((top / "d").stat().st_mode) == 0o750
@@ -125,7 +125,7 @@ def test_a_file_that_comes_twice_is_the_last_one_and_warned_of(tmp_path: Path) -
 
 
 def test_hard_links_inside_are_hard_links(tmp_path: Path) -> None:
-    top, _ = unpack(
+    top, _warnings = unpack(
         tmp_path, tar(("d/a", REG, "", b"1"), ("e/b", LNK, "d/a", b""), ("d/a", LNK, "d/a", b""))
     )
     assert (top / "e/b").stat().st_ino == (top / "d/a").stat().st_ino
@@ -198,7 +198,7 @@ def test_zips_of_windows(tmp_path: Path) -> None:
         info = zipfile.ZipInfo("dir\\file.txt")
         info.create_system = 0
         archive.writestr(info, "x")
-    top, _ = unpack(tmp_path, buffer.getvalue())
+    top, _warnings = unpack(tmp_path, buffer.getvalue())
     assert (top / "dir/file.txt").read_text() == "x"
 
 
@@ -215,7 +215,7 @@ def test_zips_of_windows(tmp_path: Path) -> None:
 def test_a_single_top_folder_with_an_appspec_is_a_wrapping(
     tmp_path: Path, names: list[str], stripped: bool
 ) -> None:
-    top, _ = unpack(tmp_path, pack(dict.fromkeys(names, "x")))
+    top, _warnings = unpack(tmp_path, pack(dict.fromkeys(names, "x")))
     _tree.strip_wrapper(str(top))
     manifest = [{"path": name, "type": "file", "sha256": "", "size": 1} for name in names]
     found = {path for path in _tree.scan(str(top)).items if path}
@@ -244,7 +244,7 @@ def test_nothing_is_ever_written_outside(
     folder = tmp_path_factory.mktemp("hostile")
     (folder / "outside").mkdir()
     try:
-        top, _ = unpack(folder, tar(*members))
+        top, _warnings = unpack(folder, tar(*members))
     except ArchiveError:
         top = folder / "archive"
     assert {path.name for path in folder.iterdir()} == {"archive", "bundle", "outside"}

@@ -26,7 +26,8 @@ TARGETS = [
 ]
 
 
-def plan(targets: list[PlanTarget] = TARGETS, **changes: Any) -> dict[str, Any]:
+def plan(targets: list[PlanTarget] | None = None, **changes: Any) -> dict[str, Any]:
+    targets = TARGETS if targets is None else targets
     given_: dict[str, Any] = {
         "digest": NEW, "minimum": 4, "stages": [len(targets)], "rollback_digest": GOOD, **changes,
     }  # fmt: skip
