@@ -10,8 +10,6 @@ class ModuleDocFragment:
     """Options and attributes of the modules that run the host program."""
 
     DOCUMENTATION = r"""
-author:
-  - Bascule contributors (@bascule)
 requirements:
   - Python 3.8 or later on the target, and nothing else.
 options:
@@ -19,16 +17,6 @@ options:
     description:
       - The deployment, as in the fact C(bascule_deployment) of localhost.
     type: dict
-  record:
-    description:
-      - SQLAlchemy URL of the record. The default is an SQLite database in the state folder.
-    type: str
-    default: ""
-  state_directory:
-    description:
-      - Folder of the record and of the cache. The default is in the user's state folder.
-    type: str
-    default: ""
   settings:
     description:
       - How this target wants to be deployed to. The role P(bascule.deploy.variables#role) fills it

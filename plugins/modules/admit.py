@@ -15,34 +15,19 @@ description:
   - Waits in the record until the minimum of healthy hosts allows one more target to be out of
     service.
   - Says no once the deployment is halted, and leaves alone a target that has the revision already.
+extends_documentation_fragment:
+  - bascule.deploy.recorded
+  - bascule.deploy.recorded.controller
 attributes:
-  check_mode:
-    description: Can run in check_mode and return what would be done without changing anything.
-    support: full
   diff_mode:
     description: Returns details on what has changed, or would change.
     support: none
-  action:
-    description: Indicates this has a corresponding action plugin that runs on the controller.
-    support: full
 options:
   deployment:
     description:
       - The deployment, as in the fact C(bascule_deployment) of localhost.
     type: dict
     required: true
-  record:
-    description:
-      - SQLAlchemy URL of the record. The default is an SQLite database in the state folder.
-    type: str
-    default: ""
-  state_directory:
-    description:
-      - Folder of the record and of the cache. The default is in the user's state folder.
-    type: str
-    default: ""
-author:
-  - Bascule contributors (@bascule)
 """
 
 EXAMPLES = r"""

@@ -14,32 +14,19 @@ version_added: 0.1.0
 description:
   - Decides by CodeDeploy's rule how a deployment ended, and frees its deployment group.
   - If it failed and the group's rules ask for it, the deployment that rolls back is opened.
+extends_documentation_fragment:
+  - bascule.deploy.recorded
+  - bascule.deploy.recorded.controller
 attributes:
-  check_mode:
-    description: Can run in check_mode and return what would be done without changing anything.
-    support: full
   diff_mode:
     description: Returns details on what has changed, or would change.
     support: none
-  action:
-    description: Indicates this has a corresponding action plugin that runs on the controller.
-    support: full
 options:
   deployment:
     description:
       - The deployment, as in the fact C(bascule_deployment) of localhost.
     type: dict
     required: true
-  record:
-    description:
-      - SQLAlchemy URL of the record. The default is an SQLite database in the state folder.
-    type: str
-    default: ""
-  state_directory:
-    description:
-      - Folder of the record and of the cache. The default is in the user's state folder.
-    type: str
-    default: ""
   refusal:
     description:
       - Result of the task that made it impossible to begin. The deployment is closed and the play
@@ -51,8 +38,6 @@ options:
       - Only fail if the deployment has failed.
     type: bool
     default: false
-author:
-  - Bascule contributors (@bascule)
 """
 
 EXAMPLES = r"""

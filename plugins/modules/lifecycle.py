@@ -18,6 +18,7 @@ description:
     each, and what the earlier revision alone had is removed last.
 extends_documentation_fragment:
   - bascule.deploy.host_program
+  - bascule.deploy.recorded
 options:
   span:
     description:

@@ -15,15 +15,11 @@ description:
   - Validates the public variables, resolves the revision to a digest, makes the plan and writes
     both to the record.
   - In check mode nothing is written; the plan is returned as the difference.
+extends_documentation_fragment:
+  - bascule.deploy.recorded.controller
 attributes:
-  check_mode:
-    description: Can run in check_mode and return what would be done without changing anything.
-    support: full
   diff_mode:
     description: Returns details on what has changed, or would change.
-    support: full
-  action:
-    description: Indicates this has a corresponding action plugin that runs on the controller.
     support: full
 options:
   strategy:

@@ -13,32 +13,19 @@ short_description: Write down how a target ended
 version_added: 0.1.0
 description:
   - Writes the outcome of a target to the record, which frees its slot.
+extends_documentation_fragment:
+  - bascule.deploy.recorded
+  - bascule.deploy.recorded.controller
 attributes:
-  check_mode:
-    description: Can run in check_mode and return what would be done without changing anything.
-    support: full
   diff_mode:
     description: Returns details on what has changed, or would change.
     support: none
-  action:
-    description: Indicates this has a corresponding action plugin that runs on the controller.
-    support: full
 options:
   deployment:
     description:
       - The deployment, as in the fact C(bascule_deployment) of localhost.
     type: dict
     required: true
-  record:
-    description:
-      - SQLAlchemy URL of the record. The default is an SQLite database in the state folder.
-    type: str
-    default: ""
-  state_directory:
-    description:
-      - Folder of the record and of the cache. The default is in the user's state folder.
-    type: str
-    default: ""
   status:
     description:
       - How the target ended.
@@ -50,8 +37,6 @@ options:
       - The failed task's result, as in C(ansible_failed_result).
     type: dict
     default: {}
-author:
-  - Bascule contributors (@bascule)
 """
 
 EXAMPLES = r"""

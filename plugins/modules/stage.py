@@ -18,6 +18,7 @@ description:
   - Nothing live is touched. A target that has the revision already is left as it is.
 extends_documentation_fragment:
   - bascule.deploy.host_program
+  - bascule.deploy.recorded
 attributes:
   check_mode:
     description: Says what would be installed without sending the bundle or writing anything.
