@@ -109,11 +109,7 @@ def changing(
     """Run a transaction on one deployment, with its row locked (``synced``: see ``writing``)."""
     with writing(location, synced=synced) as session:
         change = Change(session, deployment_id, now)
-        try:
-            yield change
-        except GeneratorExit:
-            # Nothing is kept of a change that its user has dropped half way.
-            raise
+        yield change
         change.write()
 
 

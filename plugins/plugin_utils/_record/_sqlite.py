@@ -98,12 +98,11 @@ def transaction(path: Path, *, writes: bool, synced: bool) -> Iterator[SqliteSes
         _begin(connection, writes=writes)
         try:
             yield SqliteSession(connection)
-        except BaseException:
-            # SQLite itself has rolled back after a full disk, for instance.
+            connection.execute("COMMIT")
+        finally:
+            # After an exception; SQLite itself has rolled back after a full disk, for instance.
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            raise
-        connection.execute("COMMIT")
 
 
 def _begin(connection: sqlite3.Connection, *, writes: bool) -> None:
