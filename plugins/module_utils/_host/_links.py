@@ -37,11 +37,13 @@ def _leaves(name: str, links: Mapping[str, str]) -> bool:
     rest = name.split("/")
     seen: list[str] = []
     hops = 0
+    climbs = False
     while rest:
         part = rest.pop(0)
         if part in ("", "."):
             continue
         if part == "..":
+            climbs = True
             if not seen:
                 return True
             seen.pop()
@@ -54,8 +56,8 @@ def _leaves(name: str, links: Mapping[str, str]) -> bool:
         if target.startswith("/"):
             return True
         if hops > MAX_HOPS:
-            # A ring of links leads nowhere.
-            return False
+            # A ring of links leads nowhere, but not everybody who follows one climbing agrees.
+            return climbs
         seen.pop()
         rest = target.split("/") + rest
     return False
