@@ -43,7 +43,6 @@ def _leaves(name: str, links: Mapping[str, str]) -> bool:
         if part in ("", "."):
             continue
         if part == "..":
-            climbs = True
             if not seen:
                 return True
             seen.pop()
@@ -53,6 +52,7 @@ def _leaves(name: str, links: Mapping[str, str]) -> bool:
         if target is None:
             continue
         hops += 1
+        climbs = climbs or ".." in target.split("/")
         if target.startswith("/"):
             return True
         if hops > MAX_HOPS:
