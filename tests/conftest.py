@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# How busy the machine is says nothing about the code. In CI the same examples are tried each time;
+# new ones are looked for wherever else the tests are run.
+settings.register_profile(
+    "bascule",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=bool(os.environ.get("CI")),
+    print_blob=True,
+)
+settings.load_profile("bascule")
 
 
 @pytest.fixture(scope="session", autouse=True)
