@@ -146,7 +146,7 @@ def test_a_terminal_shows_a_live_table_and_keeps_it(setup: Setup) -> None:
     child = pexpect.spawn(
         command,
         arguments,
-        env={**setup.environment, "TERM": "xterm-256color"},  # type: ignore[arg-type]  # as os.environ is
+        env={**setup.environment, "TERM": "xterm-256color", "COLUMNS": "160", "LINES": "30"},  # type: ignore[arg-type]  # as os.environ is
         dimensions=(30, 160),
         encoding="utf-8",
         timeout=180,
