@@ -27,8 +27,9 @@ for python in "${found[@]}"; do
         [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
         "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
             -c .matrix-constraints.txt -e '.[dev]' "ansible-core~=$core.0"
-        "$venv/bin/python" -m pytest -q -n 2 tests/unit
-        "$venv/bin/python" -m pytest -q tests/e2e/test_rolling_ssh.py
+        # The tests start the commands of this environment, not those of the one that make uses.
+        PATH="$PWD/$venv/bin:$PATH" "$venv/bin/python" -m pytest -q -n 2 tests/unit
+        PATH="$PWD/$venv/bin:$PATH" "$venv/bin/python" -m pytest -q tests/e2e/test_rolling_ssh.py
     done
 done
 echo "The matrix passed: ${found[*]}"
