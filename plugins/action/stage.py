@@ -53,8 +53,10 @@ class ActionModule(TargetAction):
         """Stage the target and write the outcome down; return the answer and the bytes sent."""
         deployment = arguments["deployment"]
         target = variables["inventory_hostname"]
-        if deployment.get("resumed") and self._decided(deployment["id"], target, record):
-            return {"changed": False, "current": True, "msg": "decided before"}, 0
+        if deployment.get("resumed"):
+            ended = self._decided(deployment["id"], target, record)
+            if ended is not None:
+                return ended, 0
         try:
             answer, sent = self._send(arguments, variables, record)
         except BasculeError as error:
@@ -104,8 +106,13 @@ class ActionModule(TargetAction):
             revision.bundle_size
         )
 
-    def _decided(self, deployment_id: str, target: str, record: Record) -> bool:
-        """Tell whether a resumed deployment is done with the target already."""
-        pending = ("Pending", "InProgress")
-        found = [one for one in record.targets(deployment_id) if one.name == target]
-        return bool(found) and found[0].status not in pending
+    def _decided(self, deployment_id: str, target: str, record: Record) -> Result | None:
+        """Return how a target ended before a deployment was interrupted; None if it has not."""
+        for one in record.targets(deployment_id):
+            if one.name == target and one.status == "Succeeded":
+                return {"changed": False, "current": True, "msg": "succeeded before"}
+            if one.name == target and one.status not in ("Pending", "InProgress"):
+                error = {"kind": one.error_code or "host"}
+                message = f"{one.status} before the interruption: {one.message}"
+                return {"changed": False, "failed": True, "msg": message, "error": error}
+        return None
