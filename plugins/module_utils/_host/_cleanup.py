@@ -60,17 +60,22 @@ def read(path: str, install_path: str) -> list[Made]:
     return [one if one.kind else Made(kinds.get(one.path, "unknown"), one.path) for one in result]
 
 
-def _kinds(path: str) -> dict[str, str]:
+def installed(path: str) -> dict[str, str | None]:
+    """Return ``{destination: source in the archive, None for a directory}`` of an installation."""
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             instructions = json.load(file)["instructions"]
         return {
-            one["destination" if one["type"] == "copy" else "directory"]: one["type"]
+            one["destination" if one["type"] == "copy" else "directory"]: one.get("source")
             for one in instructions
             if one["type"] in ("copy", "mkdir")
         }
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return {}
+
+
+def _kinds(path: str) -> dict[str, str]:
+    return {one: "mkdir" if source is None else "copy" for one, source in installed(path).items()}
 
 
 def line(kind: str, path: str) -> bytes:

@@ -10,13 +10,13 @@ from typing import Any, BinaryIO
 
 from .._errors import BasculeError, UsageError
 
-OPERATIONS = ("stage", "lifecycle", "traffic")
+OPERATIONS = ("stage", "lifecycle", "traffic", "drift")
 
 
 def run(request: dict[str, Any], bundle: BinaryIO | None = None) -> dict[str, Any]:
     """Run one operation and return its result; an expected failure is a result, too.
 
-    :param request: ``{"operation": "stage" | "lifecycle" | "traffic", ...}``, plain JSON data
+    :param request: ``{"operation": one of OPERATIONS, ...}``, plain JSON data
     :param bundle: the revision's archive where the request carries one
     :returns: the operation's result, or ``{"failed": True, "msg": ..., "error": {"kind": ...}}``
     """

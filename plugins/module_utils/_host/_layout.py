@@ -73,6 +73,7 @@ class Folder:
         self.bundle = os.path.join(path, "bundle.tar")
         self.journal = os.path.join(path, "journal.jsonl")
         self.revision = os.path.join(path, "revision.json")
+        self.seal = os.path.join(path, "installed.json")
         self.script_log = os.path.join(path, "logs", "scripts.log")
 
     @property

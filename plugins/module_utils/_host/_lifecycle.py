@@ -140,6 +140,7 @@ class _Run:
                 if result["status"] == "Failed" and not self._forgives(event):
                     error = _error(result)
             if final and error is None and not self._journal.ended:
+                self._seal()
                 self._journal.append({"end": True}, sync=False)
                 self._changed = True
         finally:
@@ -152,6 +153,15 @@ class _Run:
             "events": results,
             "error": error,
         }
+
+    def _seal(self) -> None:
+        """Write down how the installed files are when the deployment ends."""
+        installed = self._journal.finished("Install")
+        if installed is not None:
+            from . import _seal
+
+            paths = _cleanup.installed(self._layout.install)
+            _seal.write(self._folder, paths, installed["started"])
 
     def _forgives(self, event: str) -> bool:
         return self._context.forgiving and event in _events.FORGIVABLE
