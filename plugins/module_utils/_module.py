@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._host import _entry, _lifecycle, _stage
+from ._host import _drift, _entry, _lifecycle, _stage
 
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
 # The door imports an operation by its name, which Ansible cannot see when it packs a module.
-SENT_ALONG = (_stage, _lifecycle)
+SENT_ALONG = (_stage, _lifecycle, _drift)
 
 HOST_PROGRAM_SPEC: dict[str, dict[str, Any]] = {
     "deployment": {"type": "dict"},

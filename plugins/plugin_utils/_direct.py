@@ -28,8 +28,9 @@ if t.TYPE_CHECKING:
 
 PACKAGE = "bascule_host"
 MARK = "BASCULE-RESULT:"
-# What only a load balancer's host needs, and what both kinds of hosts do.
+# What only a load balancer's host needs, what only a look at a target does, and what all do.
 AT_PROXY = frozenset({"_traffic", "_balancer", "_envoy", "_eds", "_haproxy"})
+LOOKING = frozenset({"_drift", "_running"})
 SHARED = frozenset({"_errors", "_entry"})
 # Beyond this size a bundle is copied as a file: standard input is held in memory by every worker.
 INLINE_LIMIT = 64 * 1024 * 1024
@@ -75,6 +76,8 @@ def program(operation: str) -> tuple[bytes, bytes]:
     paths = [floor / "_errors.py", *sorted((floor / "_host").glob("_[!_]*.py"))]
     at_proxy = operation == "traffic"
     paths = [path for path in paths if path.stem in SHARED or (path.stem in AT_PROXY) == at_proxy]
+    if operation != "drift":
+        paths = [path for path in paths if path.stem not in LOOKING]
     sources: dict[str, tuple[bool, str]] = {PACKAGE: (True, ""), f"{PACKAGE}._host": (True, "")}
     for path in paths:
         sources[_module_name(path)] = (False, path.read_text(encoding="utf-8"))

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 # The actions of the collection, in the order in which a deployment meets them.
-STEPS = ("open", "stage", "admit", "traffic", "lifecycle", "settle", "close")
+STEPS = ("open", "stage", "admit", "traffic", "lifecycle", "settle", "close", "drift")
 COLLECTION = "bascule.deploy."
 # Steps that belong to the deployment as a whole and run on the controller.
 WHOLE = ("open", "close")
@@ -30,7 +30,7 @@ class Event:
     """One thing that happened.
 
     kind: opened, started, staged, admitted, current, refused, traffic, lifecycle, settled, closed,
-    error, diff, task or warning. ``at`` is in epoch seconds; ``target`` is None for what concerns
+    drift, error, diff, task or warning. ``at`` is in epoch seconds; ``target`` is None for what concerns
     the deployment as a whole. ``data`` holds the action's own ``bascule`` result (or, for
     ``lifecycle``, the one event of it), with the keys told in docs/architecture.md.
     """
@@ -220,6 +220,17 @@ class Translator:
                 name="settle",
                 status=str(answer["status"]),
                 message=str(answer.get("message") or ""),
+                data=answer,
+            )
+
+    def _phase_drift(self, seen: Observation, answer: Data) -> Iterator[Event]:
+        if answer.get("status"):
+            yield self._event(
+                seen,
+                "drift",
+                name="drift",
+                status=str(answer["status"]),
+                message=message_of(seen.result),
                 data=answer,
             )
 

@@ -198,6 +198,11 @@ def _lifecycle(event: Event, verbose: bool) -> list[str]:
     return [f"{event.name} {event.status}{took}"]
 
 
+def _drift(event: Event, _verbose: bool) -> list[str]:
+    first, *rest = event.message.splitlines() or [""]
+    return [f"{event.status}: {first}", *(f"    {line}" for line in rest)]
+
+
 def _settled(event: Event, _verbose: bool) -> list[str]:
     return [event.status]
 
@@ -284,6 +289,7 @@ _WRITERS: Mapping[str, _Writer] = {
     "traffic": _traffic,
     "lifecycle": _lifecycle,
     "settled": _settled,
+    "drift": _drift,
     "closed": _closed,
     "error": _error,
     "task": _task,

@@ -12,6 +12,7 @@ from ansible_collections.bascule.deploy.plugins.module_utils._errors import (
 )
 from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_events import Event
 
+from bascule._drift import Finding, TargetDrift, drift
 from bascule.api import abandon, deploy, events, history, plan, resume, rollback, status, strategies
 from bascule.result import Deployment, DeploymentError, Failure, Plan, Revision, Target
 
@@ -21,13 +22,16 @@ __all__ = [
     "DeploymentError",
     "Event",
     "Failure",
+    "Finding",
     "Plan",
     "RecordError",
     "Revision",
     "Target",
+    "TargetDrift",
     "UsageError",
     "abandon",
     "deploy",
+    "drift",
     "events",
     "history",
     "plan",

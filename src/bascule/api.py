@@ -38,7 +38,7 @@ if t.TYPE_CHECKING:
 PathOrName = str | PathLike[str]
 Inventory = PathOrName | Sequence[PathOrName] | Mapping[str, t.Any] | None
 # Playbooks that are parts of others.
-PARTS = frozenset({"carry_out"})
+PARTS = frozenset({"carry_out", "drift"})
 
 
 def strategies() -> list[str]:
@@ -85,7 +85,7 @@ def deploy(
     given = dict(variables or {})
     given |= {"deploy_revision": fspath(revision)} if revision is not None else {}
     given |= {"deploy_targets": targets} if targets is not None else {}
-    places = _inventory(inventory)
+    places = inventory_of(inventory)
     collected = _Collected(on_event)
     outcome = run(
         Request(
@@ -192,7 +192,7 @@ def rollback_variables(
                 )
         else:
             found = _recorded.newest_of(book, name)[0]
-        given = _group_variables(book, found, targets)
+        given = group_variables(book, found, targets)
     return {**given, "deploy_rollback_to": to} if to else given
 
 
@@ -215,7 +215,7 @@ def resume(
     """
     with _recorded.opened(record) as book:
         found = _recorded.find(book, deployment_id)
-        given = {"deployment_id": found.id, **_group_variables(book, found, targets)}
+        given = {"deployment_id": found.id, **group_variables(book, found, targets)}
     return deploy(
         found.strategy,
         inventory=inventory,
@@ -313,9 +313,7 @@ def plan_of(planned: Deployment) -> Plan:
     )
 
 
-def _group_variables(
-    book: Record, found: RecordedDeployment, targets: str | None
-) -> dict[str, str]:
+def group_variables(book: Record, found: RecordedDeployment, targets: str | None) -> dict[str, str]:
     """Return the variables that name a deployment's group and, unless given, its targets."""
     known = [target.name for target in book.targets(found.id)]
     return {
@@ -429,7 +427,11 @@ def _broken_off(outcome: Outcome) -> Failure:
     )
 
 
-def _inventory(given: Inventory) -> tuple[str, ...] | Mapping[str, t.Any]:
+def inventory_of(given: Inventory) -> tuple[str, ...] | Mapping[str, t.Any]:
+    """Return an inventory as a run takes it.
+
+    :raises UsageError: there is no such file
+    """
     if given is None:
         return ()
     if isinstance(given, Mapping):

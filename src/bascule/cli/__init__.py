@@ -10,6 +10,7 @@ import typing as t
 import bascule.cli.bundles as bundles
 import bascule.cli.demo as demo
 import bascule.cli.deployments as deployments
+import bascule.cli.drift as drift
 import bascule.cli.init as init
 import bascule.cli.local as local
 import bascule.cli.records as records
@@ -67,7 +68,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     common = common_options()
-    for group in (deployments, records, bundles, local, init, demo):
+    for group in (deployments, drift, records, bundles, local, init, demo):
         group.add_commands(commands, common)
     return parser
 
