@@ -30,8 +30,8 @@ class Event:
     """One thing that happened.
 
     kind: opened, started, staged, admitted, current, refused, traffic, lifecycle, settled, closed,
-    drift, error, diff, task or warning. ``at`` is in epoch seconds; ``target`` is None for what concerns
-    the deployment as a whole. ``data`` holds the action's own ``bascule`` result (or, for
+    drift, error, diff, task or warning. ``at`` is in epoch seconds; ``target`` is None for what
+    concerns the deployment as a whole. ``data`` holds the action's own ``bascule`` result (or, for
     ``lifecycle``, the one event of it), with the keys told in docs/architecture.md.
     """
 
