@@ -38,7 +38,7 @@ if t.TYPE_CHECKING:
 PathOrName = str | PathLike[str]
 Inventory = PathOrName | Sequence[PathOrName] | Mapping[str, t.Any] | None
 # Playbooks that are parts of others.
-PARTS = frozenset({"carry_out", "drift"})
+PARTS = frozenset({"carry_out", "drift", "leg"})
 
 
 def strategies() -> list[str]:
