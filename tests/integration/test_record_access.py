@@ -116,7 +116,7 @@ def test_a_record_of_another_version_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "record.db") as connection:
         connection.execute("UPDATE schema_version SET version = 99")
     connection.close()
-    with pytest.raises(RecordError, match=r"has version 99, this Bascule works with version 1"):
+    with pytest.raises(RecordError, match=r"has version 99, this Bascule works with version 2"):
         Record.open(url)
 
 

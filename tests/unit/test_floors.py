@@ -16,7 +16,15 @@ COLLECTION = "ansible_collections.bascule.deploy.plugins."
 RULES: dict[str, tuple[str, ...]] = {
     "module_utils/_host": ("module_utils._host", "module_utils._errors"),
     "module_utils": ("module_utils", "yaml"),
-    "plugin_utils": ("module_utils", "plugin_utils", "sqlalchemy", "yaml", "rich", "psycopg"),
+    "plugin_utils": (
+        "module_utils",
+        "plugin_utils",
+        "sqlalchemy",
+        "alembic",
+        "yaml",
+        "rich",
+        "psycopg",
+    ),
     "modules": ("module_utils", "ansible"),
     "adapters": ("module_utils", "plugin_utils", "ansible"),
     "src": ("module_utils", "plugin_utils", "bascule", "ansible_runner", "yaml", "rich"),

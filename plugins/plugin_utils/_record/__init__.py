@@ -22,6 +22,7 @@ from ._rows import (
     group_id,
 )
 from ._store import Record
+from ._upgrade import RecordVersion, record_version, upgrade_record
 
 __all__ = [
     "ActiveDeploymentError",
@@ -31,10 +32,13 @@ __all__ = [
     "Event",
     "NewDeployment",
     "Record",
+    "RecordVersion",
     "RevisionRow",
     "Target",
     "TargetState",
     "group_id",
+    "record_version",
     "state_folder",
+    "upgrade_record",
     "warm",
 ]

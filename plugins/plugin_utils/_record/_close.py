@@ -80,6 +80,7 @@ def _deployment_row(
         "minimum_healthy": plan["minimum_healthy"], "bake_time": plan["bake_time"],
         "last_sequence": 0, "created_at": now, "finished_at": None,
         "started_by": new.started_by or _user(), "started_from": new.started_from or _host(),
+        "fence": 1,
     }  # fmt: skip
 
 

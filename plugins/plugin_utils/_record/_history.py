@@ -5,43 +5,16 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from ...module_utils._errors import RecordError
 from ._close import group_digest
-from ._rows import BundleHolder, RevisionRow, TargetState
+from ._rows import BundleHolder, TargetState
 from ._session import Query
 
 if TYPE_CHECKING:
     from ._change import Change
     from ._session import Session
-
-
-def last_known_good(session: Session, application: str, group: str) -> RevisionRow | None:
-    """Return the newest revision that has succeeded and is not marked bad."""
-    marked = Query(
-        table="revisions", columns=("digest",), equals={"application": application, "bad": True}
-    )
-    bad = {row["digest"] for row in session.rows(marked)}
-    succeeded = Query(
-        table="deployments",
-        columns=("digest",),
-        equals={
-            "application": application,
-            "deployment_group": group,
-            "status": "Succeeded",
-        },
-        tally=True,
-        latest="number",
-    )
-    good = [row["latest"] for row in session.rows(succeeded) if row["digest"] not in bad]
-    return _revision(session, max(good)) if good else None
-
-
-def _revision(session: Session, number: int) -> RevisionRow:
-    query = Query(table="deployments", columns=("revision",), equals={"number": number})
-    return RevisionRow(**json.loads(session.rows(query)[0]["revision"]))
 
 
 def mark_revision(session: Session, application: str, digest: str, *, bad: bool, why: str) -> None:

@@ -120,6 +120,25 @@ def prepare(location: Location) -> None:
         _server.prepare(location)
 
 
+def version(location: Location) -> int | None:
+    """Return the version of the record, without making or changing it; None where there is none."""
+    if location.path is not None:
+        return _sqlite.version(location.path)
+    from . import _server
+
+    return _server.version(location)
+
+
+def upgrade(location: Location) -> None:
+    """Migrate an older record to this version, if it is older."""
+    if location.path is not None:
+        _sqlite.prepare(location.path)
+    else:
+        from . import _server
+
+        _server.upgrade(location)
+
+
 def release(location: Location) -> None:
     """Close what is open of the record in this process."""
     if location.path is None:

@@ -76,7 +76,10 @@ class NewDeployment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """One attempt to bring one revision to one deployment group."""
+    """One attempt to bring one revision to one deployment group.
+
+    ``fence`` counts the controllers that have taken it; only the last one may change it.
+    """
 
     id: str
     application: str
@@ -99,6 +102,7 @@ class Deployment:
     started_by: str
     started_from: str
     overview: dict[str, int]
+    fence: int
 
     @property
     def is_final(self) -> bool:
@@ -236,6 +240,7 @@ def deployment_from(row: Mapping[str, Any], overview: dict[str, int]) -> Deploym
         started_by=row["started_by"],
         started_from=row["started_from"],
         overview=overview,
+        fence=row["fence"],
     )
 
 

@@ -13,21 +13,50 @@ import functools
 from typing import TYPE_CHECKING
 
 from ...module_utils._errors import RecordError
+from ._columns import (
+    counted_key,
+    flag,
+    indexed,
+    integer,
+    key,
+    maybe_integer,
+    maybe_moment,
+    maybe_text,
+    moment,
+    new_flag,
+    number_key,
+    text,
+)
 
 if TYPE_CHECKING:
-    from sqlalchemy import Column, MetaData
+    from sqlalchemy import MetaData
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def check_version(shown: str, version: int | None) -> None:
-    """Refuse a record that another version of Bascule has written; ``shown`` is its address."""
-    if version != SCHEMA_VERSION:
+    """Refuse a record of another version than ours; ``shown`` is its address.
+
+    :raises RecordError: naming the command that helps
+    """
+    if version == SCHEMA_VERSION:
+        return
+    if is_older(version):
         raise RecordError(
             f"The record {shown} has version {version}, this Bascule works with version "
-            f"{SCHEMA_VERSION}. Use the Bascule that wrote it, or name another record with "
-            "BASCULE_RECORD."
+            f"{SCHEMA_VERSION}. Make a copy of it, let every deployment end, and run "
+            "`bascule record upgrade`; an older Bascule cannot use it any more then."
         )
+    raise RecordError(
+        f"The record {shown} has version {version}, this Bascule works with version "
+        f"{SCHEMA_VERSION}. Use the Bascule that wrote it (`pip install --upgrade bascule` gets a "
+        "newer one), or name another record with BASCULE_RECORD."
+    )
+
+
+def is_older(version: int | None) -> bool:
+    """Tell whether a record of this version can be migrated to ours."""
+    return version is not None and 0 < version < SCHEMA_VERSION
 
 
 def sqlite_schema() -> list[str]:
@@ -44,67 +73,40 @@ def sqlite_schema() -> list[str]:
 
 @functools.cache
 def metadata() -> MetaData:
-    """Describe the tables (once a process)."""
-    from sqlalchemy import (
-        Boolean,
-        Column,
-        Double,
-        Index,
-        Integer,
-        MetaData,
-        String,
-        Table,
-        Text,
-        UniqueConstraint,
-    )  # fmt: skip
+    """Describe the tables (once a process).
+
+    New columns stand last, as in a record that was migrated.
+    """
+    from sqlalchemy import Column, Index, Integer, MetaData, Table, UniqueConstraint
 
     metadata = MetaData()
-
-    # MySQL has no keys of unlimited length.
-    key_text = Text().with_variant(String(190), "mysql", "mariadb")
-
-    def text(name: str) -> Column[str]:
-        return Column(name, Text, nullable=False)
-
-    def key(name: str) -> Column[str]:
-        return Column(name, key_text, primary_key=True)
-
-    def indexed(name: str) -> Column[str]:
-        return Column(name, key_text, nullable=False)
-
-    def maybe_text(name: str) -> Column[str]:
-        return Column(name, Text)
-
-    def integer(name: str) -> Column[int]:
-        return Column(name, Integer, nullable=False)
-
-    def flag(name: str) -> Column[bool]:
-        return Column(name, Boolean, nullable=False)
-
-    def moment(name: str, *, nullable: bool = False) -> Column[float]:
-        return Column(name, Double, nullable=nullable)
-
     Table("schema_version", metadata, Column("version", Integer, nullable=False))
+    Table("applications", metadata, key("application"), moment("created_at"))
     Table(
         "groups", metadata, key("application"), key("deployment_group"), maybe_text("digest"),
         maybe_text("deployment_id"), moment("updated_at"),
     )  # fmt: skip
-    # One row a group with a deployment that has not ended. The primary key is the lock.
+    # One row a group with a deployment that has not ended. The primary key is the lock; the
+    # holder is the controller that carries it out (none of a record from before there were leases).
     Table(
         "active", metadata, key("application"), key("deployment_group"), text("deployment_id"),
-        moment("since"),
+        moment("since"), maybe_text("holder"), maybe_text("holder_host"), maybe_text("holder_boot"),
+        maybe_integer("holder_pid"), maybe_moment("holder_started"), maybe_moment("heartbeat_at"),
+        maybe_moment("expires_at"),
     )  # fmt: skip
+    # fence: how many controllers have taken the deployment; only the last one may write.
     deployments = Table(
-        "deployments", metadata,
-        Column("number", Integer, primary_key=True, autoincrement=True),
+        "deployments", metadata, counted_key("number"),
         indexed("id"), indexed("application"), indexed("deployment_group"), text("strategy"),
         text("status"), text("creator"), text("description"), text("digest"), text("revision"),
         maybe_text("previous_digest"), maybe_text("rollback_of"), maybe_text("rolled_back_by"),
-        maybe_text("error_code"), text("error_message"), moment("halted_at", nullable=True),
+        maybe_text("error_code"), text("error_message"), maybe_moment("halted_at"),
         text("plan"), text("options"), text("mode"), integer("total"),
         integer("minimum_healthy"), moment("bake_time"), integer("last_sequence"),
-        moment("created_at"), moment("finished_at", nullable=True), text("started_by"),
-        text("started_from"), UniqueConstraint("id"),
+        moment("created_at"), maybe_moment("finished_at"), text("started_by"),
+        text("started_from"), integer("fence", default=1), maybe_text("plan_hash"),
+        maybe_moment("paused_at"), maybe_text("pause_reason"), new_flag("rollback_on_stop"),
+        maybe_text("stop_requested_by"), UniqueConstraint("id"),
     )  # fmt: skip
     Index(
         "deployments_of_group", deployments.c.application, deployments.c.deployment_group,
@@ -115,8 +117,7 @@ def metadata() -> MetaData:
         "targets", metadata, key("deployment_id"), key("name"), integer("position"),
         integer("stage"), text("zone"), indexed("status"), flag("staged"), flag("changed"),
         flag("in_service"), flag("from_service"), maybe_text("error_code"),
-        text("message"), moment("started_at", nullable=True),
-        moment("finished_at", nullable=True),
+        text("message"), maybe_moment("started_at"), maybe_moment("finished_at"),
     )  # fmt: skip
     # All that an admission counts by, so that it reads the index alone.
     Index(
@@ -124,14 +125,27 @@ def metadata() -> MetaData:
         targets.c.in_service, targets.c.from_service, targets.c.changed, targets.c.finished_at,
     )  # fmt: skip
     events = Table(
-        "events", metadata,
-        key("deployment_id"),
-        Column("sequence", Integer, primary_key=True, autoincrement=False),
+        "events", metadata, key("deployment_id"), number_key("sequence"),
         text("kind"), indexed("target"), text("event"), text("status"), moment("at"),
-        moment("started", nullable=True), moment("ended", nullable=True),
+        maybe_moment("started"), maybe_moment("ended"),
         maybe_text("error_code"), maybe_text("script"), text("message"), text("log"),
     )  # fmt: skip
     Index("events_of_target", events.c.deployment_id, events.c.target, events.c.sequence)
+    Table(
+        "routing_changes", metadata, key("deployment_id"), number_key("sequence"), moment("at"),
+        text("provider"), text("target"), text("state"), text("before"), text("after"),
+        moment("waited"),
+    )  # fmt: skip
+    Table(
+        "gate_decisions", metadata, key("deployment_id"), number_key("sequence"), moment("at"),
+        text("target"), text("gate"), text("verdict"), text("data"), text("message"),
+    )  # fmt: skip
+    # status: Waiting, Approved, Rejected or TimedOut.
+    Table(
+        "approvals", metadata, key("deployment_id"), number_key("number"), integer("stage"),
+        moment("asked_at"), maybe_moment("until"), text("status"), maybe_moment("decided_at"),
+        maybe_text("decided_by"), maybe_text("decided_from"), text("why"),
+    )  # fmt: skip
     Table(
         "revisions", metadata, key("application"), key("digest"), moment("first_seen_at"),
         flag("bad"), text("why"),
@@ -145,4 +159,12 @@ def metadata() -> MetaData:
         key("digest"), moment("delivered_at"),
     )  # fmt: skip
     Index("bundles_of_digest", bundles.c.digest)
+    # Only ever added to; each line holds the hash of the one before in its chain.
+    Table(
+        "audit", metadata, key("chain"), number_key("sequence"), moment("at"), text("actor"),
+        text("origin"), text("action"), text("application"), text("deployment_group"),
+        text("deployment_id"), text("target"), text("digest"), text("plan_hash"), text("why"),
+        text("detail"), text("previous_hash"), text("hash"),
+    )  # fmt: skip
+    Table("audit_heads", metadata, key("chain"), integer("length"), text("hash"))
     return metadata

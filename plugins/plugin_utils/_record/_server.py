@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...module_utils._errors import RecordError
 from . import _statements
-from ._schema import SCHEMA_VERSION, check_version, metadata
+from ._schema import SCHEMA_VERSION, check_version, is_older, metadata
 from ._session import DuplicateError, Query
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ._session import Row
 
 CONNECT_SECONDS = 10
-# Any number that others are unlikely to use: it serialises the creation of the tables.
+# Any number that others are unlikely to use: it serialises making and migrating the tables.
 _CREATION_LOCK = 0x42415343
 
 _engines: dict[str, Engine] = {}
@@ -95,17 +95,48 @@ def prepare(location: Location) -> None:
     """Make sure that the tables are there and that we understand them; looks once a process."""
     if location.url in _checked:
         return
-    from sqlalchemy import inspect, text
+    from sqlalchemy import inspect
 
     with _readable_errors(location), engine(location).begin() as connection:
         if not inspect(connection).has_table("schema_version"):
-            if connection.dialect.name == "postgresql":
-                lock = text("SELECT pg_advisory_xact_lock(:key)")
-                connection.execute(lock, {"key": _CREATION_LOCK})
+            _lock_tables(connection)
             _make_tables(connection)
-        found = ServerSession(connection).rows(Query(table="schema_version"))
-    check_version(location.shown, found[0]["version"] if found else None)
+        version = _version(connection)
+    check_version(location.shown, version)
     _checked.add(location.url)
+
+
+def version(location: Location) -> int | None:
+    """Return the version of the record there; None where there is none."""
+    from sqlalchemy import inspect
+
+    with _readable_errors(location), engine(location).begin() as connection:
+        found = inspect(connection).has_table("schema_version")
+        return _version(connection) if found else None
+
+
+def upgrade(location: Location) -> None:
+    """Migrate the record there, if it is older than this version of Bascule."""
+    from ._migrations import migrate
+
+    with _readable_errors(location), engine(location).begin() as connection:
+        _lock_tables(connection)
+        version = _version(connection)
+        if version is not None and is_older(version):
+            migrate(connection, version)
+
+
+def _version(connection: Connection) -> int | None:
+    found = ServerSession(connection).rows(Query(table="schema_version"))
+    return int(found[0]["version"]) if found else None
+
+
+def _lock_tables(connection: Connection) -> None:
+    """Let nobody else make or migrate the tables until the transaction ends."""
+    if connection.dialect.name == "postgresql":
+        from sqlalchemy import text
+
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CREATION_LOCK})
 
 
 def _make_tables(connection: Connection) -> None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...module_utils._errors import RecordError
 from . import _statements
-from ._schema import SCHEMA_VERSION, check_version, sqlite_schema
+from ._schema import SCHEMA_VERSION, check_version, is_older, sqlite_schema
 from ._session import DuplicateError
 
 if TYPE_CHECKING:
@@ -142,8 +142,25 @@ def prepare(path: Path) -> None:
                 f"{path} is a SQLite database, but not a record of Bascule. "
                 "Name another file with BASCULE_RECORD."
             )
-        row = connection.execute("SELECT version FROM schema_version").fetchone()
-        check_version(f"sqlite:///{path}", None if row is None else row[0])
+        version = _version(connection)
+        if is_older(version):
+            _upgrade(path, connection)
+            version = _version(connection)
+        check_version(f"sqlite:///{path}", version)
+
+
+def version(path: Path) -> int | None:
+    """Return the version of the record; None where there is no record."""
+    if not path.exists():
+        return None
+    with _readable_errors(path), _connection(path) as connection:
+        found = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+        return _version(connection) if "schema_version" in found else None
+
+
+def _version(connection: sqlite3.Connection) -> int | None:
+    row = connection.execute("SELECT version FROM schema_version").fetchone()
+    return None if row is None else int(row[0])
 
 
 def _make_file(path: Path) -> None:
@@ -189,6 +206,55 @@ def _make_tables(connection: sqlite3.Connection) -> None:
             connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
+
+
+def _upgrade(path: Path, connection: sqlite3.Connection) -> None:
+    """Migrate the record in one transaction; a copy of it as it was stays beside it."""
+    from sqlalchemy import create_engine
+    from sqlalchemy.exc import DBAPIError
+    from sqlalchemy.pool import StaticPool
+
+    from ._migrations import migrate
+
+    engine = create_engine("sqlite://", creator=lambda: connection, poolclass=StaticPool)
+    try:
+        # Connecting rolls back what was begun before.
+        with engine.connect() as wrapped:
+            connection.execute("BEGIN IMMEDIATE")
+            # Another process may have been faster.
+            version = _version(connection)
+            if version is not None and is_older(version):
+                _keep_copy(path, version)
+                migrate(wrapped, version)
+                connection.execute("COMMIT")
+    except DBAPIError as error:
+        if isinstance(error.orig, sqlite3.Error):
+            raise error.orig from error
+        raise
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def _keep_copy(path: Path, version: int) -> None:
+    copy = path.with_name(f"{path.name}.version-{version}")
+    fresh = path.with_name(f"{copy.name}.{os.getpid()}")
+    try:
+        os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        # A connection of its own, which sees what was committed.
+        with (
+            contextlib.closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as source,
+            contextlib.closing(sqlite3.connect(fresh)) as target,
+        ):
+            source.backup(target)
+        fresh.replace(copy)
+    except (OSError, sqlite3.Error) as error:
+        raise RecordError(
+            f"The record sqlite:///{path} must be brought to version {SCHEMA_VERSION}, but no copy "
+            f"of it could be made as {copy}: {error}. Make room and its folder writable."
+        ) from error
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ...module_utils._errors import RecordError
-from . import _admit, _close, _history
+from . import _admit, _close, _history, _known
 from ._change import Change, changing, only
 from ._location import locate, prepare, reading, release, writing
 from ._rows import (
@@ -290,8 +290,28 @@ class Record:
 
     def last_known_good(self, application: str, group: str) -> RevisionRow | None:
         """Return the revision of the group's newest successful deployment, unless marked bad."""
+        found = self.good_deployment(application, group)
+        return found.revision if found else None
+
+    def good_deployment(self, application: str, group: str) -> _known.GoodDeployment | None:
+        """Return the group's newest successful deployment of a revision not marked bad."""
         with reading(self._location) as session:
-            return _history.last_known_good(session, application, group)
+            return _known.good_deployment(session, application, group)
+
+    def group_state(self, application: str, group: str) -> _known.GroupState | None:
+        """Return the group's revision, marked bad or not; None where nothing has succeeded."""
+        with reading(self._location) as session:
+            return _known.group_state(session, application, group)
+
+    def revisions(self, application: str | None = None) -> list[_known.KnownRevision]:
+        """Return the revisions that were deployed, those of the newest deployments first."""
+        with reading(self._location) as session:
+            return _known.revisions(session, application)
+
+    def bad_revisions(self, application: str) -> dict[str, str]:
+        """Return the digests of an application that are marked bad, each with the reason."""
+        with reading(self._location) as session:
+            return _known.bad_revisions(session, application)
 
     def mark_revision(self, application: str, digest: str, *, bad: bool, why: str = "") -> None:
         """Mark a revision as bad, so that no rollback goes to it, or take the mark back."""

@@ -1,0 +1,68 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Version 2: leases, pauses and approvals, routing changes, gate decisions and the audit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .._columns import (
+    integer,
+    key,
+    maybe_integer,
+    maybe_moment,
+    maybe_text,
+    moment,
+    new_flag,
+    number_key,
+    text,
+)
+
+if TYPE_CHECKING:
+    from alembic.operations import Operations
+    from sqlalchemy import Column
+
+
+def upgrade(operations: Operations) -> None:
+    """Add columns to the tables of version 1, and new tables."""
+    add, make = operations.add_column, operations.create_table
+    holder: list[Column[Any]] = [
+        maybe_text("holder"), maybe_text("holder_host"), maybe_text("holder_boot"),
+        maybe_integer("holder_pid"), maybe_moment("holder_started"), maybe_moment("heartbeat_at"),
+        maybe_moment("expires_at"),
+    ]  # fmt: skip
+    for column in holder:
+        add("active", column)
+    control: list[Column[Any]] = [
+        integer("fence", default=1), maybe_text("plan_hash"), maybe_moment("paused_at"),
+        maybe_text("pause_reason"), new_flag("rollback_on_stop"), maybe_text("stop_requested_by"),
+    ]  # fmt: skip
+    for column in control:
+        add("deployments", column)
+    make("applications", key("application"), moment("created_at"))
+    operations.execute(
+        "INSERT INTO applications (application, created_at) "
+        "SELECT application, min(created_at) FROM deployments GROUP BY application"
+    )
+    make(
+        "routing_changes", key("deployment_id"), number_key("sequence"), moment("at"),
+        text("provider"), text("target"), text("state"), text("before"), text("after"),
+        moment("waited"),
+    )  # fmt: skip
+    make(
+        "gate_decisions", key("deployment_id"), number_key("sequence"), moment("at"),
+        text("target"), text("gate"), text("verdict"), text("data"), text("message"),
+    )  # fmt: skip
+    make(
+        "approvals", key("deployment_id"), number_key("number"), integer("stage"),
+        moment("asked_at"), maybe_moment("until"), text("status"), maybe_moment("decided_at"),
+        maybe_text("decided_by"), maybe_text("decided_from"), text("why"),
+    )  # fmt: skip
+    make(
+        "audit", key("chain"), number_key("sequence"), moment("at"), text("actor"),
+        text("origin"), text("action"), text("application"), text("deployment_group"),
+        text("deployment_id"), text("target"), text("digest"), text("plan_hash"), text("why"),
+        text("detail"), text("previous_hash"), text("hash"),
+    )  # fmt: skip
+    make("audit_heads", key("chain"), integer("length"), text("hash"))
