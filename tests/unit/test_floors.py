@@ -24,6 +24,8 @@ RULES: dict[str, tuple[str, ...]] = {
         "yaml",
         "rich",
         "psycopg",
+        "scipy",
+        "numpy",
     ),
     "modules": ("module_utils", "ansible"),
     "adapters": ("module_utils", "plugin_utils", "ansible"),

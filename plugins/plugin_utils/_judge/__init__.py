@@ -1,0 +1,19 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The judge: a canary's measurements beside a baseline's, and what they prove."""
+
+from ._metrics import Judge, Metric, parse_judge
+from ._statistics import Counts, Interval, requests_needed, share_interval
+from ._verdict import decide
+
+__all__ = [
+    "Counts",
+    "Interval",
+    "Judge",
+    "Metric",
+    "decide",
+    "parse_judge",
+    "requests_needed",
+    "share_interval",
+]

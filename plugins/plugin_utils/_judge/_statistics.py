@@ -1,0 +1,243 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The statistics of the judge. All functions are pure; times and units are the caller's.
+
+Sequential tests may be looked at after every measurement: the chance that a good revision is ever
+called bad stays below ``alpha`` however often one looks.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# The number of measurements at which a confidence sequence is tightest.
+TIGHTEST = 100
+
+
+class Counts(NamedTuple):
+    """What one step saw: bad requests of all requests, canary and baseline."""
+
+    bad_canary: int
+    canary: int
+    bad_baseline: int
+    baseline: int
+
+
+class Interval(NamedTuple):
+    """An estimate with its limits."""
+
+    low: float
+    estimate: float
+    high: float
+
+
+def worse_rate_evidence(steps: Sequence[Counts], ratio: float = 1.0) -> float:
+    """Return the logarithm of the evidence that the canary fails more often than it may.
+
+    The hypothesis that it stands against: the canary's rate is at most ``ratio`` times the
+    baseline's. Given the number of bad requests, those of the canary are then binomial with
+    ``p0 = ratio * n_e / (ratio * n_e + n_c)``. The evidence is a likelihood ratio with a uniform
+    prior on ``p > p0`` (a test martingale, so it may be looked at any time; Ville's inequality);
+    that of several steps with different shares is multiplied. Rare errors need no approximation.
+    """
+    from scipy.special import betaln
+    from scipy.stats import beta
+
+    total = 0.0
+    for step in steps:
+        bad = step.bad_canary + step.bad_baseline
+        if not bad or not step.canary or not step.baseline:
+            continue
+        weight = ratio * step.canary
+        null = weight / (weight + step.baseline)
+        first, second = step.bad_canary + 1, step.bad_baseline + 1
+        total += float(
+            betaln(first, second)
+            + beta.logsf(null, first, second)
+            - math.log1p(-null)
+            - step.bad_canary * math.log(null)
+            - step.bad_baseline * math.log1p(-null)
+        )
+    return total
+
+
+def rate_difference(steps: Sequence[Counts], alpha: float) -> Interval:
+    """Return the canary's rate of bad requests minus the baseline's, valid at every look.
+
+    Each limit has the error ``alpha``. It is made of one exact confidence sequence an arm, which
+    share the error: rare bad requests need no approximation.
+    """
+    canary, baseline = sum(one.canary for one in steps), sum(one.baseline for one in steps)
+    if not canary or not baseline:
+        return Interval(-1.0, 0.0, 1.0)
+    first = rate_sequence(sum(one.bad_canary for one in steps), canary, alpha / 2)
+    second = rate_sequence(sum(one.bad_baseline for one in steps), baseline, alpha / 2)
+    return Interval(
+        first.low - second.high, first.estimate - second.estimate, first.high - second.low
+    )
+
+
+def rate_sequence(bad: int, total: int, alpha: float) -> Interval:
+    """Return a rate, valid at every look; each limit has the error ``alpha``.
+
+    The rates at which the binomial likelihood, mixed over Jeffreys' prior, is less than
+    ``1 / alpha`` times the rate's own (Robbins 1970).
+    """
+    from scipy.optimize import brentq
+    from scipy.special import betaln, xlog1py, xlogy
+
+    rate = bad / total
+    mixture = float(betaln(bad + 0.5, total - bad + 0.5) - betaln(0.5, 0.5))
+
+    def evidence(point: float) -> float:
+        own = float(xlogy(bad, point) + xlog1py(total - bad, -point))
+        return mixture - own - math.log(1 / alpha)
+
+    edge = 1e-12
+    low, high = 0.0, 1.0
+    if bad and evidence(edge) > 0:
+        low = float(brentq(evidence, edge, rate, xtol=1e-10))
+    if bad < total and evidence(1 - edge) > 0:
+        high = float(brentq(evidence, rate, 1 - edge, xtol=1e-10))
+    return Interval(low, rate, high)
+
+
+def mean_sequence(values: Sequence[float], alpha: float, tightest: int = TIGHTEST) -> Interval:
+    """Return the mean of measurements, valid at every look; each limit has the error ``alpha``.
+
+    The asymptotic confidence sequence of Waudby-Smith et al. (2103.06476, equation 9). It needs
+    a first number of measurements (see ``_metrics.BURN_IN``) before it is looked at.
+    """
+    count = len(values)
+    if count < 2:
+        return Interval(-math.inf, values[0] if values else 0.0, math.inf)
+    mean = math.fsum(values) / count
+    variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
+    # As for one side of a two-sided sequence, which has twice the error.
+    error = 2 * alpha
+    scale = (-2 * math.log(error) + math.log(-2 * math.log(error) + 1)) / tightest
+    grown = count * scale + 1
+    width = math.sqrt(
+        variance * 2 * grown / (count * count * scale) * math.log(math.sqrt(grown) / error)
+    )
+    return Interval(mean - width, mean, mean + width)
+
+
+def location_shift(
+    canary: Sequence[float], baseline: Sequence[float], confidence: float = 0.98
+) -> Interval:
+    """Return by how much the canary's values lie above the baseline's (Hodges and Lehmann).
+
+    The limits are the roots of the Mann-Whitney statistic with correction for ties and
+    continuity, as R's ``wilcox.test(conf.int = TRUE)``. For one look only.
+    """
+    from scipy.optimize import brentq
+    from scipy.stats import norm
+
+    low = min(canary) - max(baseline)
+    high = max(canary) - min(baseline)
+    if low == high:
+        return Interval(low, low, high)
+    quantile = float(norm.ppf(1 - (1 - confidence) / 2))
+
+    def root(target: float) -> float:
+        def above(shift: float) -> float:
+            return _rank_statistic(canary, baseline, shift, corrected=target != 0) - target
+
+        # The statistic falls as the shift grows; at an end it may not reach the target.
+        if above(low) <= 0:
+            return low
+        if above(high) >= 0:
+            return high
+        return float(brentq(above, low, high, xtol=1e-4 * (high - low) + 1e-12))
+
+    return Interval(root(quantile), root(0.0), root(-quantile))
+
+
+def _rank_statistic(
+    canary: Sequence[float], baseline: Sequence[float], shift: float, *, corrected: bool
+) -> float:
+    import numpy
+    from scipy.stats import rankdata
+
+    first, second = len(canary), len(baseline)
+    pooled = numpy.concatenate([numpy.asarray(canary) - shift, numpy.asarray(baseline)])
+    ranks = rankdata(pooled)
+    ties = numpy.unique(ranks, return_counts=True)[1].astype(float)
+    total = first + second
+    variance = (
+        first * second / 12 * (total + 1 - float((ties**3 - ties).sum()) / (total * (total - 1)))
+    )
+    if variance <= 0:
+        return 0.0
+    statistic = float(ranks[:first].sum()) - first * (first + 1) / 2 - first * second / 2
+    if corrected:
+        statistic -= 0.5 * (statistic > 0) - 0.5 * (statistic < 0)
+    return float(statistic / math.sqrt(variance))
+
+
+def sample_ratio_evidence(
+    observed: Sequence[int], shares: Sequence[float], prior: float = 100.0
+) -> float:
+    """Return the logarithm of the evidence that arms did not get the shares they should have.
+
+    A Dirichlet-multinomial mixture against the multinomial of the shares (Lindon and Malek 2022),
+    valid at every look. Arms with a share of 0 are left out.
+
+    :param observed: unique assignments (users, or requests that stand for themselves) by arm
+    """
+    arms = [(count, share) for count, share in zip(observed, shares, strict=True) if share > 0]
+    scale = math.fsum(share for _count, share in arms)
+    total = sum(count for count, _share in arms)
+    sum_of_weights = prior * len(arms)
+    evidence = math.lgamma(sum_of_weights) - math.lgamma(sum_of_weights + total)
+    for count, share in arms:
+        weight = sum_of_weights * share / scale
+        evidence += math.lgamma(weight + count) - math.lgamma(weight)
+        evidence -= count * math.log(share / scale)
+    return evidence
+
+
+def share_interval(seen: int, total: int, confidence: float = 0.99) -> Interval:
+    """Return a share with its exact binomial limits (Clopper and Pearson)."""
+    from scipy.stats import binomtest
+
+    if not total:
+        return Interval(0.0, 0.0, 1.0)
+    limits = binomtest(seen, total).proportion_ci(confidence_level=confidence, method="exact")
+    return Interval(float(limits.low), seen / total, float(limits.high))
+
+
+def requests_needed(rate: float, effect: float, share: float, alpha: float) -> int:
+    """Return how many requests in all it takes to tell a rise by ``effect`` from none.
+
+    The number at which half of the width of ``rate_difference`` is no more than the effect.
+
+    :param rate: the baseline's rate of bad requests
+    :param share: the canary's share of the requests, between 0 and 1
+    """
+    low, high = 1, 1
+    while _half_width(high, rate, effect, share, alpha) > effect:
+        if high > 10**12:
+            return high
+        low, high = high, high * 2
+    while low < high:
+        middle = (low + high) // 2
+        if _half_width(middle, rate, effect, share, alpha) > effect:
+            low = middle + 1
+        else:
+            high = middle
+    return high
+
+
+def _half_width(total: int, rate: float, effect: float, share: float, alpha: float) -> float:
+    canary, baseline = max(1, round(total * share)), max(1, round(total * (1 - share)))
+    worse = min(1.0, rate + effect)
+    step = Counts(round(canary * worse), canary, round(baseline * rate), baseline)
+    found = rate_difference([step], alpha)
+    return (found.high - found.low) / 2

@@ -1,0 +1,101 @@
+"""Commands around the judge: judge decide, judge evidence."""
+
+from __future__ import annotations
+
+import typing as t
+from pathlib import Path
+
+from ansible_collections.bascule.deploy.plugins.module_utils._errors import UsageError
+from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_text import duration
+
+from bascule import judge as judging
+from bascule.cli._output import columns, say, say_json
+from bascule.result import DONE, FAILED, WAITING
+
+if t.TYPE_CHECKING:
+    import argparse
+
+EXIT = {
+    "Pass": DONE,
+    "Marginal": DONE,
+    "Fail": FAILED,
+    "Inconclusive": WAITING,
+    "Continue": WAITING,
+}
+
+
+def add_commands(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    common: argparse.ArgumentParser,
+) -> None:
+    """Add the commands of this file."""
+    judge = commands.add_parser("judge", help="compare a canary's measurements with a baseline's")
+    asked = judge.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    deciding = asked.add_parser(
+        "decide", parents=[common], help="good, bad, or not yet to be told (exit 0, 1, 3)"
+    )
+    deciding.add_argument("data", metavar="DATA", help="measurements, as JSON or YAML")
+    deciding.add_argument("--config", required=True, metavar="FILE", help="the judge, as YAML")
+    deciding.add_argument(
+        "--final", action="store_true", help="no more can be measured: what is open is Inconclusive"
+    )
+    deciding.set_defaults(run=run_decide)
+
+    evidence = asked.add_parser(
+        "evidence", parents=[common], help="how long it takes to see a rise of bad requests"
+    )
+    evidence.add_argument("--rate", type=float, required=True, help="of bad requests, such as 0.01")
+    evidence.add_argument("--effect", type=float, required=True, help="the rise, such as 0.02")
+    evidence.add_argument("--share", type=float, required=True, help="of the canary, such as 0.1")
+    evidence.add_argument("--traffic", type=float, help="requests a second in all")
+    evidence.set_defaults(run=run_evidence)
+
+
+def run_decide(options: argparse.Namespace) -> int:
+    """Show the verdict on a file of measurements."""
+    judge = judging.parse_judge(_load(options.config))
+    found = judging.decide(judge, _load(options.data), final=options.final)
+    if options.format == "json":
+        say_json(found)
+    else:
+        say(f"{found['verdict']}: {found['reason']}")
+        rows = [
+            (one["name"], one["state"], "critical" if one["critical"] else "", one["reason"])
+            for one in found["metrics"]
+        ]
+        for line in columns(rows, ("METRIC", "STATE", "", "SEEN")):
+            say(line)
+    return EXIT[found["verdict"]]
+
+
+def run_evidence(options: argparse.Namespace) -> int:
+    """Show how many requests, and how much time, a step needs."""
+    if options.traffic is not None and options.traffic <= 0:
+        raise UsageError(f"--traffic {options.traffic:g}: requests a second, above 0.")
+    needed = judging.requests_needed(options.rate, options.effect, options.share)
+    seconds = needed / options.traffic if options.traffic else None
+    if options.format == "json":
+        say_json({"requests": needed, "seconds": seconds})
+        return DONE
+    time = f", {duration(seconds)} at {options.traffic:g} a second" if seconds is not None else ""
+    say(
+        f"{needed} requests{time}: with {options.share:.3g} of them on the canary, a rise from "
+        f"{100 * options.rate:.3g} % by {100 * options.effect:.3g} points can be told from none."
+    )
+    return DONE
+
+
+def _load(name: str) -> dict[str, t.Any]:
+    import yaml
+
+    try:
+        text = Path(name).expanduser().read_text(encoding="utf-8")
+        loaded = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{name}: the file cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"{name}: this is neither YAML nor JSON: {error}") from error
+    if not isinstance(loaded, dict):
+        raise UsageError(f"{name}: a mapping is wanted, this is a {type(loaded).__name__}.")
+    return loaded

@@ -1,0 +1,53 @@
+"""The judge of canaries, for programs: measurements in, a verdict out.
+
+>>> from bascule.judge import decide, parse_judge
+>>> judge = parse_judge({"metrics": [{"name": "errors", "kind": "rate", "critical": True}]})
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.bascule.deploy.plugins.module_utils._errors import UsageError
+from ansible_collections.bascule.deploy.plugins.plugin_utils import _judge
+from ansible_collections.bascule.deploy.plugins.plugin_utils._judge import (
+    Judge,
+    Metric,
+    parse_judge,
+)
+
+if t.TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Judge", "Metric", "decide", "parse_judge", "requests_needed"]
+
+
+def decide(judge: Judge, data: Mapping[str, t.Any], *, final: bool = False) -> dict[str, t.Any]:
+    """Return the verdict on what was measured so far; docs/judge.md has the shapes.
+
+    :raises UsageError: the data do not have the shape, or SciPy is not installed
+    """
+    _need_scipy()
+    return _judge.decide(judge, data, final=final)
+
+
+def requests_needed(rate: float, effect: float, share: float, alpha: float = 0.025) -> int:
+    """Return how many requests in all it takes to tell a rise of bad requests from none.
+
+    :param rate: the baseline's rate of bad requests, from 0 to 1
+    :param effect: the rise that is to be told, such as 0.02
+    :param share: the canary's share of the requests, between 0 and 1
+    :raises UsageError: a number lies outside, or SciPy is not installed
+    """
+    for name, value in (("rate", rate), ("effect", effect), ("share", share)):
+        if not (0 <= value < 1) or (value == 0 and name != "rate"):
+            raise UsageError(f"The {name} is a part of 1, such as 0.02, not {value!r}.")
+    _need_scipy()
+    return _judge.requests_needed(rate, effect, share, alpha)
+
+
+def _need_scipy() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("scipy") is None:
+        raise UsageError("The judge computes with SciPy: pip install 'bascule[judge]'.")
