@@ -13,6 +13,7 @@ from ansible_collections.bascule.deploy.plugins.module_utils._errors import (
 from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_events import Event
 
 from bascule._drift import Finding, TargetDrift, drift
+from bascule._push import Pushed, push
 from bascule._upgrade import record_version, upgrade_record
 from bascule.api import abandon, deploy, events, history, plan, resume, rollback, status, strategies
 from bascule.result import Deployment, DeploymentError, Failure, Plan, Revision, Target
@@ -25,6 +26,7 @@ __all__ = [
     "Failure",
     "Finding",
     "Plan",
+    "Pushed",
     "RecordError",
     "Revision",
     "Target",
@@ -36,6 +38,7 @@ __all__ = [
     "events",
     "history",
     "plan",
+    "push",
     "record_version",
     "resume",
     "rollback",

@@ -24,6 +24,8 @@ RULES: dict[str, tuple[str, ...]] = {
         "yaml",
         "rich",
         "psycopg",
+        "boto3",
+        "botocore",
         "scipy",
         "numpy",
     ),

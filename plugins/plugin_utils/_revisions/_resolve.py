@@ -14,7 +14,7 @@ from ._cache import Cache
 from ._git import SILENCE, describe, repository
 from ._http import fetch
 from ._model import Origin, Revision, Stored
-from ._sources import GitSource, PathSource, UrlSource, parse, sha256_of
+from ._sources import GitSource, PathSource, S3Source, UrlSource, parse, sha256_of
 from ._tree import hash_of_file
 
 Found = tuple[Stored, Origin]
@@ -33,7 +33,8 @@ def resolve(
     """Find a revision, verify it and put it into the cache.
 
     :param source: a folder, an archive (tar, tgz, zip), a commit (``git+https://…#REF`` and so on,
-        or a repository's path with ``#REF``), or an http(s) URL with a checksum
+        or a repository's path with ``#REF``), ``s3://BUCKET/KEY``, or an http(s) URL with a
+        checksum
     :param cache: the cache's folder; made for this user only where it is missing
     :param checksum: ``sha256:…``; of an archive's file, or, for a folder and a commit, the digest
     :param subdirectory: the folder inside of the source that holds the AppSpec file
@@ -51,6 +52,8 @@ def resolve(
         stored, origin = _from_git(store, place, inside, checksum, silence)
     elif isinstance(place, UrlSource):
         stored, origin = _from_url(store, place, inside, silence)
+    elif isinstance(place, S3Source):
+        stored, origin = _from_s3(store, place, inside)
     else:
         stored, origin = _from_path(store, place, inside, checksum)
     store.set_origin(stored.digest, origin)
@@ -156,6 +159,29 @@ def _from_url(store: Cache, place: UrlSource, inside: str, silence: float) -> Fo
             stored = _archive(store, target, place.shown, place.sha256, inside)
     name = posixpath.basename(place.url.split("?", 1)[0])
     return stored, Origin(_shown(place.shown, inside), name)
+
+
+def _from_s3(store: Cache, place: S3Source, inside: str) -> Found:
+    from ._s3 import download, pinned
+
+    place = pinned(place)
+    key = f"s3:{place.bucket}:{place.key}:{place.version}:{place.etag}:{inside}"
+    stored = store.remembered(key)
+    if stored is None or place.sha256:
+        with store.scratch() as folder:
+            target = folder / "fetched"
+            sha256 = download(place, target)
+            stored = _archive(store, target, place.shown, sha256, inside)
+            store.remember(key, stored.digest)
+    environment = {
+        "BUNDLE_BUCKET": place.bucket,
+        "BUNDLE_KEY": place.key,
+        "BUNDLE_VERSION": place.version,
+        "BUNDLE_ETAG": place.etag,
+    }
+    shown = f"{place.shown}?versionId={place.version}" if place.version else place.shown
+    told = {name: value for name, value in environment.items() if value}
+    return stored, Origin(_shown(shown, inside), posixpath.basename(place.key), told)
 
 
 def _from_git(

@@ -11,14 +11,14 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from ...module_utils._errors import RevisionError
 
 GIT_SCHEMES = ("git+https", "git+http", "git+ssh", "git+file")
 FORMS = (
     "a folder, an archive (tar, tar.gz, zip), git+https://HOST/REPOSITORY#REF, git+ssh://…#REF, "
-    "git+file:///…#REF, /path/to/repository#REF, or an http(s) URL with a checksum"
+    "git+file:///…#REF, /path/to/repository#REF, s3://BUCKET/KEY, or an http(s) URL with a checksum"
 )
 _CHECKSUM = re.compile(r"(?:sha256[:=])?([0-9a-fA-F]{64})\Z")
 _NOT_IN_A_REF = re.compile(r"[\s\x00-\x20\x7f:?*\[\\]|\.\.|//")
@@ -46,6 +46,18 @@ class UrlSource:
 
 
 @dataclass(frozen=True)
+class S3Source:
+    """An object in S3, pinned to a version and an ETag where they are given."""
+
+    bucket: str
+    key: str
+    version: str
+    etag: str
+    sha256: str
+    shown: str
+
+
+@dataclass(frozen=True)
 class PathSource:
     """A folder or an archive on this machine."""
 
@@ -55,7 +67,7 @@ class PathSource:
 
 def parse(
     source: str, *, checksum: str | None, ref: str | None, base: Path
-) -> GitSource | UrlSource | PathSource:
+) -> GitSource | UrlSource | S3Source | PathSource:
     """Tell what kind of source a text names.
 
     :raises RevisionError: for a text that names none
@@ -67,6 +79,8 @@ def parse(
         return _git_url(source, ref)
     if scheme in ("http", "https"):
         return _http_url(source, checksum, ref)
+    if scheme == "s3":
+        return _s3_url(source, checksum)
     if scheme:
         better = f" Write git+{safe_text(source)}." if scheme in ("ssh", "file") else ""
         raise RevisionError(
@@ -182,6 +196,28 @@ def _http_url(source: str, checksum: str | None, ref: str | None) -> UrlSource:
         raise RevisionError(f"{shown} has two checksums that differ. Leave the one that is right.")
     clean, authorization = _split_credentials(address, shown)
     return UrlSource(clean, sums.pop(), shown, authorization)
+
+
+def _s3_url(source: str, checksum: str | None) -> S3Source:
+    """Read ``s3://BUCKET/KEY?versionId=…&eTag=…``; the names are CodeDeploy's and S3's own."""
+    parts = urlsplit(source)
+    key = unquote(parts.path).lstrip("/")
+    pins = {name.lower(): value for name, value in parse_qsl(parts.query, keep_blank_values=True)}
+    unknown = sorted(set(pins) - {"versionid", "etag"})
+    if not parts.netloc or not key or unknown or parts.fragment:
+        wrong = f"{unknown[0]!r} is not known" if unknown else "bucket or key is missing"
+        raise RevisionError(
+            f"The revision {source!r} cannot be used: {wrong}. Write "
+            "s3://BUCKET/KEY or s3://BUCKET/KEY?versionId=VERSION&eTag=ETAG."
+        )
+    return S3Source(
+        bucket=parts.netloc,
+        key=key,
+        version=pins.get("versionid", ""),
+        etag=pins.get("etag", "").strip('"'),
+        sha256=sha256_of(checksum, source) if checksum else "",
+        shown=f"s3://{parts.netloc}/{key}",
+    )
 
 
 def _path(source: str, ref: str | None, base: Path) -> GitSource | PathSource:

@@ -56,7 +56,8 @@ def test_credentials_leave_the_url_and_become_a_header(tmp_path: Path) -> None:
 
 WRONG = {
     "": "is empty; wanted a folder",
-    "s3://bucket/key": "has the scheme 's3'; wanted a folder",
+    "ftp://host/key": "has the scheme 'ftp'; wanted a folder",
+    "s3://bucket": "bucket or key is missing",
     "ssh://git@h/r.git": r"Write git\+ssh://h/r\.git",
     "git@host.example:shop/web.git": r"Write git\+ssh://git@host\.example/shop/web\.git",
     "https://me:secret@h/a.tgz": r"https://h/a\.tgz has no checksum",

@@ -1,0 +1,83 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The one way to AWS: clients with retries and limits, and errors as sentences.
+
+Credentials, region and endpoint are looked for as boto3 does: environment, shared files, role.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..module_utils._errors import UsageError
+
+if TYPE_CHECKING:
+    from botocore.client import BaseClient
+
+# Throttling is met with botocore's standard mode: backoff with jitter, and a budget of retries.
+ATTEMPTS = 6
+CONNECT_SECONDS = 10
+READ_SECONDS = 60
+
+
+def client(service: str) -> BaseClient:
+    """Return a client of an AWS service.
+
+    :raises UsageError: boto3 is not installed, or no region is set
+    """
+    try:
+        import boto3
+        from botocore.config import Config
+        from botocore.exceptions import BotoCoreError
+    except ImportError as error:
+        raise UsageError("AWS is reached with boto3: pip install 'bascule[aws]'.") from error
+    config = Config(
+        retries={"mode": "standard", "max_attempts": ATTEMPTS},
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=READ_SECONDS,
+        user_agent_extra="bascule",
+    )
+    try:
+        made: BaseClient = boto3.session.Session().client(service, config=config)
+    except (BotoCoreError, ValueError) as error:
+        raise UsageError(f"AWS ({service}) cannot be used: {reason(error)}") from error
+    return made
+
+
+def reason(error: Exception) -> str:
+    """Return what AWS or botocore says, as a sentence with what can be done about it."""
+    from botocore.exceptions import (
+        ClientError,
+        EndpointConnectionError,
+        NoCredentialsError,
+        NoRegionError,
+        PartialCredentialsError,
+    )
+
+    if isinstance(error, (NoCredentialsError, PartialCredentialsError)):
+        return (
+            "there are no credentials. Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, or run where a role gives them."
+        )
+    if isinstance(error, NoRegionError):
+        return "no region is set. Set AWS_REGION, or a region in the profile."
+    if isinstance(error, EndpointConnectionError):
+        return f"{error} Check the network, and AWS_ENDPOINT_URL if it is set."
+    if isinstance(error, ClientError):
+        answer: dict[str, Any] = error.response.get("Error", {})
+        code, message = str(answer.get("Code", "")), str(answer.get("Message", "")).rstrip(".")
+        advice = {
+            "403": "Check the permissions of the role (docs/aws.md lists them).",
+            "AccessDenied": "Check the permissions of the role (docs/aws.md lists them).",
+            "ExpiredToken": "The credentials have expired; get new ones.",
+            "InvalidAccessKeyId": "The credentials are unknown; check AWS_PROFILE.",
+        }.get(code, "")
+        return f"{code}: {message}. {advice}".strip()
+    return f"{error}"
+
+
+def error_code(error: Exception) -> str:
+    """Return AWS's code of an error, such as NoSuchKey; empty for others."""
+    response = getattr(error, "response", None) or {}
+    return str(response.get("Error", {}).get("Code", ""))
