@@ -80,3 +80,47 @@ class HostError(BasculeError):
     """A target that cannot be reached, or on which the host program cannot run."""
 
     kind = "host"
+
+
+class RecordAwayError(RecordError):
+    """The record does not answer for the moment.
+
+    ``unsure``: it was lost while a change was committed, which may have been written or not.
+    """
+
+    def __init__(self, message: str, *, unsure: bool = False) -> None:
+        """Keep whether the change may have been written."""
+        super().__init__(message)
+        self.unsure = unsure
+
+
+class LeaseHeldError(RecordError):
+    """A living controller holds the deployment: ``holder`` on ``host``, ``since`` and ``until``.
+
+    Both times are seconds since the epoch. Each heartbeat moves ``until`` on. ``certain``: it is a
+    process of this machine that was seen to run, so there is nothing to wait for.
+    """
+
+    kind = "lease"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        holder: str,
+        host: str,
+        since: float,
+        until: float,
+        certain: bool = False,
+    ) -> None:
+        """Keep what the message says as data."""
+        super().__init__(message)
+        self.holder, self.host = holder, host
+        self.since, self.until = since, until
+        self.certain = certain
+
+
+class LeaseLostError(RecordError):
+    """Another controller has taken the deployment over; this one may not write any more."""
+
+    kind = "lease"

@@ -249,6 +249,9 @@ def test_abandon_frees_the_group(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'record.db'}"
     record = Record.open(url)
     held = create(record, ["web1"])
+    refused = command(url, "abandon", held.id)
+    assert (refused.returncode, "Its controller is alive" in refused.stderr) == (2, True)
+    record.release(held.id)
     done = command(url, "abandon", held.id, "--why", "the controller was lost")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"{held.id} is Stopped; shop/web is free again.\n"

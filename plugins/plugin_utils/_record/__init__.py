@@ -8,7 +8,10 @@ Import names from here only.
 
 from __future__ import annotations
 
+from ._again import PATIENCE_SECONDS
+from ._lease import BEAT_SECONDS, LEASE_SECONDS, Lease
 from ._location import state_folder, warm
+from ._notice import listen
 from ._rows import (
     ActiveDeploymentError,
     Admission,
@@ -25,11 +28,15 @@ from ._store import Record
 from ._upgrade import RecordVersion, record_version, upgrade_record
 
 __all__ = [
+    "BEAT_SECONDS",
+    "LEASE_SECONDS",
+    "PATIENCE_SECONDS",
     "ActiveDeploymentError",
     "Admission",
     "BundleHolder",
     "Deployment",
     "Event",
+    "Lease",
     "NewDeployment",
     "Record",
     "RecordVersion",
@@ -37,6 +44,7 @@ __all__ = [
     "Target",
     "TargetState",
     "group_id",
+    "listen",
     "record_version",
     "state_folder",
     "upgrade_record",

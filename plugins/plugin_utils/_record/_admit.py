@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...module_utils._admission import ADMIT, HALT, Counts, decide
-from ._change import SUMMARY, Change, find_target, only
+from ._change import SUMMARY, Change, check_fence, find_target, only
 from ._rows import DECIDED, FINAL_STATUSES, Admission
 from ._session import Query, Row, Session
 
@@ -64,11 +64,21 @@ def counts_from(groups: Iterable[Row], total: int, stage: int | None = None) -> 
 
 
 def look(
-    session: Session, deployment_id: str, name: str, now: float, *, in_turn: bool
+    session: Session,
+    deployment_id: str,
+    name: str,
+    now: float,
+    *,
+    fence: int | None,
+    in_turn: bool,
 ) -> Evaluation:
-    """Evaluate without a lock: good enough to tell a target to wait."""
+    """Evaluate without a lock: good enough to tell a target to wait.
+
+    :raises LeaseLostError: the fence is not the deployment's any more
+    """
     query = Query(table="deployments", columns=SUMMARY, equals={"id": deployment_id})
     deployment = only(session.rows(query), deployment_id)
+    check_fence(deployment, fence)
     return evaluate(session, deployment, name, now, in_turn=in_turn)
 
 

@@ -9,34 +9,40 @@ whoever makes them, and its events are numbered without gaps.
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Any
 
-from ...module_utils._errors import RecordError
-from ._location import Location, writing
+from ...module_utils._errors import LeaseLostError, RecordError
 from ._rows import FINAL_STATUSES
 from ._session import Query, Row, Session
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 # What every change needs to know; the plan and the AppSpec are large and are left out.
 SUMMARY = (
     "id", "application", "deployment_group", "status", "digest", "mode", "total",
     "minimum_healthy", "bake_time", "last_sequence", "error_code", "error_message", "halted_at",
-    "rollback_of",
+    "rollback_of", "fence",
 )  # fmt: skip
 
 
 class Change:
     """What is changed within the transaction; ``write`` sends events and the deployment's row."""
 
-    def __init__(self, session: Session, deployment_id: str, now: float) -> None:
-        """Lock the deployment; raises RecordError if there is none of this id."""
+    def __init__(
+        self, session: Session, deployment_id: str, now: float, *, fence: int | None = None
+    ) -> None:
+        """Lock the deployment.
+
+        :param fence: that of the controller, None for whoever is none
+        :raises RecordError: there is no deployment of this id
+        :raises LeaseLostError: another controller has taken it over
+        """
         self.session = session
         self.now = now
         query = Query(table="deployments", columns=SUMMARY, equals={"id": deployment_id})
         self.deployment: Row = only(session.locked(query), deployment_id)
+        check_fence(self.deployment, fence)
         self._events: list[dict[str, Any]] = []
         self._values: dict[str, Any] = {}
 
@@ -101,16 +107,40 @@ class Change:
         if self._values:
             self.session.update("deployments", self._values, id=self.deployment["id"])
 
+    def was_written(self, later: Session) -> bool:
+        """Tell in a later transaction, with the deployment locked, whether this one was committed.
 
-@contextlib.contextmanager
-def changing(
-    location: Location, deployment_id: str, now: float, *, synced: bool = False
-) -> Iterator[Change]:
-    """Run a transaction on one deployment, with its row locked (``synced``: see ``writing``)."""
-    with writing(location, synced=synced) as session:
-        change = Change(session, deployment_id, now)
-        yield change
-        change.write()
+        Its first event proves it. Without an event it counts as not committed.
+        """
+        for event in self._events[:1]:
+            key = {name: event[name] for name in ("deployment_id", "sequence")}
+            found = later.rows(Query(table="events", equals=key))
+            return bool(found) and all(
+                found[0][name] == event[name] for name in ("at", "event", "target", "message")
+            )
+        return False
+
+
+def check_fence(deployment: Row, fence: int | None) -> None:
+    """Refuse a controller whose deployment another one has taken (None: no controller).
+
+    :raises LeaseLostError: the fence of the deployment is another
+    """
+    if fence is None or deployment["fence"] == fence:
+        return
+    name = deployment["id"]
+    raise LeaseLostError(
+        f"Deployment {name} was taken from this controller, which may not go on with it: it is "
+        f"the {ordinal(fence)} that has taken it, and there was a {ordinal(deployment['fence'])} "
+        f"since. Nothing more is written by this one. `bascule status {name}` shows who holds it."
+    )
+
+
+def ordinal(number: int) -> str:
+    """Return 1st, 2nd, 3rd and so on."""
+    if number % 100 in (11, 12, 13):
+        return f"{number}th"
+    return f"{number}" + {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
 
 
 def only(found: Sequence[dict[str, Any]], deployment_id: str) -> dict[str, Any]:

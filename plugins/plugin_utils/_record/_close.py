@@ -11,8 +11,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ...module_utils._admission import conclude
+from ...module_utils._errors import RecordError
+from ...module_utils._plan_hash import plan_hash
 from ._admit import counts_from, tally_query
 from ._change import Change
+from ._holder import host, this_controller, user
+from ._lease import fence_off, held_by
 from ._rows import ClaimedError
 from ._session import DuplicateError, Query, Session
 
@@ -29,24 +33,33 @@ def new_id() -> str:
     return "d-" + "".join(secrets.choice(_ID_LETTERS) for _place in range(9))
 
 
-def create(session: Session, new: NewDeployment, now: float) -> str:
-    """Write a deployment, its targets and its claim on the group; returns its id.
+def create(
+    session: Session,
+    new: NewDeployment,
+    deployment_id: str,
+    now: float,
+    *,
+    fence: int | None = None,
+) -> None:
+    """Write a deployment, its targets and its claim on the group.
 
     The claim is written first: its primary key refuses it while another deployment holds the
     group, which raises ClaimedError. A rollback takes the group over from the deployment that
-    it rolls back.
+    it rolls back, whose ``fence`` it needs.
     """
     group = {"application": new.application, "deployment_group": new.group}
-    deployment_id = new_id()
     if new.rollback_of is not None:
-        failed = Change(session, new.rollback_of, now)
+        failed = Change(session, new.rollback_of, now, fence=fence)
         finish(failed)
         failed.write()
-    claim = {**group, "deployment_id": deployment_id, "since": now}
+    held = held_by(this_controller(), session.now())
+    claim = {**group, "deployment_id": deployment_id, **held}
     try:
         session.insert("active", [claim])
     except DuplicateError:
         raise ClaimedError from None
+    if new.only_after is not None:
+        _refuse_unless_newest(session, group, new.only_after)
     session.insert("deployments", [_deployment_row(session, new, deployment_id, now)])
     targets = _target_rows(session, new, deployment_id)
     if targets:
@@ -59,7 +72,16 @@ def create(session: Session, new: NewDeployment, now: float) -> str:
     change = Change(session, deployment_id, now)
     change.note("Created", status="Created", message=f"{new.strategy} of {new.revision.digest}")
     change.write()
-    return deployment_id
+
+
+def _refuse_unless_newest(session: Session, group: dict[str, str], wanted: str) -> None:
+    query = Query(table="deployments", columns=("id",), equals=group, order=("-number",), limit=1)
+    newest = next((row["id"] for row in session.rows(query)), "")
+    if newest != wanted:
+        raise RecordError(
+            f"The deployment {newest} ran while this one was being opened; wanted was that nothing "
+            f"comes after {wanted or 'the beginning'}. Nothing was changed. Plan again."
+        )
 
 
 def _deployment_row(
@@ -79,8 +101,8 @@ def _deployment_row(
         "options": json.dumps(new.options), "mode": plan["mode"], "total": plan["total"],
         "minimum_healthy": plan["minimum_healthy"], "bake_time": plan["bake_time"],
         "last_sequence": 0, "created_at": now, "finished_at": None,
-        "started_by": new.started_by or _user(), "started_from": new.started_from or _host(),
-        "fence": 1,
+        "started_by": new.started_by or user(), "started_from": new.started_from or host(),
+        "fence": 1, "plan_hash": plan_hash(plan, new.revision.digest),
     }  # fmt: skip
 
 
@@ -131,7 +153,8 @@ def finish(change: Change) -> None:
 
 
 def abandon(change: Change, why: str) -> None:
-    """End the deployment as Stopped, whatever its targets are doing."""
+    """End the deployment as Stopped, whatever its targets are doing; its workers are fenced off."""
+    fence_off(change)
     _end(change, "Stopped", "MANUAL_STOP", f"Abandoned: {why}" if why else "Abandoned", "Abandoned")
 
 
@@ -195,18 +218,3 @@ def group_digest(session: Session, application: str, group: str) -> str | None:
     key = {"application": application, "deployment_group": group}
     found = session.rows(Query(table="groups", columns=("digest",), equals=key))
     return found[0]["digest"] if found else None
-
-
-def _user() -> str:
-    import getpass
-
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"
-
-
-def _host() -> str:
-    import socket
-
-    return socket.gethostname()

@@ -139,9 +139,7 @@ def revisions(session: Session, application: str | None) -> list[KnownRevision]:
                 deployments=counted.get(name, {}),
             )
         )
-    return sorted(
-        found, key=lambda one: newest.get((one.application, one.digest), 0), reverse=True
-    )
+    return sorted(found, key=lambda one: newest.get((one.application, one.digest), 0), reverse=True)
 
 
 def _about(session: Session, number: int | None) -> dict[str, Any]:

@@ -55,9 +55,10 @@ class RevisionRow:
 class NewDeployment:
     """What ``Record.create_deployment`` needs.
 
-    ``plan`` is what ``make_plan`` returns. ``creator`` is ``user`` or ``codeDeployRollback``.
-    ``previous_digest`` is the group's revision if left out, ``started_by`` and ``started_from``
-    are this user and this host.
+    ``plan`` is what ``make_plan`` returns. ``creator`` is ``user``, ``codeDeployRollback`` or
+    ``CodeDeployAutoUpdate``. ``only_after`` is the id of the deployment that has to be the group's
+    newest ("" if there must be none); None does not ask. ``previous_digest`` is the group's
+    revision if left out, ``started_by`` and ``started_from`` are this user and this host.
     """
 
     application: str
@@ -70,6 +71,7 @@ class NewDeployment:
     options: dict[str, Any] = field(default_factory=dict)
     previous_digest: str | None = None
     rollback_of: str | None = None
+    only_after: str | None = None
     started_by: str | None = None
     started_from: str | None = None
 
@@ -103,6 +105,7 @@ class Deployment:
     started_from: str
     overview: dict[str, int]
     fence: int
+    plan_hash: str | None = None
 
     @property
     def is_final(self) -> bool:
@@ -142,7 +145,8 @@ class Event:
 
     ``kind`` is ``lifecycle`` (``event`` is CodeDeploy's name of it, the other fields are as the
     host reported them) or ``record`` (``event`` is Created, Staged, Current, Admitted, InService,
-    OutOfService, Settled, Halted, Finished or Abandoned; ``target`` is empty where none is meant).
+    OutOfService, Settled, Halted, TakenOver, Finished or Abandoned; ``target`` is empty where none
+    is meant).
     """
 
     sequence: int
@@ -240,6 +244,7 @@ def deployment_from(row: Mapping[str, Any], overview: dict[str, int]) -> Deploym
         started_by=row["started_by"],
         started_from=row["started_from"],
         overview=overview,
+        plan_hash=row["plan_hash"],
         fence=row["fence"],
     )
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
-from ...module_utils._errors import RecordError
+from ...module_utils._errors import RecordAwayError, RecordError
 from . import _statements
 from ._schema import SCHEMA_VERSION, check_version, is_older, metadata
 from ._session import DuplicateError, Query
@@ -31,6 +32,13 @@ CONNECT_SECONDS = 10
 # Any number that others are unlikely to use: it serialises making and migrating the tables.
 _CREATION_LOCK = 0x42415343
 
+_PASSING = (
+    "Connection refused", "timeout", "timed out", "closed the connection", "Connection reset",
+    "the database system is", "No route to host", "Network is unreachable", "too many clients",
+    "connection slots", "terminating connection", "No such file or directory",
+    "Temporary failure in name resolution", "connection is closed", "consuming input failed",
+)  # fmt: skip
+
 _engines: dict[str, Engine] = {}
 _of_the_parent: list[Pool] = []
 _checked: set[str] = set()
@@ -42,6 +50,15 @@ class ServerSession:
     def __init__(self, connection: Connection) -> None:
         """Take a connection on which a transaction has begun."""
         self._connection = connection
+
+    def now(self) -> float:
+        """Return the time of the server."""
+        from sqlalchemy import text
+
+        if self._connection.dialect.name != "postgresql":
+            return time.time()
+        clock = text("SELECT extract(epoch FROM clock_timestamp())")
+        return float(self._connection.execute(clock).scalar_one())
 
     def rows(self, query: Query) -> list[dict[str, Any]]:
         """Read."""
@@ -87,8 +104,17 @@ class ServerSession:
 @contextlib.contextmanager
 def transaction(location: Location) -> Iterator[ServerSession]:
     """Begin a transaction; commit it at the end, or roll it back on an exception."""
-    with _readable_errors(location), engine(location).begin() as connection:
-        yield ServerSession(connection)
+    committing = False
+    try:
+        with engine(location).connect() as connection, connection.begin() as begun:
+            yield ServerSession(connection)
+            committing = True
+            begun.commit()
+    except Exception as error:
+        told = _readable(location, error, committing=committing)
+        if told is None:
+            raise
+        raise told from error
 
 
 def prepare(location: Location) -> None:
@@ -197,16 +223,46 @@ atexit.register(_release_all)
 
 @contextlib.contextmanager
 def _readable_errors(location: Location) -> Iterator[None]:
-    from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-
     try:
         yield
-    except SQLAlchemyError as error:
-        cause = (error.orig if isinstance(error, DBAPIError) else None) or error
-        text = " ".join(str(cause).split()) or type(cause).__name__
-        if location.password:
-            text = text.replace(location.password, "***")
-        raise RecordError(
-            f"The record {location.shown} cannot be used: {text}; see that the server runs and "
-            "that host, user, password and database of the URL are right."
-        ) from error
+    except Exception as error:
+        told = _readable(location, error, committing=False)
+        if told is None:
+            raise
+        raise told from error
+
+
+def _readable(location: Location, error: Exception, *, committing: bool) -> RecordError | None:
+    """Return the error for a person; ``committing``: it came when the change was sent off.
+
+    None if the error is not one of the database.
+    """
+    from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+    if not isinstance(error, SQLAlchemyError):
+        return None
+    cause = (error.orig if isinstance(error, DBAPIError) else None) or error
+    text = " ".join(str(cause).split()) or type(cause).__name__
+    if location.password:
+        text = text.replace(location.password, "***")
+    message = (
+        f"The record {location.shown} cannot be used: {text}; see that the server runs and "
+        "that host, user, password and database of the URL are right."
+    )
+    if not _is_passing(error, cause):
+        return RecordError(message)
+    return RecordAwayError(message, unsure=committing)
+
+
+def _is_passing(error: Exception, cause: object) -> bool:
+    """Tell whether the same may work a moment later."""
+    if getattr(error, "connection_invalidated", False):
+        return True
+    # Deadlock or conflict of transactions; server ends or begins; too many connections.
+    state = str(getattr(cause, "sqlstate", None) or "")
+    if state in ("40001", "40P01") or state[:2] in ("08", "53") or state[:3] == "57P":
+        return True
+    # A connection that cannot be made has no state, only words.
+    return type(cause).__name__ == "OperationalError" and any(
+        words in str(cause) for words in _PASSING
+    )

@@ -45,6 +45,9 @@ class Query:
 class Session(Protocol):
     """An open transaction; it ends where the ``with`` that gave it ends."""
 
+    def now(self) -> float:
+        """Return the time by the clock that all users of the record share, in epoch seconds."""
+
     def rows(self, query: Query) -> list[dict[str, Any]]:
         """Read."""
 

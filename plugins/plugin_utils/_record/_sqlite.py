@@ -19,8 +19,9 @@ import time
 import urllib.parse
 from typing import TYPE_CHECKING, Any
 
-from ...module_utils._errors import RecordError
+from ...module_utils._errors import RecordAwayError, RecordError
 from . import _statements
+from ._notice import tell
 from ._schema import SCHEMA_VERSION, check_version, is_older, sqlite_schema
 from ._session import DuplicateError
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from ._session import Query, Row
 
 BUSY_SECONDS = 60.0
+# A lock that is held longer than this is told.
+_PATIENT_SECONDS = 5.0
 _LOOK_MILLISECONDS = 4
 
 # What SQLite says, and what a person can do about it.
@@ -43,7 +46,9 @@ _ADVICE = (
     ("malformed", "it is damaged: move it away or bring back a copy"),
     ("no such", "it is damaged: move it away or bring back a copy"),
 )
-
+# What may pass. A failed commit is rolled back, so that it may be repeated; for a lock that
+# somebody holds, ``_begin`` has waited long enough.
+_PASSING = ("disk is full", "disk I/O error", "unable to open")
 
 # Held while a thread of this process has the file open, and while the process forks.
 _nothing_open = threading.RLock()
@@ -60,6 +65,10 @@ class SqliteSession:
     def __init__(self, connection: sqlite3.Connection) -> None:
         """Take a connection on which a transaction has begun."""
         self._connection = connection
+
+    def now(self) -> float:
+        """Return the time of this machine, which all users of the file share."""
+        return time.time()
 
     def rows(self, query: Query) -> list[dict[str, Any]]:
         """Read."""
@@ -95,7 +104,7 @@ def transaction(path: Path, *, writes: bool, synced: bool) -> Iterator[SqliteSes
     """
     with _readable_errors(path), _connection(path) as connection:
         connection.execute("PRAGMA synchronous = " + ("FULL" if synced else "NORMAL"))
-        _begin(connection, writes=writes)
+        _begin(path, connection, writes=writes)
         try:
             yield SqliteSession(connection)
             connection.execute("COMMIT")
@@ -105,13 +114,14 @@ def transaction(path: Path, *, writes: bool, synced: bool) -> Iterator[SqliteSes
                 connection.execute("ROLLBACK")
 
 
-def _begin(connection: sqlite3.Connection, *, writes: bool) -> None:
+def _begin(path: Path, connection: sqlite3.Connection, *, writes: bool) -> None:
     """Begin as soon as the lock is free.
 
     SQLite's own way to wait sleeps up to 0.1 s between two looks, so that of many processes some
     never get their turn: it is asked to wait a moment only, again and again.
     """
-    deadline = time.monotonic() + BUSY_SECONDS
+    begun = time.monotonic()
+    told = False
     connection.execute(f"PRAGMA busy_timeout = {_LOOK_MILLISECONDS}")
     while True:
         try:
@@ -122,8 +132,15 @@ def _begin(connection: sqlite3.Connection, *, writes: bool) -> None:
         except sqlite3.OperationalError as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            if "locked" not in str(error) or time.monotonic() > deadline:
+            waited = time.monotonic() - begun
+            if "locked" not in str(error) or waited > BUSY_SECONDS:
                 raise
+            if waited > _PATIENT_SECONDS and not told:
+                told = True
+                tell(
+                    f"The record {path} is locked by another process; waiting for up to "
+                    f"{BUSY_SECONDS:.0f} seconds."
+                )
         else:
             break
     connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000:.0f}")
@@ -279,6 +296,11 @@ def _readable_errors(path: Path) -> Iterator[None]:
             (advice for part, advice in _ADVICE if part in text),
             "see that the file is whole and writable",
         )
-        raise RecordError(
-            f"The record sqlite:///{path} cannot be used: {text}; {advice}."
-        ) from error
+        passing = any(part in text for part in _PASSING) and _is_ours(path)
+        kind = RecordAwayError if passing else RecordError
+        raise kind(f"The record sqlite:///{path} cannot be used: {text}; {advice}.") from error
+
+
+def _is_ours(path: Path) -> bool:
+    effective = os.access in os.supports_effective_ids
+    return os.access(path, os.R_OK | os.W_OK, effective_ids=effective)

@@ -8,10 +8,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from ...module_utils._errors import RecordError
-from . import _admit, _close, _history, _known
-from ._change import Change, changing, only
+from ...module_utils._errors import LeaseHeldError, LeaseLostError, RecordError
+from . import _admit, _close, _history, _known, _lease
+from ._again import Answer, repeated
+from ._change import SUMMARY, Change, check_fence, only
+from ._holder import is_orphaned
 from ._location import locate, prepare, reading, release, writing
+from ._notice import tell
 from ._rows import (
     DECIDED,
     ActiveDeploymentError,
@@ -31,34 +34,52 @@ from ._rows import (
 from ._session import Query, Session
 
 if TYPE_CHECKING:
-    import contextlib
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from types import TracebackType
+
+    from ._lease import Lease
 
 # A claim that fails although nobody holds the group any more: the holder has just ended.
 _CLAIM_ATTEMPTS = 5
+_LEASE_PAUSE = 0.5
 
 
 class Record:
     """A record that is ready to be used; make one with ``Record.open``.
 
     Each method is a transaction of its own, safe in forked processes and with several
-    controllers. All methods raise RecordError.
+    controllers. All methods raise RecordError, and those that change a deployment LeaseLostError
+    if the record was opened with a fence that is not the deployment's any more.
     """
 
-    def __init__(self, url: str | None = None) -> None:
+    def __init__(
+        self, url: str | None = None, *, fence: int | None = None, patience: float = 0.0
+    ) -> None:
         """Find the record and, if there is none yet, create it."""
         self._location = locate(url)
-        prepare(self._location)
+        self._fence = fence
+        self._patience = patience
+        # Whoever has no fence has begun nothing yet: a wrong address is told at once.
+        repeated(
+            lambda _unsure: prepare(self._location),
+            0.0 if fence is None else patience,
+            self._location.shown,
+        )
 
     @classmethod
-    def open(cls, url: str | None = None) -> Record:
+    def open(
+        cls, url: str | None = None, *, fence: int | None = None, patience: float = 0.0
+    ) -> Record:
         """Open the record at ``url``.
 
         None means $BASCULE_RECORD, else ``record.db`` in the state folder: $BASCULE_STATE or
         ``${XDG_STATE_HOME:-~/.local/state}/bascule``. A SQLite file is created with mode 0600.
+
+        :param fence: that of the deployment which this controller carries out (see
+            ``Deployment.fence``); None for whoever is no controller: a stop, a tool, a test
+        :param patience: for how many seconds a transaction is tried again while the record is away
         """
-        return cls(url)
+        return cls(url, fence=fence, patience=patience)
 
     @property
     def url(self) -> str:
@@ -90,16 +111,25 @@ class Record:
         A rollback of the deployment that holds the group ends that one and takes over in the
         same transaction, so that nobody comes between.
         """
+        deployment_id = _close.new_id()
+        moment = time.time()
+
+        def create(session: Session, unsure: bool) -> None:
+            known = Query(table="deployments", columns=("id",), equals={"id": deployment_id})
+            if unsure and session.rows(known):
+                return
+            _close.create(session, new, deployment_id, moment, fence=self._fence)
+
         for _attempt in range(_CLAIM_ATTEMPTS):
             try:
-                with writing(self._location) as session:
-                    deployment_id = _close.create(session, new, time.time())
+                self._write(create, synced=True)
             except ClaimedError:
-                holder = self._holder(new.application, new.group)
-                if holder is not None:
-                    raise _active_error(holder) from None
-            else:
-                return self.deployment(deployment_id)
+                held = self._read(lambda session: _holder(session, new.application, new.group))
+                if held is None:
+                    continue
+                if held[0].id != deployment_id:
+                    raise _active_error(*held) from None
+            return self.deployment(deployment_id)
         raise RecordError(
             f"{new.application}/{new.group} changed hands {_CLAIM_ATTEMPTS} times while a "
             "deployment of it was to be created. Try again."
@@ -107,9 +137,10 @@ class Record:
 
     def deployment(self, deployment_id: str) -> Deployment:
         """Return the deployment of this id."""
-        with reading(self._location) as session:
-            found = session.rows(Query(table="deployments", equals={"id": deployment_id}))
-            return _with_overviews(session, [only(found, deployment_id)])[0]
+        query = Query(table="deployments", equals={"id": deployment_id})
+        return self._read(
+            lambda session: _with_overviews(session, [only(session.rows(query), deployment_id)])
+        )[0]
 
     def deployments(
         self, application: str | None = None, group: str | None = None, limit: int = 20
@@ -122,14 +153,12 @@ class Record:
             order=("-number",),
             limit=limit,
         )
-        with reading(self._location) as session:
-            return _with_overviews(session, session.rows(query))
+        return self._read(lambda session: _with_overviews(session, session.rows(query)))
 
     def targets(self, deployment_id: str) -> list[Target]:
         """Return the targets of a deployment in the order of its plan."""
         query = Query(table="targets", equals={"deployment_id": deployment_id}, order=("position",))
-        with reading(self._location) as session:
-            return [target_from(row) for row in session.rows(query)]
+        return [target_from(row) for row in self._read(lambda session: session.rows(query))]
 
     def events(self, deployment_id: str, target: str | None = None, after: int = 0) -> list[Event]:
         """Return the events whose ``sequence`` is above ``after``, in that order."""
@@ -137,8 +166,7 @@ class Record:
         if target is not None:
             equals["target"] = target
         query = Query(table="events", equals=equals, above=("sequence", after), order=("sequence",))
-        with reading(self._location) as session:
-            return [event_from(row) for row in session.rows(query)]
+        return [event_from(row) for row in self._read(lambda session: session.rows(query))]
 
     def halt(self, deployment_id: str, error_code: str, message: str) -> None:
         """Admit nobody any more; targets in flight go on. ``finish`` ends the deployment.
@@ -146,8 +174,9 @@ class Record:
         MANUAL_STOP and ALARM_ACTIVE make it end as Stopped, other codes as Failed. Only the
         first halt counts.
         """
-        with self._changing(deployment_id, synced=True) as change:
-            _admit.halt(change, error_code, message)
+        self._change(
+            deployment_id, lambda change: _admit.halt(change, error_code, message), synced=True
+        )
 
     def finish(self, deployment_id: str) -> Deployment:
         """End the deployment by the rule and free its group; does nothing if it has ended.
@@ -155,26 +184,89 @@ class Record:
         Targets that were not started become Skipped, those in flight Unknown (they count as
         failed).
         """
-        with self._changing(deployment_id, synced=True) as change:
-            _close.finish(change)
+        self._change(deployment_id, _close.finish, synced=True)
         return self.deployment(deployment_id)
 
     def abandon(self, deployment_id: str, why: str = "") -> Deployment:
-        """End a deployment that nobody will go on with, as Stopped, and free its group."""
-        with self._changing(deployment_id, synced=True) as change:
+        """End a deployment that nobody will go on with, as Stopped, and free its group.
+
+        Raises LeaseHeldError while a controller other than this process's own lives; what a dead
+        one has left behind cannot write to the deployment any more.
+        """
+
+        def abandon(change: Change) -> None:
             if change.is_final:
                 raise RecordError(
                     f"Deployment {deployment_id} has ended already "
                     f"({change.deployment['status']}); there is nothing to abandon."
                 )
+            _lease.refuse_others(change, "What a living controller works on is not abandoned.")
             _close.abandon(change, why)
+
+        self._change(deployment_id, abandon, synced=True)
         return self.deployment(deployment_id)
+
+    # Leases
+
+    def lease(self, deployment_id: str) -> Lease | None:
+        """Return who carries a deployment out, and whether that lives; None if it has ended."""
+        return self._read(lambda session: _lease.lease_of(session, deployment_id))
+
+    def take_over(self, deployment_id: str, *, wait: bool = False) -> Deployment:
+        """Make this process's controller the one that carries the deployment out.
+
+        The deployment that is returned has the new fence: a record that is opened with it may
+        write, whoever held the deployment before may not any more.
+
+        :param wait: wait for the lease of a controller that may be dead to run out, and tell so
+        :raises LeaseHeldError: another controller lives
+        :raises RecordError: the deployment has ended
+        """
+        while True:
+            try:
+                self._change(deployment_id, _lease.take, synced=True)
+                return self.deployment(deployment_id)
+            except LeaseHeldError as error:
+                if not wait or error.certain:
+                    raise
+                self._wait_for_lease(deployment_id, error)
+
+    def _wait_for_lease(self, deployment_id: str, held: LeaseHeldError) -> None:
+        """Wait until the lease has run out; raises the refusal if its holder is alive after all."""
+        tell(
+            f"{deployment_id} is held by {held.holder}, which cannot be seen from here. Waiting "
+            f"until {_lease.clock(held.until)}, when its lease runs out unless it is alive."
+        )
+        while (lease := self.lease(deployment_id)) is not None and not lease.is_free:
+            if lease.expires_at is not None and lease.expires_at > held.until:
+                raise held
+            time.sleep(_LEASE_PAUSE)
+
+    def beat(self, deployment_id: str) -> None:
+        """Keep the lease of this controller; raises LeaseLostError when it was taken over.
+
+        It is written only when it is time to, however many workers of a controller call this.
+        """
+        query = Query(table="deployments", columns=SUMMARY, equals={"id": deployment_id})
+
+        def look(session: Session) -> Lease | None:
+            check_fence(only(session.rows(query), deployment_id), self._fence)
+            return _lease.lease_of(session, deployment_id)
+
+        lease = self._read(look)
+        if lease is not None and lease.own and _lease.is_due(lease) and not is_orphaned():
+            self._change(deployment_id, _lease.beat)
+
+    def release(self, deployment_id: str) -> None:
+        """Give the lease back: anybody may go on with the deployment at once."""
+        self._change(deployment_id, _lease.give_back)
 
     # Targets
 
     def note_staged(self, deployment_id: str, target: str, *, digest_present: bool) -> None:
         """Note that the target passed its preflight; ``digest_present``: it holds the bundle."""
-        with self._changing(deployment_id) as change:
+
+        def note(change: Change) -> None:
             change.target(target)
             change.begin_work()
             change.set_target(target, staged=True)
@@ -182,9 +274,12 @@ class Record:
             if digest_present:
                 _history.note_bundle(change, target)
 
+        self._change(deployment_id, note)
+
     def note_current(self, deployment_id: str, target: str) -> None:
         """Note that the target has the revision already: it succeeds without a change."""
-        with self._changing(deployment_id) as change:
+
+        def note(change: Change) -> None:
             if change.target(target)["status"] not in ("Pending", "InProgress"):
                 return
             change.begin_work()
@@ -193,6 +288,8 @@ class Record:
                 started_at=change.now, finished_at=change.now,
             )  # fmt: skip
             change.note("Current", target, status="Succeeded")
+
+        self._change(deployment_id, note)
 
     def admit(
         self, deployment_id: str, target: str, *, now: float | None = None, in_turn: bool = False
@@ -203,15 +300,27 @@ class Record:
         stop to after a while: a target that is never going to ask would hold up all others.
 
         The numbers in the answer are those it was made from (before an admission). ``now`` is
-        for tests. A target that has to wait takes no lock.
+        for tests. A target that has to wait takes no lock. A worker whose controller has died gets
+        no slot (LeaseLostError): nobody would go on with its target.
         """
         moment = time.time() if now is None else now
-        with reading(self._location) as session:
-            seen = _admit.look(session, deployment_id, target, moment, in_turn=in_turn)
+        if self._fence is not None and is_orphaned():
+            raise LeaseLostError(
+                f"The controller of {deployment_id} has ended; {target} is not begun any more. "
+                f"Go on with it: `bascule resume {deployment_id}`."
+            )
+        seen = self._read(
+            lambda session: _admit.look(
+                session, deployment_id, target, moment, fence=self._fence, in_turn=in_turn
+            )
+        )
         if not seen.admits and seen.halt_code is None:
             return seen.answer
-        with changing(self._location, deployment_id, moment) as change:
-            return _admit.admit(change, target, in_turn=in_turn)
+        return self._change(
+            deployment_id,
+            lambda change: _admit.admit(change, target, in_turn=in_turn),
+            now=moment,
+        )
 
     def settle(
         self,
@@ -231,7 +340,8 @@ class Record:
         """
         if status not in ("Succeeded", "Failed"):
             raise RecordError(f"A target ends as Succeeded or Failed, not as {status!r}.")
-        with self._changing(deployment_id) as change:
+
+        def settle(change: Change) -> None:
             before = change.target(target)
             if before["status"] in DECIDED and before["status"] != "Skipped":
                 return
@@ -249,13 +359,18 @@ class Record:
             )  # fmt: skip
             change.note("Settled", target, status=status, error_code=error_code, message=message)
 
+        self._change(deployment_id, settle)
+
     def set_in_service(self, deployment_id: str, target: str, in_service: bool) -> None:
         """Users reach the target (True), or do not (False)."""
-        with self._changing(deployment_id) as change:
+
+        def set_it(change: Change) -> None:
             if bool(change.target(target)["in_service"]) == in_service:
                 return
             change.set_target(target, in_service=in_service)
             change.note("InService" if in_service else "OutOfService", target)
+
+        self._change(deployment_id, set_it)
 
     def add_events(
         self, deployment_id: str, target: str, events: Iterable[Mapping[str, Any]]
@@ -265,26 +380,20 @@ class Record:
         Each is {event, status, started, ended, error_code, script, message, log}. One that is
         known already (same event, status and start) is left out: a resumed host tells again.
         """
-        with self._changing(deployment_id) as change:
+        told = [_lifecycle_event(event) for event in events]
+
+        def add(change: Change) -> None:
             change.target(target)
+            key = {"deployment_id": deployment_id, "target": target, "kind": "lifecycle"}
+            query = Query(table="events", columns=("event", "status", "started"), equals=key)
             known = {
-                (row["event"], row["status"], row["started"])
-                for row in change.session.rows(
-                    Query(
-                        table="events",
-                        columns=("event", "status", "started"),
-                        equals={
-                            "deployment_id": deployment_id,
-                            "target": target,
-                            "kind": "lifecycle",
-                        },
-                    )
-                )
+                (row["event"], row["status"], row["started"]) for row in change.session.rows(query)
             }
-            for event in events:
-                entry = _lifecycle_event(event)
+            for entry in told:
                 if (entry["event"], entry["status"], entry["started"]) not in known:
                     change.add({**entry, "target": target})
+
+        self._change(deployment_id, add)
 
     # What is known between deployments
 
@@ -294,61 +403,102 @@ class Record:
         return found.revision if found else None
 
     def good_deployment(self, application: str, group: str) -> _known.GoodDeployment | None:
-        """Return the group's newest successful deployment of a revision not marked bad."""
-        with reading(self._location) as session:
-            return _known.good_deployment(session, application, group)
+        """Return the newest successful deployment whose revision is not marked bad."""
+        return self._read(lambda session: _known.good_deployment(session, application, group))
 
     def group_state(self, application: str, group: str) -> _known.GroupState | None:
-        """Return the group's revision, marked bad or not; None where nothing has succeeded."""
-        with reading(self._location) as session:
-            return _known.group_state(session, application, group)
-
-    def revisions(self, application: str | None = None) -> list[_known.KnownRevision]:
-        """Return the revisions that were deployed, those of the newest deployments first."""
-        with reading(self._location) as session:
-            return _known.revisions(session, application)
+        """Return the group's revision, None where nothing has succeeded yet."""
+        return self._read(lambda session: _known.group_state(session, application, group))
 
     def bad_revisions(self, application: str) -> dict[str, str]:
-        """Return the digests of an application that are marked bad, each with the reason."""
-        with reading(self._location) as session:
-            return _known.bad_revisions(session, application)
+        """Return the digests that are marked bad, each with the reason."""
+        return self._read(lambda session: _known.bad_revisions(session, application))
+
+    def revisions(self, application: str | None = None) -> list[_known.KnownRevision]:
+        """Return the revisions of an application (or of all), those deployed last first."""
+        return self._read(lambda session: _known.revisions(session, application))
 
     def mark_revision(self, application: str, digest: str, *, bad: bool, why: str = "") -> None:
         """Mark a revision as bad, so that no rollback goes to it, or take the mark back."""
-        with writing(self._location) as session:
-            _history.mark_revision(session, application, digest, bad=bad, why=why)
+        self._write(
+            lambda session, _unsure: _history.mark_revision(
+                session, application, digest, bad=bad, why=why
+            ),
+            synced=True,
+        )
 
     def target_states(self, application: str, group: str) -> dict[str, TargetState]:
         """Return what is known of each target of the group, by its name."""
-        with reading(self._location) as session:
-            return _history.target_states(session, application, group)
+        return self._read(lambda session: _history.target_states(session, application, group))
 
     def has_bundle(self, application: str, group: str, target: str, digest: str) -> bool:
         """Whether the bundle was delivered to the target before (the host may have lost it)."""
-        with reading(self._location) as session:
-            return _history.has_bundle(session, application, group, target, digest)
+        return self._read(
+            lambda session: _history.has_bundle(session, application, group, target, digest)
+        )
 
     def revision_holders(self, digest: str) -> list[BundleHolder]:
         """Return the targets that the bundle was delivered to."""
-        with reading(self._location) as session:
-            return _history.revision_holders(session, digest)
+        return self._read(lambda session: _history.revision_holders(session, digest))
 
-    def _changing(
-        self, deployment_id: str, *, synced: bool = False
-    ) -> contextlib.AbstractContextManager[Change]:
-        return changing(self._location, deployment_id, time.time(), synced=synced)
+    # Transactions
 
-    def _holder(self, application: str, group: str) -> Deployment | None:
-        query = Query(
-            table="active", equals={"application": application, "deployment_group": group}
-        )
-        with reading(self._location) as session:
-            found = session.rows(query)
-            if not found:
-                return None
-            wanted = {"id": found[0]["deployment_id"]}
-            held = _with_overviews(session, session.rows(Query(table="deployments", equals=wanted)))
-        return held[0] if held else None
+    def _read(self, work: Callable[[Session], Answer]) -> Answer:
+        """Read one state of the record."""
+
+        def attempt(_unsure: bool) -> Answer:
+            with reading(self._location) as session:
+                return work(session)
+
+        return repeated(attempt, self._patience, self._location.shown)
+
+    def _write(self, work: Callable[[Session, bool], Answer], *, synced: bool = False) -> Answer:
+        """Write; ``work`` is called with True if it may have been done already (``repeated``)."""
+
+        def attempt(unsure: bool) -> Answer:
+            with writing(self._location, synced=synced) as session:
+                return work(session, unsure)
+
+        return repeated(attempt, self._patience, self._location.shown)
+
+    def _change(
+        self,
+        deployment_id: str,
+        work: Callable[[Change], Answer],
+        *,
+        synced: bool = False,
+        now: float | None = None,
+    ) -> Answer:
+        """Change one deployment, with its row locked (``synced``: see ``writing``).
+
+        ``work`` is called again if the record goes away before the change is committed; it must
+        not do anything but change the record.
+        """
+        moment = time.time() if now is None else now
+        before: list[tuple[Change, Answer]] = []
+
+        def attempt(session: Session, unsure: bool) -> Answer:
+            change = Change(session, deployment_id, moment, fence=None if unsure else self._fence)
+            if unsure and before and before[-1][0].was_written(session):
+                return before[-1][1]
+            check_fence(change.deployment, self._fence)
+            answer = work(change)
+            change.write()
+            before.append((change, answer))
+            return answer
+
+        return self._write(attempt, synced=synced)
+
+
+def _holder(session: Session, application: str, group: str) -> tuple[Deployment, Lease] | None:
+    """Return the group's active deployment, and who carries it out."""
+    equals = {"application": application, "deployment_group": group}
+    found = session.rows(Query(table="active", equals=equals))
+    if not found:
+        return None
+    wanted = Query(table="deployments", equals={"id": found[0]["deployment_id"]})
+    held = _with_overviews(session, session.rows(wanted))
+    return (held[0], _lease.lease_from(found[0], session.now())) if held else None
 
 
 def _with_overviews(session: Session, found: list[dict[str, Any]]) -> list[Deployment]:
@@ -379,12 +529,12 @@ def _lifecycle_event(event: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _active_error(holder: Deployment) -> ActiveDeploymentError:
-    since = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(holder.created_at))
+def _active_error(held: Deployment, lease: Lease) -> ActiveDeploymentError:
     return ActiveDeploymentError(
-        f"{holder.application}/{holder.group} has an active deployment: {holder.id} "
-        f"({holder.strategy}, {holder.status}), started by {holder.started_by} on "
-        f"{holder.started_from} at {since}. Go on with it: `bascule resume {holder.id}`; "
-        f"or give it up: `bascule abandon {holder.id}`.",
-        holder,
+        f"{held.application}/{held.group} has an active deployment: {held.id} "
+        f"({held.strategy}, {held.status}), started by {held.started_by} on "
+        f"{held.started_from} at {_lease.clock(held.created_at)}. {lease.text()} "
+        f"Go on with it: `bascule resume {held.id}`; or give it up: `bascule abandon {held.id}`"
+        + ("; both only when its controller has ended." if lease.state == _lease.ALIVE else "."),
+        held,
     )
