@@ -11,6 +11,8 @@ import typing as t
 from pathlib import Path
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.parsing.vault import VaultHelper
+from ansible.utils.vars import load_extra_vars
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import UsageError
 from ansible_collections.bascule.deploy.plugins.plugin_utils._action import (
     BasculeAction,
@@ -19,11 +21,12 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._action import (
 )
 from ansible_collections.bascule.deploy.plugins.plugin_utils._direct import program
 from ansible_collections.bascule.deploy.plugins.plugin_utils._opening import (
-    Endpoint,
     open_deployment,
     resume_deployment,
 )
+from ansible_collections.bascule.deploy.plugins.plugin_utils._planning import Endpoint
 from ansible_collections.bascule.deploy.plugins.plugin_utils._record import warm
+from ansible_collections.bascule.deploy.plugins.plugin_utils._saving import Situation, routing_of
 from ansible_collections.bascule.deploy.plugins.plugin_utils._settings import (
     PREFIX,
     public_variables,
@@ -52,6 +55,8 @@ class ActionModule(BasculeAction):
     options: t.ClassVar[dict[str, dict[str, t.Any]]] = {
         "strategy": {"type": "str", "required": True},
         "targets": {"type": "list", "elements": "str", "required": True},
+        "listing": {"type": "bool", "default": False},
+        "routing": {"type": "list", "elements": "dict", "default": []},
     }
 
     def act(self, arguments: Arguments, variables: Variables) -> Result:
@@ -63,19 +68,23 @@ class ActionModule(BasculeAction):
         }
         require(settings, "deploy_application", "shop")
         require(settings, "deploy_group", "web")
+        if arguments["listing"]:
+            return self._listed(arguments["targets"], settings, variables)
         interrupted = str(self._templar.template(variables.get("deployment_id", "")))
         with open_record(where) as record:
             if interrupted:
                 opened = resume_deployment(interrupted, settings, record=record)
             else:
+                endpoints = self._endpoints(arguments["targets"], settings, variables)
                 opened = open_deployment(
                     arguments["strategy"],
                     settings,
-                    self._endpoints(arguments["targets"], settings, variables),
+                    endpoints,
                     record=record,
                     cache=state / "cache",
-                    base=Path(os.environ.get("BASCULE_BASE") or Path.cwd()),
+                    base=base_folder(),
                     check=self.checking,
+                    situation=self._situation(arguments, settings, endpoints, variables),
                 )
         return {
             # Ansible's own display shows the difference only of what would change.
@@ -102,6 +111,36 @@ class ActionModule(BasculeAction):
                 "plan_text": opened.plan_text,
             },
         }
+
+    def _listed(
+        self, targets: list[str], settings: dict[str, t.Any], variables: Variables
+    ) -> Result:
+        """Return the endpoints alone, for those who look at the routing before a plan is made."""
+        found = [one.at_load_balancer() for one in self._endpoints(targets, settings, variables)]
+        told = {"endpoints": found}
+        return {"changed": False, "msg": f"{len(found)} targets", "bascule": told}
+
+    def _situation(
+        self,
+        arguments: Arguments,
+        settings: dict[str, t.Any],
+        endpoints: list[Endpoint],
+        variables: Variables,
+    ) -> Situation | None:
+        """Return what a saved plan is made of, if this run saves or applies one."""
+        if not (settings["deploy_plan"] or settings["deploy_plan_output"]):
+            return None
+        hosts = variables["hostvars"]
+        return Situation(
+            inventory=[str(source) for source in variables.get("ansible_inventory_sources") or ()],
+            limit=variables.get("ansible_limit"),
+            base=base_folder(),
+            given=load_extra_vars(self._loader),
+            raw={one.target: dict(hosts.raw_get(one.target)) for one in endpoints},
+            routing=routing_of(arguments["routing"], endpoints),
+            vaulted=vaulted,
+            public=public_variables(),
+        )
 
     def _settings(self, variables: Variables) -> dict[str, t.Any]:
         """Return the public variables, templated, checked and with their defaults.
@@ -141,6 +180,20 @@ class ActionModule(BasculeAction):
                 )
             )
         return found
+
+
+def base_folder() -> Path:
+    """Return the folder from which relative paths are looked up."""
+    return Path(os.environ.get("BASCULE_BASE") or Path.cwd())
+
+
+def vaulted(value: t.Any) -> bool:
+    """Tell whether a value, or any part of it, comes out of a vault."""
+    if isinstance(value, dict):
+        return any(vaulted(one) for one in value.values())
+    if isinstance(value, (list, tuple)):
+        return any(vaulted(one) for one in value)
+    return VaultHelper.get_ciphertext(value, with_tags=False) is not None
 
 
 def _port(value: object, target: str) -> int:

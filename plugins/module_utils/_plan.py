@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._admission import FORWARD, HEALTH_CONSTRAINTS_INVALID, ROLLBACK
 from ._errors import PlanError
+from ._rehearsal import rehearsal_lines, rehearse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -54,7 +55,9 @@ def make_plan(
     stages: Sequence[int],
     bake_time: float = 0.0,
     provider: str | None = None,
-    rollback_digest: str | None = None,
+    current: str | None = None,
+    rollback: dict[str, Any] | None = None,
+    left_out: Sequence[str] = (),
     total: int | None = None,
     mode: str = FORWARD,
     durations: Sequence[float] = (),
@@ -63,8 +66,11 @@ def make_plan(
 
     ``targets`` are those to be touched, in inventory order; ``total`` is the size of the whole
     group (a rollback may touch fewer); ``minimum`` of these must stay healthy. ``stages`` are
-    batch sizes that add up to the targets. ``rollback_digest`` is the last known good revision.
-    ``durations`` are seconds that targets have taken before.
+    batch sizes that add up to the targets. ``current`` is the group's revision: that of its newest
+    successful deployment. ``rollback`` is what ``rehearse`` says of the way back (that of a group
+    where nothing has succeeded, if left out). ``left_out`` are targets of the group that need
+    nothing; only with these may there be no target to touch. ``durations`` are seconds that
+    targets have taken before.
 
     The order is CodeDeploy's (user guide, "Instance health"): unhealthy targets, those whose
     revision is unknown, those with an old revision, those with the group's revision; and last
@@ -73,22 +79,23 @@ def make_plan(
 
     Returns {"strategy", "mode", "digest", "provider", "total", "minimum_healthy", "slots",
     "bake_time", "stages": [[name]], "targets": [{"name", "zone", "stage", "health", "revision",
-    "in_service"}], "routing": [{"target", "step", "text"}], "rollback": {"possible", "digest",
-    "why"}, "warnings": [text], "estimated_seconds": float or None}.
+    "in_service"}], "left_out": [name], "routing": [{"target", "step", "text"}], "rollback": as
+    ``rehearse`` returns it, "warnings": [text], "estimated_seconds": float or None}.
     Raises PlanError if the numbers do not allow a deployment.
     """
     whole = len(targets) if total is None else total
-    _check(targets, minimum, stages, whole, mode)
+    if targets or not left_out:
+        _check(targets, minimum, stages, whole, mode)
 
     def rank(target: PlanTarget) -> tuple[bool, int]:
-        return mode == ROLLBACK and target.in_service, _rank(target, digest, rollback_digest)
+        return mode == ROLLBACK and target.in_service, _rank(target, digest, current)
 
     ordered = sorted(targets, key=rank)
     ends = list(itertools.accumulate(stages))
     batches = [ordered[end - size : end] for end, size in zip(ends, stages)]  # noqa: B905 - 3.8
     # A rollback goes one at a time where the minimum leaves nothing.
     slots = max(1, whole - minimum)
-    rollback = _rollback(digest, rollback_digest, mode)
+    way_back = _way_back(digest, [target.name for target in ordered], rollback, mode)
     has_balancer = provider not in (None, *NO_PROVIDER)
     return {
         "strategy": strategy,
@@ -106,15 +113,16 @@ def make_plan(
                 "zone": target.zone,
                 "stage": stage,
                 "health": target.health,
-                "revision": _revision_state(target, digest, rollback_digest),
+                "revision": _revision_state(target, digest, current),
                 "in_service": target.in_service,
             }
             for stage, batch in enumerate(batches)
             for target in batch
         ],
+        "left_out": list(left_out),
         "routing": _routing(ordered, str(provider)) if has_balancer else [],
-        "rollback": rollback,
-        "warnings": _warnings(whole, minimum, rollback, mode, has_balancer),
+        "rollback": way_back,
+        "warnings": _warnings(whole, minimum, way_back, mode, has_balancer) if ordered else [],
         "estimated_seconds": _estimate(stages, slots, bake_time, durations),
     }
 
@@ -145,20 +153,20 @@ def _check(
         )
 
 
-def _rank(target: PlanTarget, digest: str, good: str | None) -> int:
+def _rank(target: PlanTarget, digest: str, current: str | None) -> int:
     if target.health == "Unhealthy":
         return 0
     if target.digest is None:
         return 1
     if target.digest == digest:
         return 4
-    return 3 if target.digest == good else 2
+    return 3 if target.digest == current else 2
 
 
-def _revision_state(target: PlanTarget, digest: str, good: str | None) -> str:
+def _revision_state(target: PlanTarget, digest: str, current: str | None) -> str:
     if target.digest is None:
         return UNKNOWN
-    return CURRENT if target.digest in (digest, good) else OLD
+    return CURRENT if target.digest in (digest, current) else OLD
 
 
 def _routing(targets: Iterable[PlanTarget], provider: str) -> list[dict[str, str]]:
@@ -172,14 +180,13 @@ def _routing(targets: Iterable[PlanTarget], provider: str) -> list[dict[str, str
     return steps
 
 
-def _rollback(digest: str, good: str | None, mode: str) -> dict[str, Any]:
+def _way_back(
+    digest: str, names: Sequence[str], rehearsed: dict[str, Any] | None, mode: str
+) -> dict[str, Any]:
+    way = rehearse(digest, None, names) if rehearsed is None else rehearsed
     if mode == ROLLBACK:
-        return {"possible": False, "digest": None, "why": "this is a rollback already"}
-    if good is None:
-        why = "no revision has succeeded in this deployment group before"
-        return {"possible": False, "digest": None, "why": why}
-    why = "it is the revision being deployed" if good == digest else "it succeeded before"
-    return {"possible": True, "digest": good, "why": why}
+        way = {**way, "possible": False, "digest": None, "why": "this is a rollback already"}
+    return way
 
 
 def _warnings(
@@ -208,21 +215,29 @@ def _estimate(
 
 
 def render_plan(plan: dict[str, Any]) -> str:
-    """Tell a plan to a person: order, stages, slots, traffic changes, rollback, warnings."""
+    """Tell a plan to a person: warnings, order, stages, slots, traffic changes, rollback."""
     lines = [_headline(plan)]
+    lines += ["Warning: " + warning for warning in plan["warnings"]]
+    lines += _left_out_lines(plan)
+    if not plan["targets"]:
+        return "\n".join(lines) + "\n"
     known = {target["name"]: target for target in plan["targets"]}
     for number, names in enumerate(plan["stages"], 1):
         lines += _stage_lines(plan, number, [known[name] for name in names])
     lines += _routing_lines(plan)
-    lines.append(_rollback_line(plan["rollback"]))
+    lines += rehearsal_lines(plan["rollback"])
     if plan["estimated_seconds"] is not None:
         lines.append("Estimated time: about {}.".format(_time(plan["estimated_seconds"])))
-    lines += ["Warning: " + warning for warning in plan["warnings"]]
     return "\n".join(lines) + "\n"
 
 
 def _headline(plan: dict[str, Any]) -> str:
     touched, total = len(plan["targets"]), plan["total"]
+    if not touched:
+        return (
+            f"{plan['strategy']} of revision {plan['digest'][:12]} to {_targets(total)}: nothing "
+            "is outdated, so nothing is to be done."
+        )
     amount = _targets(touched) if touched == total else f"{touched} of {_targets(total)}"
     return (
         f"{plan['strategy']} of revision {plan['digest'][:12]} to {amount}: "
@@ -245,16 +260,29 @@ def _stage_lines(plan: dict[str, Any], number: int, targets: list[dict[str, Any]
         name = target["name"] + (f" ({target['zone']})" if target["zone"] else "")
         groups.setdefault(kind, []).append(name)
     for kind, names in groups.items():
-        lines.append(f"  {kind}:")
-        lines += textwrap.wrap(
-            ", ".join(names),
-            _WIDTH,
-            initial_indent="    ",
-            subsequent_indent="    ",
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
+        lines += [f"  {kind}:", *_names(names, "    ")]
     return lines
+
+
+def _left_out_lines(plan: dict[str, Any]) -> list[str]:
+    if not plan.get("left_out"):
+        return []
+    number = _targets(len(plan["left_out"]))
+    return [
+        f"Left out: {number}, healthy with this revision in the record:",
+        *_names(plan["left_out"], "  "),
+    ]
+
+
+def _names(names: Sequence[str], indent: str) -> list[str]:
+    return textwrap.wrap(
+        ", ".join(names),
+        _WIDTH,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _routing_lines(plan: dict[str, Any]) -> list[str]:
@@ -267,12 +295,6 @@ def _routing_lines(plan: dict[str, Any]) -> list[str]:
     return ["Traffic, for each target in its turn:"] + [
         f"  {step}: {text} ({_targets(number)})" for (step, text), number in counted.items()
     ]
-
-
-def _rollback_line(rollback: dict[str, Any]) -> str:
-    if not rollback["possible"]:
-        return f"Rollback: not possible, {rollback['why']}."
-    return f"Rollback: to revision {rollback['digest'][:12]}, {rollback['why']}."
 
 
 def _targets(number: int) -> str:

@@ -33,6 +33,18 @@ options:
     type: list
     elements: str
     required: true
+  listing:
+    description:
+      - Only return the endpoints of the targets at the load balancer.
+    type: bool
+    default: false
+  routing:
+    description:
+      - What the load balancers have answered to M(bascule.deploy.traffic) with C(state=observed). Needed by a
+        plan that is saved or applied.
+    type: list
+    elements: dict
+    default: []
 author:
   - Bascule contributors (@bascule)
 """
@@ -66,6 +78,11 @@ bascule:
       description: The plan.
       type: dict
       returned: success
+    endpoints:
+      description: The targets as the load balancer knows them.
+      type: list
+      elements: dict
+      returned: with O(listing)
     plan_text:
       description: The plan as a person reads it.
       type: str

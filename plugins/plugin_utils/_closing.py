@@ -9,13 +9,12 @@ import dataclasses
 import typing as t
 
 from ..module_utils._plan import PlanTarget, make_plan
-from ._opening import Endpoint, fleet
+from ._opening import fleet
+from ._planning import FAILURE_EVENT, Endpoint
 from ._record import NewDeployment
 
 if t.TYPE_CHECKING:
     from ._record import Deployment, Record, RevisionRow, Target
-
-FAILURE_EVENT = "DEPLOYMENT_FAILURE"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +81,6 @@ def open_rollback(
         stages=[len(changed)],
         bake_time=0.0,
         provider=failed.plan["provider"],
-        rollback_digest=None,
         total=failed.plan["total"],
         mode="rollback",
     )

@@ -15,10 +15,13 @@ if t.TYPE_CHECKING:
 SHORTEST_DIGEST = 6
 
 
-def rollback_revision(deployments: t.Sequence[Deployment], *, to: str = "") -> RevisionRow:
+def rollback_revision(
+    deployments: t.Sequence[Deployment], *, to: str = "", bad: t.Container[str] = ()
+) -> RevisionRow:
     """Return the revision that a rollback brings back.
 
     :param deployments: those of one deployment group, newest first
+    :param bad: digests that are marked bad; a rollback goes there only if ``to`` names one
     :param to: a digest, its beginning, or the id of a deployment; empty for the revision before
     :raises UsageError: there is no such revision
     """
@@ -35,13 +38,15 @@ def rollback_revision(deployments: t.Sequence[Deployment], *, to: str = "") -> R
         )
     way = way_back(succeeded)
     # After a deployment that failed, the last good revision is itself the one to go back to.
-    steps = 2 if _stands(deployments) else 1
-    if len(way) < steps:
+    before = way[:-1] if _stands(deployments) else way
+    good = [step for step in before if step.digest not in bad]
+    if not good:
+        marked = " and is not marked bad" if before else ""
         raise UsageError(
             "There is nothing to go back to: this deployment group has no earlier revision that "
-            "succeeded. 'bascule history' shows what was deployed."
+            f"succeeded{marked}. 'bascule history' shows what was deployed."
         )
-    return way[-steps]
+    return good[-1]
 
 
 def way_back(succeeded: t.Sequence[Deployment]) -> list[RevisionRow]:

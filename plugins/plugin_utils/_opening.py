@@ -8,48 +8,25 @@ from __future__ import annotations
 import dataclasses
 import getpass
 import socket
+import time
 import typing as t
+from pathlib import Path
 
-from ..module_utils._configuration import parse_duration, parse_minimum_healthy, parse_stages
-from ..module_utils._errors import ArchiveError, UsageError
-from ..module_utils._host._links import leaving, refusal
-from ..module_utils._plan import NO_PROVIDER, PlanTarget, make_plan, render_plan
-from ._history import rollback_revision
-from ._record import NewDeployment, RevisionRow, group_id
-from ._revisions import Revision, load_revision, resolve
-from ._settings import require
+from ..module_utils._errors import PlanError, UsageError
+from ..module_utils._plan import NO_PROVIDER, render_plan
+from ..module_utils._plan_hash import plan_hash
+from ..module_utils._saved_plan import Saved, first_difference, plan_difference
+from ._choosing import find_revision
+from ._planning import Endpoint, Plan, Settings, plan_deployment
+from ._record import NewDeployment, group_id
+from ._saving import load_saved, save, write_saved
 
 if t.TYPE_CHECKING:
-    from pathlib import Path
-
-    from ._record import Deployment, Record
-    from ._revisions import Revision
+    from ._record import Deployment, Record, RevisionRow
+    from ._saving import Situation
 
 # In check mode nothing is written, but the plays still need a name for the deployment.
 CHECK_ID = "d-CHECKONLY"
-
-Settings = dict[str, t.Any]
-Plan = dict[str, t.Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Endpoint:
-    """A target as the inventory and the load balancer know it."""
-
-    target: str
-    name: str
-    address: str
-    port: int
-    zone: str
-
-    def at_load_balancer(self) -> dict[str, t.Any]:
-        """Return the endpoint as the action ``traffic`` takes it."""
-        return {
-            "target": self.target,
-            "name": self.name,
-            "address": self.address,
-            "port": self.port,
-        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,12 +48,17 @@ def open_deployment(
     cache: Path,
     base: Path,
     check: bool,
+    situation: Situation | None = None,
 ) -> Opened:
     """Resolve the revision, make the plan and, unless checking, write both to the record.
 
+    A deployment that has nothing to do has ended when this returns.
+
     :param settings: the public variables with their defaults
     :param endpoints: the targets in inventory order
-    :param base: folder from which a relative revision path is looked up
+    :param base: folder from which a relative path is looked up
+    :param situation: what a saved plan is made of; needed for ``deploy_plan`` and
+        ``deploy_plan_output``
     :raises BasculeError: nothing has been changed then
     """
     group = settings["deploy_group"]
@@ -86,12 +68,59 @@ def open_deployment(
             f"{settings['deploy_targets']!r}. Set deploy_targets to a group or pattern of the "
             "inventory, and check --limit."
         )
-    revision = find_revision(strategy, settings, record=record, cache=cache, base=base)
-    plan = plan_deployment(strategy, settings, endpoints, revision.digest, record=record)
+    saved = None
+    if settings["deploy_plan"]:
+        saved = load_saved(base / Path(settings["deploy_plan"]).expanduser())
+    revision = find_revision(
+        strategy,
+        settings,
+        record=record,
+        cache=cache,
+        base=Path(saved["run"]["base"]) if saved else base,
+        expected=saved["revision"]["digest"] if saved else None,
+    )
+
+    def saving(plan: Plan) -> Saved:
+        if situation is None:
+            raise UsageError("A plan can be saved and applied only by a run of a strategy.")
+        salt = saved["salt"] if saved else None
+        return save(
+            strategy, settings, endpoints, revision, plan, situation, record=record, salt=salt
+        )
+
+    only_after = None
+    if saved:
+        now = saving({})
+        _refuse_changes(saved, first_difference(saved, now))
+        only_after = now["record"]["newest"] or ""
+    plan = plan_deployment(
+        strategy, settings, endpoints, revision.digest, record=record, cache=cache
+    )
+    if saved:
+        _refuse_changes(saved, plan_difference(saved, plan))
+    if settings["deploy_plan_output"]:
+        if not check:
+            raise UsageError(
+                "deploy_plan_output saves a plan, and nothing must be deployed then: add --check."
+            )
+        write_saved(base / Path(settings["deploy_plan_output"]).expanduser(), saving(plan))
     text = render_plan(plan)
     new = new_deployment(strategy, settings, plan, revision, endpoints)
-    fact = planned_fact(new) if check else deployment_fact(record.create_deployment(new))
-    return Opened(fact, fleet(plan, endpoints), plan, text)
+    if check:
+        return Opened(planned_fact(new), fleet(plan, endpoints), plan, text)
+    created = record.create_deployment(dataclasses.replace(new, only_after=only_after))
+    if not plan["targets"]:
+        created = record.finish(created.id)
+    return Opened(deployment_fact(created), fleet(plan, endpoints), plan, text)
+
+
+def _refuse_changes(saved: Saved, difference: str) -> None:
+    if difference:
+        made = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(saved["made"]["at"]))
+        raise PlanError(
+            f"The plan that {saved['made']['by']} made at {made} does not hold any more: "
+            f"{difference}. Nothing was changed. Make it again with `bascule plan`, and look at it."
+        )
 
 
 def resume_deployment(deployment_id: str, settings: Settings, *, record: Record) -> Opened:
@@ -126,6 +155,7 @@ def deployment_fact(deployment: Deployment) -> dict[str, t.Any]:
         "group_id": deployment.group_id,
         "strategy": deployment.strategy,
         "digest": deployment.revision.digest,
+        "plan_hash": deployment.plan_hash,
         "revision": deployment.revision.source,
         "description": deployment.revision.description,
         "rollback_of": deployment.rollback_of,
@@ -145,103 +175,13 @@ def planned_fact(new: NewDeployment) -> dict[str, t.Any]:
         "group_id": group_id(new.application, new.group),
         "strategy": new.strategy,
         "digest": new.revision.digest,
+        "plan_hash": plan_hash(new.plan, new.revision.digest),
         "revision": new.revision.source,
         "description": new.revision.description,
         "rollback_of": None,
         "error_code": None,
         "error_message": "",
     }
-
-
-def find_revision(
-    strategy: str, settings: Settings, *, record: Record, cache: Path, base: Path
-) -> RevisionRow:
-    """Return the revision to deploy: the one that was named, or the one to go back to.
-
-    :raises UsageError: none was named, or there is none to go back to
-    """
-    if strategy != "rollback":
-        source = require(settings, "deploy_revision", "./my-bundle")
-        revision = resolve(
-            source,
-            cache=cache,
-            checksum=settings["deploy_revision_checksum"] or None,
-            subdirectory=settings["deploy_revision_subdirectory"] or None,
-            base=base,
-        )
-        if not settings["deploy_allow_outside_links"]:
-            refuse_outside_links(revision)
-        return as_row(revision)
-    application, group = settings["deploy_application"], settings["deploy_group"]
-    deployments = record.deployments(application, group, limit=1000)
-    found = rollback_revision(deployments, to=settings["deploy_rollback_to"])
-    cached = load_revision(found.digest, cache=cache)
-    return as_row(cached) if cached else found
-
-
-def refuse_outside_links(revision: Revision) -> None:
-    """Refuse a revision with links that lead out of it, before any host has to.
-
-    :raises ArchiveError: naming the first one
-    """
-    links = {entry["path"]: entry["target"] for entry in revision.manifest if entry["target"]}
-    names = leaving(links)
-    if names:
-        raise ArchiveError(refusal(names, links))
-
-
-def as_row(revision: Revision) -> RevisionRow:
-    """Return a revision as the record keeps it: without its list of files."""
-    return RevisionRow(
-        digest=revision.digest,
-        source=revision.source,
-        description=revision.description,
-        bundle_sha256=revision.bundle_sha256,
-        bundle_size=revision.bundle_size,
-        bundle_type=revision.bundle_type,
-        bundle_path=revision.bundle_path,
-        appspec=revision.appspec,
-        environment=revision.environment,
-    )
-
-
-def plan_deployment(
-    strategy: str,
-    settings: Settings,
-    endpoints: t.Sequence[Endpoint],
-    digest: str,
-    *,
-    record: Record,
-) -> Plan:
-    """Return the plan for the targets as the record last saw them."""
-    application, group = settings["deploy_application"], settings["deploy_group"]
-    states = record.target_states(application, group)
-    total = len(endpoints)
-    good = record.last_known_good(application, group)
-    if settings["deploy_minimum_healthy_hosts"] in ("", None):
-        minimum = parse_minimum_healthy(settings["deploy_configuration"], "deploy_configuration")
-    else:
-        minimum = parse_minimum_healthy(
-            settings["deploy_minimum_healthy_hosts"], "deploy_minimum_healthy_hosts"
-        )
-    return make_plan(
-        strategy=strategy,
-        targets=[
-            PlanTarget(
-                name=endpoint.target,
-                zone=endpoint.zone,
-                health=states[endpoint.target].health if endpoint.target in states else "Unknown",
-                digest=states[endpoint.target].digest if endpoint.target in states else None,
-            )
-            for endpoint in endpoints
-        ],
-        digest=digest,
-        minimum=minimum.of(total),
-        stages=parse_stages(settings["deploy_stages"], total),
-        bake_time=parse_duration(settings["deploy_bake_time"], "deploy_bake_time"),
-        provider=settings["deploy_traffic_provider"],
-        rollback_digest=good.digest if good else None,
-    )
 
 
 def new_deployment(

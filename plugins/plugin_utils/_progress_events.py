@@ -123,6 +123,9 @@ class Translator:
     def _started(self, seen: Observation, step: str | None) -> Iterator[Event]:
         if step is None and seen.own:
             return
+        # What is looked at before there is a deployment belongs to its opening.
+        if step == "traffic" and self.deployment_id is None:
+            return
         yield self._event(
             seen,
             "started",

@@ -9,10 +9,8 @@ import pytest
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import UsageError
 from ansible_collections.bascule.deploy.plugins.module_utils._plan import PlanTarget, make_plan
 from ansible_collections.bascule.deploy.plugins.plugin_utils._closing import close_deployment
-from ansible_collections.bascule.deploy.plugins.plugin_utils._opening import (
-    Endpoint,
-    resume_deployment,
-)
+from ansible_collections.bascule.deploy.plugins.plugin_utils._opening import resume_deployment
+from ansible_collections.bascule.deploy.plugins.plugin_utils._planning import Endpoint
 from ansible_collections.bascule.deploy.plugins.plugin_utils._record import (
     Deployment,
     NewDeployment,
@@ -50,7 +48,7 @@ def begin(
                 minimum=minimum,
                 stages=[len(NAMES)],
                 provider="envoy",
-                rollback_digest=good.digest if good else None,
+                current=good.digest if good else None,
             ),
             options={
                 "rollback_on": events,

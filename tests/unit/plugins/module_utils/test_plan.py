@@ -10,6 +10,11 @@ from ansible_collections.bascule.deploy.plugins.module_utils._plan import (
     make_plan,
     render_plan,
 )
+from ansible_collections.bascule.deploy.plugins.module_utils._plan_hash import plan_hash
+from ansible_collections.bascule.deploy.plugins.module_utils._rehearsal import (
+    GoodRevision,
+    rehearse,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,9 +34,11 @@ TARGETS = [
 def plan(targets: list[PlanTarget] | None = None, **changes: Any) -> dict[str, Any]:
     targets = TARGETS if targets is None else targets
     given_: dict[str, Any] = {
-        "digest": NEW, "minimum": 4, "stages": [len(targets)], "rollback_digest": GOOD, **changes,
+        "digest": NEW, "minimum": 4, "stages": [len(targets)], "current": GOOD, **changes,
     }  # fmt: skip
-    return make_plan("rolling", targets, **given_)
+    names = [target.name for target in targets]
+    good = given_.pop("good", GoodRevision(GOOD))
+    return make_plan("rolling", targets, rollback=rehearse(NEW, good, names), **given_)
 
 
 def test_order_is_unhealthy_unknown_old_current() -> None:
@@ -94,7 +101,7 @@ def test_way_back_is_never_refused_by_the_minimum() -> None:
 def test_whether_a_rollback_would_be_possible(
     good: str | None, possible: bool, warned: bool
 ) -> None:
-    made = plan(rollback_digest=good)
+    made = plan(good=GoodRevision(good) if good else None)
     assert (made["rollback"]["possible"], made["rollback"]["digest"]) == (possible, good)
     assert any("cannot be rolled back" in warning for warning in made["warnings"]) == warned
 
@@ -143,15 +150,57 @@ def test_text() -> None:
         "  block: taken out of envoy, then waits until its requests have ended (7 targets)",
         "  allow: put back into envoy, then waits until it is seen in service (7 targets)",
         "Rollback: to revision gggggggggggg, it succeeded before.",
+        "  Its bundle is in this controller's cache; at most 7 targets would be changed; "
+        "automatic.",
         "Estimated time: about 8 min.",
     ]
 
 
 def test_text_of_a_first_deployment_without_load_balancer() -> None:
-    text = render_plan(plan([PlanTarget("only")], minimum=0, rollback_digest=None))
+    text = render_plan(plan([PlanTarget("only")], minimum=0, good=None))
     assert "Traffic: no load balancer" in text
     assert "Rollback: not possible, no revision has succeeded" in text
-    assert "Warning: A failure cannot be rolled back" in text
+    assert text.splitlines()[1].startswith("Warning: A failure cannot be rolled back: no revision")
+
+
+def test_order_goes_by_the_revision_of_the_group_and_not_by_the_way_back() -> None:
+    """A revision marked bad stays the group's; a rollback would lead to an older one."""
+    made = plan(current=OLDER, good=GoodRevision(GOOD))
+    assert [target["name"] for target in made["targets"]] == [
+        "broken", "broken-but-known", "joined", "current-1", "current-2", "old", "has-it",
+    ]  # fmt: skip
+    states = {target["name"]: target["revision"] for target in made["targets"]}
+    assert (states["current-1"], states["old"]) == ("Old", "Current")
+    assert made["rollback"]["digest"] == GOOD
+
+
+def test_targets_that_need_nothing_are_left_out_and_count_for_the_floor() -> None:
+    made = plan(TARGETS[2:4], minimum=5, total=7, left_out=["a", "b", "c", "d", "e"])
+    assert (made["total"], made["minimum_healthy"], made["slots"]) == (7, 5, 2)
+    assert made["left_out"] == ["a", "b", "c", "d", "e"]
+    told = render_plan(made).splitlines()
+    assert "to 2 of 7 targets: 5 must stay healthy, at most 2 at a time." in told[0]
+    assert told[1:3] == [
+        "Left out: 5 targets, healthy with this revision in the record:", "  a, b, c, d, e",
+    ]  # fmt: skip
+
+
+def test_a_plan_of_nothing_says_so_and_warns_of_nothing() -> None:
+    made = plan([], minimum=3, stages=[], total=2, left_out=["a", "b"], good=None)
+    assert (made["stages"], made["targets"], made["warnings"]) == ([], [], [])
+    assert "2 targets: nothing is outdated, so nothing is to be done." in render_plan(made)
+
+
+def test_the_hash_is_of_all_of_the_plan_and_of_the_revision() -> None:
+    made = plan()
+    known = plan_hash(made, NEW)
+    assert len(known) == 64
+    assert plan_hash(json.loads(json.dumps(made)), NEW) == known
+    assert plan_hash(dict(reversed(made.items())), NEW) == known
+    other = json.loads(json.dumps(made))
+    other["targets"][3]["zone"] = "c"
+    assert plan_hash(other, NEW) != known
+    assert plan_hash(made, OLDER) != known
 
 
 @pytest.mark.parametrize(("count", "text"), [(1, "the only target is"), (3, "all 3 targets may")])

@@ -35,6 +35,7 @@ def deployment(number: int, digest: str, status: str, strategy: str) -> Deployme
         started_by="",
         started_from="",
         overview={},
+        fence=1,
     )
 
 

@@ -1,0 +1,151 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From settings, targets and what the record knows of them to a plan."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+
+from ..module_utils._configuration import parse_duration, parse_minimum_healthy, parse_stages
+from ..module_utils._plan import UNKNOWN, PlanTarget, make_plan
+from ..module_utils._rehearsal import GoodRevision, rehearse
+from ._revisions import load_revision
+
+if t.TYPE_CHECKING:
+    from pathlib import Path
+
+    from ._record import Record, TargetState
+
+# The event of ``deploy_rollback_on`` that asks for a rollback of what failed.
+FAILURE_EVENT = "DEPLOYMENT_FAILURE"
+
+Settings = dict[str, t.Any]
+Plan = dict[str, t.Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Endpoint:
+    """A target as the inventory and the load balancer know it."""
+
+    target: str
+    name: str
+    address: str
+    port: int
+    zone: str
+
+    def at_load_balancer(self) -> dict[str, t.Any]:
+        """Return the endpoint as the action ``traffic`` takes it."""
+        return {
+            "target": self.target,
+            "name": self.name,
+            "address": self.address,
+            "port": self.port,
+        }
+
+
+def plan_deployment(
+    strategy: str,
+    settings: Settings,
+    endpoints: t.Sequence[Endpoint],
+    digest: str,
+    *,
+    record: Record,
+    cache: Path,
+    among: t.Collection[str] | None = None,
+) -> Plan:
+    """Return the plan for the targets as the record last saw them.
+
+    :param endpoints: the whole group
+    :param among: only these are touched; by default all, or with ``deploy_only_outdated`` those
+        that are not healthy with this revision. The others count for the minimum all the same
+    """
+    application, group = settings["deploy_application"], settings["deploy_group"]
+    states = record.target_states(application, group)
+    if among is None and settings["deploy_only_outdated"]:
+        among = {
+            one.target for one in endpoints if not is_up_to_date(states.get(one.target), digest)
+        }
+    touched = [one for one in endpoints if among is None or one.target in among]
+    current = record.group_state(application, group)
+    return make_plan(
+        strategy=strategy,
+        targets=[_plan_target(one, states.get(one.target)) for one in touched],
+        digest=digest,
+        minimum=minimum_of(settings, len(endpoints)),
+        stages=parse_stages(settings["deploy_stages"], len(touched)),
+        bake_time=parse_duration(settings["deploy_bake_time"], "deploy_bake_time"),
+        provider=settings["deploy_traffic_provider"],
+        current=current.digest if current else None,
+        rollback=_rehearsal(strategy, settings, digest, touched, record=record, cache=cache),
+        left_out=[one.target for one in endpoints if one not in touched],
+        total=len(endpoints),
+    )
+
+
+def is_up_to_date(state: TargetState | None, digest: str) -> bool:
+    """Tell whether the record has a target as healthy with the revision ``digest``."""
+    return state is not None and state.health == "Healthy" and state.digest == digest
+
+
+def minimum_of(settings: Settings, total: int) -> int:
+    """Return how many of ``total`` targets must stay healthy.
+
+    :raises UsageError: the setting cannot be read
+    """
+    if settings["deploy_minimum_healthy_hosts"] in ("", None):
+        minimum = parse_minimum_healthy(settings["deploy_configuration"], "deploy_configuration")
+    else:
+        minimum = parse_minimum_healthy(
+            settings["deploy_minimum_healthy_hosts"], "deploy_minimum_healthy_hosts"
+        )
+    return minimum.of(total)
+
+
+def _plan_target(endpoint: Endpoint, state: TargetState | None) -> PlanTarget:
+    return PlanTarget(
+        name=endpoint.target,
+        zone=endpoint.zone,
+        health=state.health if state else UNKNOWN,
+        digest=state.digest if state else None,
+    )
+
+
+def _rehearsal(
+    strategy: str,
+    settings: Settings,
+    digest: str,
+    touched: t.Sequence[Endpoint],
+    *,
+    record: Record,
+    cache: Path,
+) -> dict[str, t.Any]:
+    """Return whether a failure could be rolled back, with the bundle that would be needed."""
+    application, group = settings["deploy_application"], settings["deploy_group"]
+    names = [one.target for one in touched]
+    automatic = strategy != "rollback" and FAILURE_EVENT in settings["deploy_rollback_on"]
+    found = record.good_deployment(application, group)
+    if found is None:
+        # A group with a revision of its own and none to go back to has only bad ones.
+        marked = record.group_state(application, group) is not None
+        return rehearse(digest, None, names, automatic=automatic, marked_bad=marked)
+    good = found.revision
+    holders = {
+        one.target
+        for one in record.revision_holders(good.digest)
+        if (one.application, one.group) == (application, group)
+    }
+    return rehearse(
+        digest,
+        GoodRevision(
+            good.digest,
+            description=good.description,
+            deployment_id=found.id,
+            succeeded_at=found.finished_at,
+            cached=load_revision(good.digest, cache=cache) is not None,
+            holders=frozenset(holders),
+        ),
+        names,
+        automatic=automatic,
+    )
