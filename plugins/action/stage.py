@@ -9,21 +9,37 @@ import time
 import typing as t
 from pathlib import Path
 
-from ansible_collections.bascule.deploy.plugins.module_utils._errors import BasculeError
+from ansible_collections.bascule.deploy.plugins.module_utils._errors import (
+    BasculeError,
+    HostError,
+    RevisionError,
+)
 from ansible_collections.bascule.deploy.plugins.plugin_utils._action import (
     Arguments,
     Result,
     Variables,
     open_record,
+    state_directory,
 )
-from ansible_collections.bascule.deploy.plugins.plugin_utils._target import TargetAction
+from ansible_collections.bascule.deploy.plugins.plugin_utils._revisions import bundle_address
+from ansible_collections.bascule.deploy.plugins.plugin_utils._target import (
+    TARGET_OPTIONS,
+    TargetAction,
+)
 
 if t.TYPE_CHECKING:
-    from ansible_collections.bascule.deploy.plugins.plugin_utils._record import Record
+    from ansible_collections.bascule.deploy.plugins.plugin_utils._record import (
+        Record,
+        RevisionRow,
+    )
 
 
 class ActionModule(TargetAction):
     phase = "stage"
+    options: t.ClassVar[dict[str, dict[str, t.Any]]] = {
+        **TARGET_OPTIONS,
+        "delivery": {"type": "str", "choices": ["auto", "push", "pull"], "default": "auto"},
+    }
 
     def act(self, arguments: Arguments, variables: Variables) -> Result:
         begun = time.monotonic()
@@ -95,16 +111,35 @@ class ActionModule(TargetAction):
         held = record.has_bundle(
             deployment["application"], deployment["group"], target, revision.digest
         )
-        if held:
-            answer = self.ask(arguments, variables, revision)
+        address = None if held else self._address(arguments, revision)
+        warnings: list[str] = []
+        if held or address:
+            more = {"url": address} if address else None
+            answer = self.ask(arguments, variables, revision, more=more)
+            warnings = answer.get("warnings") or []
             if not answer.get("needs_bundle"):
                 return answer, 0
+            if address and arguments["delivery"] == "pull":
+                raise HostError(" ".join(warnings))
         bundle_path = revision.bundle_path
         if not bundle_path or not Path(bundle_path).is_file():
             bundle_path = self.cached(arguments).bundle_path
-        return self.ask(arguments, variables, revision, bundle_path=bundle_path), (
-            revision.bundle_size
-        )
+        answer = self.ask(arguments, variables, revision, bundle_path=bundle_path)
+        answer["warnings"] = [*warnings, *(answer.get("warnings") or [])]
+        return answer, revision.bundle_size
+
+    def _address(self, arguments: Arguments, revision: RevisionRow) -> str | None:
+        """Return where the target can fetch the bundle itself; None where it has to be sent."""
+        if arguments["delivery"] == "push":
+            return None
+        folder = state_directory(arguments["state_directory"]) / "presigned"
+        address = bundle_address(revision.environment, folder)
+        if address is None and arguments["delivery"] == "pull":
+            raise RevisionError(
+                f"deploy_delivery is pull, but {revision.source} is not in S3, or its address "
+                "cannot be signed on this controller. Deploy from s3://…, or set it to auto."
+            )
+        return address
 
     def _decided(self, deployment_id: str, target: str, record: Record) -> Result | None:
         """Return how a target ended before a deployment was interrupted; None if it has not."""

@@ -19,6 +19,15 @@ description:
 extends_documentation_fragment:
   - bascule.deploy.host_program
   - bascule.deploy.recorded
+options:
+  delivery:
+    description:
+      - How the bundle comes to the target. With V(pull) the target fetches a revision that is in S3
+        itself, by an address that is signed for it. With V(push) it comes over the connection. With
+        V(auto) it is pulled where it can be, and sent where it cannot.
+    type: str
+    choices: [auto, push, pull]
+    default: auto
 attributes:
   check_mode:
     description: Says what would be installed without sending the bundle or writing anything.
@@ -94,9 +103,14 @@ from ansible_collections.bascule.deploy.plugins.module_utils._module import (
     run_module,
 )
 
+SPEC = {
+    **HOST_PROGRAM_SPEC,
+    "delivery": {"type": "str", "choices": ["auto", "push", "pull"], "default": "auto"},
+}
+
 
 def main() -> None:
-    run_module(AnsibleModule(argument_spec=HOST_PROGRAM_SPEC, supports_check_mode=True), "stage")
+    run_module(AnsibleModule(argument_spec=SPEC, supports_check_mode=True), "stage")
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ class Context:
         self.options = request.get("options") or {}
         self.gates: list[dict[str, Any]] = list(request.get("gates") or ())
         self.target = str(request.get("target") or "")
+        self.url = str(request.get("url") or "")
         self.sysroot = _sysroot(request.get("sysroot"))
         self.layout = _layout.Layout(
             request.get("root") or _layout.DEFAULT_ROOT,

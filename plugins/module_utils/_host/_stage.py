@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
 
 from .._errors import ArchiveError, HostError, InstallError, UsageError
 from . import _cleanup, _context, _events, _files, _tree
@@ -63,16 +63,42 @@ def _stage(context: Context, bundle: BinaryIO | None, result: dict[str, Any]) ->
         result["current"] = True
     elif context.check:
         _check(context, result)
-    elif bundle is None and not _has_bundle(context):
-        result["needs_bundle"] = True
+    elif bundle is not None or _has_bundle(context):
+        _deliver_locked(context, bundle, result)
+    elif context.url:
+        _pull(context, result)
     else:
-        context.prepare()
-        with GroupLock(context.layout.lock, context.holder, context.patience):
-            journal = Journal(context.layout.deployment.journal)
-            try:
-                deliver(context, bundle, journal, result)
-            finally:
-                journal.close()
+        result["needs_bundle"] = True
+
+
+def _deliver_locked(context: Context, bundle: BinaryIO | None, result: dict[str, Any]) -> None:
+    context.prepare()
+    with GroupLock(context.layout.lock, context.holder, context.patience):
+        journal = Journal(context.layout.deployment.journal)
+        try:
+            deliver(context, bundle, journal, result)
+        finally:
+            journal.close()
+
+
+def _pull(context: Context, result: dict[str, Any]) -> None:
+    """Fetch the bundle; where that fails, ask the controller to send it."""
+    from . import _pull
+
+    try:
+        source = _pull.Pulled(context.url)
+        try:
+            _deliver_locked(context, cast("BinaryIO", source), result)
+        finally:
+            source.close()
+        result["pulled"] = True
+    except (_pull.PullError, ArchiveError) as error:
+        if _has_bundle(context):
+            # It came, and is refused for what is in it.
+            raise
+        result["staged"] = False
+        result["needs_bundle"] = True
+        result["warnings"].append(f"The bundle was not pulled and has to be sent: {error}")
 
 
 def _has_bundle(context: Context) -> bool:
@@ -312,9 +338,9 @@ def _preflight(context: Context, tree: Tree, archive: str | None, result: dict[s
         warn(message)
     if plan.conflicts:
         complain(plan.conflict_text())
-    from . import _install
+    from . import _grants
 
-    for check in (_install.check_accounts, _install.check_rights, _install.check_tools):
+    for check in _grants.CHECKS:
         try:
             check(plan.grants)
         except InstallError as error:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 CHUNK = 1024 * 1024
 DIGEST = "bascule-digest"
 SHA256 = "bascule-sha256"
-PRESIGNED_SECONDS = 3600
 _CONTENT_TYPES = {"zip": "application/zip", "tar": "application/x-tar", "tgz": "application/gzip"}
 
 
@@ -117,15 +116,6 @@ def upload(revision: Revision, bucket: str, key: str) -> tuple[str, bool]:
 def _versioned(shown: str, answer: dict[str, Any]) -> str:
     version = str(answer.get("VersionId") or "")
     return f"{shown}?versionId={version}" if version not in ("", "null") else shown
-
-
-def presigned(bucket: str, key: str, version: str) -> str:
-    """Return an address that fetches an object for an hour without credentials; it is a secret."""
-    given = {"Bucket": bucket, "Key": key, **({"VersionId": version} if version else {})}
-    url: str = client("s3").generate_presigned_url(
-        "get_object", Params=given, ExpiresIn=PRESIGNED_SECONDS
-    )
-    return url
 
 
 def _call(operation: str, source: S3Source, **more: Any) -> dict[str, Any]:
