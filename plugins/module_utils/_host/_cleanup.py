@@ -20,7 +20,7 @@ from .._errors import InstallError
 
 SEMANAGE = "semanage\0"
 ESCAPED = "json\0"
-# What a crash may leave beside a file that was being written; see _install.
+# What a crash may leave beside a file that was being written; see _steps.
 TEMPORARY = ".bascule-install.tmp"
 
 

@@ -15,6 +15,7 @@ from ansible_collections.bascule.deploy.plugins.module_utils._host import (
     _files,
     _install,
     _layout,
+    _steps,
     _tree,
 )
 from hypothesis import given, settings
@@ -182,7 +183,7 @@ def test_an_interruption_anywhere_is_made_good_by_the_next_installation(
         real(source, target)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_install.os, "rename", rename)
+        patch.setattr(_steps.os, "rename", rename)
         with contextlib.suppress(Cut):
             host.install(second, "DISALLOW")
     host.install(second, "DISALLOW")
