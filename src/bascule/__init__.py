@@ -13,9 +13,10 @@ from ansible_collections.bascule.deploy.plugins.module_utils._errors import (
 from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_events import Event
 
 from bascule._drift import Finding, TargetDrift, drift
+from bascule._plans import apply, plan
 from bascule._push import Pushed, push
 from bascule._upgrade import record_version, upgrade_record
-from bascule.api import abandon, deploy, events, history, plan, resume, rollback, status, strategies
+from bascule.api import abandon, deploy, events, history, resume, rollback, status, strategies
 from bascule.result import Deployment, DeploymentError, Failure, Plan, Revision, Target
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "TargetDrift",
     "UsageError",
     "abandon",
+    "apply",
     "deploy",
     "drift",
     "events",

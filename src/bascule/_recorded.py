@@ -89,6 +89,7 @@ def deployment_of(found: _record.Deployment, targets: Sequence[_record.Target] =
         targets=tuple(_target_of(target) for target in targets),
         overview=dict(found.overview),
         plan=found.plan,
+        plan_hash=found.plan_hash or "",
         rollback_of=found.rollback_of,
         rolled_back_by=found.rolled_back_by,
         error=error,

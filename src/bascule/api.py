@@ -13,13 +13,10 @@ from pathlib import Path
 
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import UsageError
 from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_model import Progress
-from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_text import (
-    difference_lines,
-)
 
 from bascule import _recorded
 from bascule._events import collection_root
-from bascule.result import Deployment, Failure, Plan, Revision, Target
+from bascule.result import Deployment, Failure, Revision, Target
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,37 +100,6 @@ def deploy(
         notice=notice,
     )
     return _result(strategy, collected, outcome, record=record, check=check)
-
-
-def plan(
-    strategy: str,
-    *,
-    inventory: Inventory = None,
-    revision: PathOrName | None = None,
-    targets: str | None = None,
-    limit: str | None = None,
-    variables: Mapping[str, t.Any] | None = None,
-    on_event: Callable[[Event], None] | None = None,
-    record: str | None = None,
-) -> Plan:
-    """Return what a deployment would do, down to the files of each host; change nothing.
-
-    :raises DeploymentError: no plan can be made; the error tells why
-    """
-    planned = deploy(
-        strategy,
-        inventory=inventory,
-        revision=revision,
-        targets=targets,
-        limit=limit,
-        variables=variables,
-        check=True,
-        diff=True,
-        on_event=on_event,
-        record=record,
-    )
-    planned.raise_for_status()
-    return plan_of(planned)
 
 
 def rollback(
@@ -288,31 +254,6 @@ def abandon(deployment_id: str, *, why: str = "", record: str | None = None) -> 
         return _recorded.deployment_of(ended, book.targets(ended.id))
 
 
-def plan_of(planned: Deployment) -> Plan:
-    """Return the plan that a run with ``check`` came to."""
-    details = planned.plan
-    opened = next(event for event in planned.seen if event.kind == "opened")
-    differences = {
-        event.target: "\n".join(lines)
-        for event in planned.seen
-        if event.kind == "diff" and event.target is not None
-        if (lines := difference_lines(event.data.get("diff")))
-    }
-    return Plan(
-        strategy=planned.strategy,
-        application=planned.application,
-        group=planned.group,
-        revision=planned.revision,
-        stages=tuple(tuple(stage) for stage in details.get("stages") or ()),
-        slots=int(details.get("slots") or 0),
-        minimum_healthy=int(details.get("minimum_healthy") or 0),
-        warnings=tuple(details.get("warnings") or ()),
-        text=opened.message,
-        details=details,
-        differences=differences,
-    )
-
-
 def group_variables(book: Record, found: RecordedDeployment, targets: str | None) -> dict[str, str]:
     """Return the variables that name a deployment's group and, unless given, its targets."""
     known = [target.name for target in book.targets(found.id)]
@@ -372,6 +313,7 @@ def _result(
                 for target in asked.targets.values()
             ),
             plan=asked.plan,
+            plan_hash=str(about.get("plan_hash") or ""),
             rolled_back_by=asked.rolled_back_by,
             error=Failure(asked.error_code or "failed", asked.message) if asked.message else None,
         )

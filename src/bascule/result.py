@@ -91,6 +91,7 @@ class Deployment:
     targets: tuple[Target, ...] = ()
     overview: Mapping[str, int] = field(default_factory=dict)
     plan: Mapping[str, t.Any] = field(default_factory=dict, repr=False)
+    plan_hash: str = ""
     summary: str = ""
     rollback_of: str | None = None
     rolled_back_by: str | None = None
@@ -153,6 +154,7 @@ class Plan:
     minimum_healthy: int
     warnings: tuple[str, ...]
     text: str
+    plan_hash: str
     details: Mapping[str, t.Any] = field(repr=False)
     differences: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -164,6 +166,7 @@ class Plan:
             "group": self.group,
             "revision": dataclasses.asdict(self.revision),
             "plan": dict(self.details),
+            "plan_hash": self.plan_hash,
             "text": self.text,
             "differences": dict(self.differences),
         }

@@ -14,6 +14,7 @@ import bascule.cli.drift as drift
 import bascule.cli.init as init
 import bascule.cli.judge as judge
 import bascule.cli.local as local
+import bascule.cli.plans as plans
 import bascule.cli.push as push
 import bascule.cli.record as record
 import bascule.cli.records as records
@@ -71,7 +72,19 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     common = common_options()
-    for group in (deployments, drift, records, record, bundles, push, judge, local, init, demo):
+    for group in (
+        deployments,
+        plans,
+        drift,
+        records,
+        record,
+        bundles,
+        push,
+        judge,
+        local,
+        init,
+        demo,
+    ):
         group.add_commands(commands, common)
     return parser
 

@@ -1,4 +1,4 @@
-"""Commands that run a strategy: deploy, plan, rollback, resume."""
+"""Commands that run a strategy: deploy, rollback, resume."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bascule import api
 from bascule.cli._output import complain, say, say_json
 
 if t.TYPE_CHECKING:
-    from bascule.result import Deployment, Plan
+    from bascule.result import Deployment
 
 
 def add_commands(
@@ -34,16 +34,9 @@ def add_commands(
     deploy.add_argument("strategy", metavar="STRATEGY", help="in_place or rolling")
     deploy.add_argument("--revision", metavar="R", help="directory, archive, git ref or address")
     _add_limit(deploy)
+    add_only_outdated(deploy)
     _add_check(deploy)
     deploy.set_defaults(run=run_deploy)
-
-    plan = commands.add_parser(
-        "plan", parents=[common, run_options()], help="show what a deployment would do"
-    )
-    plan.add_argument("strategy", metavar="STRATEGY", help="in_place, rolling or rollback")
-    plan.add_argument("--revision", metavar="R", help="directory, archive, git ref or address")
-    _add_limit(plan)
-    plan.set_defaults(run=run_plan)
 
     rollback = commands.add_parser(
         "rollback",
@@ -93,6 +86,20 @@ def run_options() -> argparse.ArgumentParser:
     return options
 
 
+def add_only_outdated(parser: argparse.ArgumentParser) -> None:
+    """Add the option that leaves out what is up to date."""
+    parser.add_argument(
+        "--only-outdated",
+        action="store_true",
+        help="leave out targets that are healthy with this revision in the record",
+    )
+
+
+def with_only_outdated(variables: dict[str, t.Any], *, wanted: bool) -> dict[str, t.Any]:
+    """Return the variables of a run with what ``--only-outdated`` says."""
+    return {**variables, "deploy_only_outdated": True} if wanted else variables
+
+
 def run_deploy(options: argparse.Namespace) -> int:
     """Deploy, show it, and return the exit status."""
     show = choose_renderer(options)
@@ -102,7 +109,9 @@ def run_deploy(options: argparse.Namespace) -> int:
         revision=options.revision,
         targets=options.targets,
         limit=options.limit,
-        variables=read_variables(options.extra_vars),
+        variables=with_only_outdated(
+            read_variables(options.extra_vars), wanted=options.only_outdated
+        ),
         check=options.check,
         diff=options.diff,
         on_event=show.event,
@@ -146,40 +155,6 @@ def run_resume(options: argparse.Namespace) -> int:
         notice=complain,
     )
     return conclude(deployment, show, options)
-
-
-def run_plan(options: argparse.Namespace) -> int:
-    """Show the plan of a deployment and what it would change on each host."""
-    planned = api.deploy(
-        options.strategy,
-        inventory=options.inventory or None,
-        revision=options.revision,
-        targets=options.targets,
-        limit=options.limit,
-        variables=read_variables(options.extra_vars),
-        check=True,
-        diff=True,
-        record=options.record,
-        verbosity=verbosity(options),
-        notice=complain,
-    )
-    if planned.exit_code:
-        return _refused(planned, options)
-    plan = api.plan_of(planned)
-    if options.format == "json":
-        say_json(plan.to_dict())
-    else:
-        for line in plan_lines(plan):
-            say(line)
-    return planned.exit_code
-
-
-def plan_lines(plan: Plan) -> list[str]:
-    """Return a plan for a person: its text, then the differences host by host."""
-    lines = plan.text.rstrip("\n").splitlines()
-    for target, difference in sorted(plan.differences.items()):
-        lines += ["", f"{target}:", *difference.splitlines()]
-    return lines
 
 
 def read_variables(given: list[str]) -> dict[str, t.Any]:
@@ -231,7 +206,7 @@ def conclude(deployment: Deployment, show: Renderer, options: argparse.Namespace
     if options.format == "json":
         say_json(deployment.to_dict())
     elif deployment.id is None and deployment.exit_code:
-        return _refused(deployment, options)
+        return refused(deployment, options)
     elif isinstance(show, LiveRenderer):
         show.close()
     elif not options.check:
@@ -248,7 +223,8 @@ def conclude(deployment: Deployment, show: Renderer, options: argparse.Namespace
     return deployment.exit_code
 
 
-def _refused(deployment: Deployment, options: argparse.Namespace) -> int:
+def refused(deployment: Deployment, options: argparse.Namespace) -> int:
+    """Say why nothing was begun and return the exit status."""
     if options.format == "json":
         say_json(deployment.to_dict())
     elif deployment.error is not None:

@@ -116,6 +116,7 @@ def deployment_lines(deployment: Deployment) -> list[str]:
         ("Strategy", deployment.strategy),
         ("Group", f"{deployment.application}/{deployment.group}"),
         ("Revision", revision_text(deployment)),
+        ("Plan", deployment.plan_hash[:12]),
         ("Before", (deployment.previous_digest or "").removeprefix("sha256:")[:12]),
         ("Rollback of", deployment.rollback_of or ""),
         ("Rolled back by", deployment.rolled_back_by or ""),
