@@ -73,7 +73,9 @@ class ActionModule(BasculeAction):
         interrupted = str(self._templar.template(variables.get("deployment_id", "")))
         with open_record(where) as record:
             if interrupted:
-                opened = resume_deployment(interrupted, settings, record=record)
+                opened = resume_deployment(
+                    interrupted, settings, record=record, check=self.checking
+                )
             else:
                 endpoints = self._endpoints(arguments["targets"], settings, variables)
                 opened = open_deployment(

@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import os
 import typing as t
 from pathlib import Path
 
 from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
 
 from ..module_utils._errors import BasculeError
+from ._heartbeat import Heartbeat
 
 if t.TYPE_CHECKING:
     from ._record import Record
@@ -20,6 +23,9 @@ if t.TYPE_CHECKING:
 Arguments = dict[str, t.Any]
 Variables = dict[str, t.Any]
 Result = dict[str, t.Any]
+
+# How a line begins that tells what Bascule is waiting for.
+NOTICE = "bascule: "
 
 DEPLOYMENT_OPTIONS: dict[str, dict[str, t.Any]] = {
     "deployment": {"type": "dict", "required": True},
@@ -42,12 +48,19 @@ class BasculeAction(ActionBase):
         result.pop("invocation", None)
         try:
             _validation, arguments = self.validate_argument_spec(argument_spec=self.options)
-            answer = self.act(arguments, variables)
+            with self._heartbeat(arguments):
+                answer = self.act(arguments, variables)
         except BasculeError as error:
             answer = self.refuse(error, variables)
         answer["bascule"] = {"phase": self.phase, **answer.get("bascule", {})}
         result.update(answer)
         return result
+
+    def _heartbeat(self, arguments: Arguments) -> contextlib.AbstractContextManager[object]:
+        """Keep the lease of the deployment that this is done for, if there is one."""
+        if self.checking or fence_of(arguments) is None:
+            return contextlib.nullcontext()
+        return Heartbeat(lambda: open_record(arguments), arguments["deployment"]["id"])
 
     @abc.abstractmethod
     def act(self, arguments: Arguments, variables: Variables) -> Result:
@@ -99,12 +112,26 @@ def state_directory(configured: str | None) -> Path:
 
 
 def open_record(arguments: Arguments) -> Record:
-    """Open the record named by an action's arguments (see ``DEPLOYMENT_OPTIONS``)."""
-    from ._record import Record
+    """Open the record named by an action's arguments (see ``DEPLOYMENT_OPTIONS``).
 
-    if arguments["record"]:
-        return Record.open(arguments["record"])
-    if arguments["state_directory"]:
-        path = state_directory(arguments["state_directory"]) / "record.db"
-        return Record.open(f"sqlite:///{path}")
-    return Record.open(None)
+    With the fence of the deployment that they name, if any: then the record refuses what a
+    controller wants to write that has lost it.
+    """
+    from ._record import PATIENCE_SECONDS, Record, listen
+
+    listen(_tell)
+    url = arguments["record"] or None
+    if not url and arguments["state_directory"]:
+        url = f"sqlite:///{state_directory(arguments['state_directory']) / 'record.db'}"
+    return Record.open(url, fence=fence_of(arguments), patience=PATIENCE_SECONDS)
+
+
+def fence_of(arguments: Arguments) -> int | None:
+    """Return the fence of the deployment that an action is run for; None if it is for none."""
+    fence = (arguments.get("deployment") or {}).get("fence")
+    return None if fence is None else int(fence)
+
+
+def _tell(text: str) -> None:
+    # A worker has no standard error, and a warning is only told when its task has ended.
+    Display().display(f"{NOTICE}{text}", stderr=True)

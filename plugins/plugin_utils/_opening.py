@@ -123,10 +123,16 @@ def _refuse_changes(saved: Saved, difference: str) -> None:
         )
 
 
-def resume_deployment(deployment_id: str, settings: Settings, *, record: Record) -> Opened:
+def resume_deployment(
+    deployment_id: str, settings: Settings, *, record: Record, check: bool = False
+) -> Opened:
     """Take up a deployment that was interrupted; its plan stays as it was made.
 
+    Unless checking, it is taken over from the controller that carried it out; if only the lease
+    tells whether that one is dead, this waits until the lease has run out.
+
     :raises UsageError: it has ended, or belongs to another deployment group
+    :raises LeaseHeldError: its controller is alive
     """
     found = record.deployment(deployment_id)
     if found.is_final:
@@ -139,6 +145,8 @@ def resume_deployment(deployment_id: str, settings: Settings, *, record: Record)
             f"The deployment {found.id} belongs to {found.application}/{found.group}, but the "
             f"variables name {asked[0]}/{asked[1]}. Resume it with the variables it had."
         )
+    if not check:
+        found = record.take_over(found.id, wait=True)
     endpoints = [Endpoint(**endpoint) for endpoint in found.options["endpoints"]]
     fact = {**deployment_fact(found), "resumed": True}
     return Opened(fact, fleet(found.plan, endpoints), found.plan, render_plan(found.plan))
@@ -161,6 +169,7 @@ def deployment_fact(deployment: Deployment) -> dict[str, t.Any]:
         "rollback_of": deployment.rollback_of,
         "error_code": deployment.error_code,
         "error_message": deployment.error_message,
+        "fence": deployment.fence,
     }
 
 
@@ -181,6 +190,7 @@ def planned_fact(new: NewDeployment) -> dict[str, t.Any]:
         "rollback_of": None,
         "error_code": None,
         "error_message": "",
+        "fence": None,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 import time
 import typing as t
 from pathlib import Path
@@ -18,6 +19,9 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_events im
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+# How ``_action.py`` marks what it tells while it waits.
+NOTICE = "bascule: "
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _MOMENTS = {
     "runner_on_start": "start",
     "runner_on_ok": "ok",
@@ -43,6 +47,8 @@ class EventStream:
 
     def read(self, raw: Mapping[str, t.Any]) -> Iterator[Event]:
         """Yield the events that one of runner's events stands for."""
+        if raw.get("event") == "verbose":
+            yield from self._notice(raw)
         moment = _MOMENTS.get(str(raw.get("event")))
         about = raw.get("event_data") or {}
         if moment is None or "host" not in about:
@@ -60,6 +66,21 @@ class EventStream:
         )
         yield from self._warnings(seen)
         yield from self._translator.events(seen)
+
+    def _notice(self, raw: Mapping[str, t.Any]) -> Iterator[Event]:
+        """Yield what an action tells while it waits, for instance for its record."""
+        text = " ".join(_COLOUR.sub("", str(raw.get("stdout") or "")).split())
+        if text.startswith(NOTICE) and text not in self._warned:
+            self._warned.add(text)
+            yield Event(
+                kind="warning",
+                deployment_id=self._translator.deployment_id,
+                target=None,
+                name="",
+                status="",
+                message=text.removeprefix(NOTICE),
+                at=_epoch(raw.get("created")),
+            )
 
     def _warnings(self, seen: Observation) -> Iterator[Event]:
         for warning in seen.result.get("warnings") or ():
