@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import re
@@ -131,13 +132,13 @@ def test_names_may_hold_anything(host: Host) -> None:
 
 def test_variables(host: Host) -> None:
     files = one(SH + "env; pwd; umask; cat; ls -l /proc/self/fd | grep -c pipe")
-    result = host.deploy(files, options={"hook_environment": {"PASSWORD": "s3cret", "N": 5}})
+    result = host.deploy(files, options={"hook_environment": {"COLOUR": "green", "N": 5}})
     log = event_of(result)["log"]
     request_less = {"LIFECYCLE_EVENT": "ApplicationStart", "DEPLOYMENT_ID": "d-000000001"}
     request_less |= {"APPLICATION_NAME": "shop", "DEPLOYMENT_GROUP_NAME": "production"}
     request_less |= {"DEPLOYMENT_GROUP_ID": "group-1", "BUNDLE_COMMIT": "abc", "N": "5"}
     request_less |= {"TARGET_NAME": "host-1", "IS_ROLLBACK": "false", "PREVIOUS_REVISION": ""}
-    request_less |= {"SYSROOT": str(host.sysroot), "PASSWORD": "s3cret"}
+    request_less |= {"SYSROOT": str(host.sysroot), "COLOUR": "green"}
     request_less |= {"ARCHIVE_DIRECTORY": f"{host.root}/group-1/d-000000001/deployment-archive"}
     everything = (host.root / "group-1/d-000000001/logs/scripts.log").read_text()
     for name, value in request_less.items():
@@ -145,12 +146,18 @@ def test_variables(host: Host) -> None:
     assert log.splitlines()[-3:-1] == ["[stdout]/", "[stdout]0022"]
 
 
-def test_secrets_are_in_no_file_unless_a_script_writes_them(host: Host) -> None:
-    host.deploy(one(SH), options={"hook_environment": {"PASSWORD": "s3cret-value"}})
-    found = subprocess.run(
-        ["grep", "-r", "s3cret-value", str(host.root)], capture_output=True, check=False
-    )
-    assert found.returncode == 1
+def test_secrets_are_in_no_log_though_a_script_writes_them(host: Host) -> None:
+    key = "-----BEGIN KEY-----\nMIIEvQIBADANBg\n-----END KEY-----\n"
+    secrets = {"PASSWORD": "s3cret-value", "LONGER": "s3cret-value-2", "KEY": key, "N": 5}
+    script = SH + 'echo "it is $PASSWORD, or $LONGER"; echo "$KEY"; test "$N" = 5; exit 3'
+    result = host.deploy(one(script), options={"hook_environment": secrets})
+    assert "it is ********, or ********\n" in event_of(result)["log"]
+    for word in ("s3cret-value", "MIIEvQIBADANBg"):
+        assert word not in json.dumps(result)
+        found = subprocess.run(
+            ["grep", "-r", word, str(host.root)], capture_output=True, check=False
+        )
+        assert found.returncode == 1
 
 
 def test_the_script_log_is_the_agents(host: Host) -> None:

@@ -122,8 +122,12 @@ class _Run:
         self._bundle = bundle
         os.makedirs(self._folder.path, exist_ok=True)
         self._journal = Journal(self._folder.journal)
+        secrets = (context.options.get("hook_environment") or {}).values()
         self._log = ScriptLog(
-            self._folder.script_log, self._layout.deployment_log, self._layout.deployment_id
+            self._folder.script_log,
+            self._layout.deployment_log,
+            self._layout.deployment_id,
+            secrets,
         )
         self._changed = False
 

@@ -7,12 +7,19 @@ from __future__ import annotations
 
 import os
 import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 TAIL = 2048
 ROTATE_BYTES = 64 * 1024 * 1024
 ROTATE_KEEP = 8
 # A program that never ends its line must not fill the memory.
 MAX_LINE = 65_536
+# A shorter value, such as 1 or prod, is no secret and would be struck out of every line.
+SECRET_LENGTH = 6
+MASK = b"********"
 # What Ruby's strip takes: the agent strips the entries of the host's log, and only those.
 _BLANKS = b"\0\t\n\v\f\r "
 
@@ -23,8 +30,11 @@ class ScriptLog:
     The files are opened with the first entry, so that an event without scripts leaves none.
     """
 
-    def __init__(self, path: str, shared: str, deployment_id: str) -> None:
-        """Name the two files and the deployment the lines are of."""
+    def __init__(
+        self, path: str, shared: str, deployment_id: str, secrets: Iterable[object] = ()
+    ) -> None:
+        """Name the two files, the deployment the lines are of, and what no line may hold."""
+        self._secrets = _masked(secrets)
         self._path = path
         self._shared = shared
         self._prefix = f"[{deployment_id}]".encode("utf-8", "surrogateescape")
@@ -39,6 +49,8 @@ class ScriptLog:
 
     def add(self, entry: bytes) -> None:
         """Write one entry, a line without its end."""
+        for secret in self._secrets:
+            entry = entry.replace(secret, MASK)
         entry += b"\n"
         if self._files is None:
             self._files = (self._open(self._path), self._open_shared())
@@ -80,6 +92,17 @@ class ScriptLog:
         except FileNotFoundError:
             pass
         return self._open(self._shared)
+
+
+def _masked(secrets: Iterable[object]) -> list[bytes]:
+    """Return the lines of the secrets, the longest first: one may be a part of another."""
+    lines = {
+        os.fsencode(line.strip())
+        for secret in secrets
+        if secret is not None
+        for line in str(secret).splitlines()
+    }
+    return sorted((line for line in lines if len(line) >= SECRET_LENGTH), key=len, reverse=True)
 
 
 def _write(descriptor: int, data: bytes) -> None:
