@@ -29,19 +29,21 @@ class Closed:
 
 
 def close_deployment(record: Record, deployment_id: str) -> Closed:
-    """Decide how a deployment ended, and open its rollback if the group's rules ask for one."""
-    finished = record.finish(deployment_id)
+    """Decide how a deployment ended, and open its rollback if the group's rules ask for one.
+
+    Both are one transaction: no other controller comes between.
+    """
+    finished, rollback = record.conclude(deployment_id, rollback_of)
     targets = record.targets(deployment_id)
     summary = describe(finished, targets)
-    good = record.last_known_good(finished.application, finished.group)
-    note = why_no_rollback(finished, targets, good)
-    asked = FAILURE_EVENT in finished.options.get("rollback_on", [])
-    if finished.status != "Failed" or not asked or note or good is None:
+    if rollback is None:
+        good = record.last_known_good(finished.application, finished.group)
+        note = why_no_rollback(finished, targets, good)
         return Closed(finished, None, None, note, f"{summary}\n{note}".strip())
-    rollback, members = open_rollback(record, finished, targets, good)
+    members = rollback_fleet(rollback, targets)
     summary += (
-        f"\nRolling back {len(members['targets'])} changed target(s) to {good.digest[:12]} "
-        f"as {rollback.id}."
+        f"\nRolling back {len(members['targets'])} changed target(s) to "
+        f"{rollback.revision.digest[:12]} as {rollback.id}."
     )
     return Closed(finished, rollback, members, "", summary)
 
@@ -64,11 +66,18 @@ def why_no_rollback(
     return ""
 
 
-def open_rollback(
-    record: Record, failed: Deployment, targets: t.Sequence[Target], good: RevisionRow
-) -> tuple[Deployment, dict[str, t.Any]]:
-    """Open the deployment that brings the changed targets back; those out of service come first."""
-    endpoints = [Endpoint(**endpoint) for endpoint in failed.options["endpoints"]]
+def rollback_of(
+    failed: Deployment, targets: t.Sequence[Target], good: RevisionRow | None
+) -> NewDeployment | None:
+    """Return the deployment that brings the changed targets back; None if there is to be none.
+
+    Targets that are out of service come first, and begin out of service.
+    """
+    asked = FAILURE_EVENT in failed.options.get("rollback_on", [])
+    if failed.status != "Failed" or not asked or good is None:
+        return None
+    if why_no_rollback(failed, targets, good):
+        return None
     changed = [target for target in targets if target.changed]
     plan = make_plan(
         strategy="rollback",
@@ -84,27 +93,28 @@ def open_rollback(
         total=failed.plan["total"],
         mode="rollback",
     )
-    rollback = record.create_deployment(
-        NewDeployment(
-            application=failed.application,
-            group=failed.group,
-            strategy="rollback",
-            creator="codeDeployRollback",
-            revision=good,
-            plan=plan,
-            description=f"Rollback of {failed.id}",
-            options={"rollback_on": [], "endpoints": failed.options["endpoints"]},
-            rollback_of=failed.id,
-            started_by=failed.started_by,
-            started_from=failed.started_from,
-        )
+    return NewDeployment(
+        application=failed.application,
+        group=failed.group,
+        strategy="rollback",
+        creator="codeDeployRollback",
+        revision=good,
+        plan=plan,
+        description=f"Rollback of {failed.id}",
+        options={"rollback_on": [], "endpoints": failed.options["endpoints"]},
+        rollback_of=failed.id,
+        started_by=failed.started_by,
+        started_from=failed.started_from,
     )
-    for target in changed:
-        if not target.in_service:
-            record.set_in_service(rollback.id, target.name, in_service=False)
-    members = fleet(plan, endpoints)
-    members["retreat"] = retreat(changed, endpoints, plan)
-    return rollback, members
+
+
+def rollback_fleet(rollback: Deployment, targets: t.Sequence[Target]) -> dict[str, t.Any]:
+    """Return the facts the plays of a rollback are built from; ``targets``: of the failed one."""
+    endpoints = [Endpoint(**endpoint) for endpoint in rollback.options["endpoints"]]
+    members = fleet(rollback.plan, endpoints)
+    changed = [target for target in targets if target.changed]
+    members["retreat"] = retreat(changed, endpoints, rollback.plan)
+    return members
 
 
 def retreat(

@@ -161,3 +161,32 @@ def test_an_interrupted_deployment_is_taken_up_with_its_own_plan(record: Record)
     record.abandon(deployment.id, "by the test")
     with pytest.raises(UsageError, match="has ended as Stopped"):
         resume_deployment(deployment.id, settings, record=record)
+
+
+def test_the_end_and_its_rollback_are_one_transaction(
+    record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were they two, a controller that dies between them would leave the group to anybody."""
+    succeed(record, "aaaa")
+    failing = begin(record, "bbbb")
+    run(record, failing, {"web1": "Succeeded", "web2": "Failed", "web3": "Failed"})
+
+    def dies(*_arguments: object, **_more: object) -> None:
+        message = "the controller is killed here"
+        raise KeyboardInterrupt(message)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(
+            "ansible_collections.bascule.deploy.plugins.plugin_utils._record._close.create", dies
+        )
+        close_deployment(record, failing.id)
+    assert record.deployment(failing.id).status == "InProgress"
+    assert record.lease(failing.id) is not None
+    closed = close_deployment(record, failing.id)
+    assert closed.rollback is not None
+    assert record.deployment(failing.id).rolled_back_by == closed.rollback.id
+    in_service = {one.name: one.in_service for one in record.targets(closed.rollback.id)}
+    assert in_service == {"web1": True, "web2": False, "web3": False}
+    # Closed once more, it has no second rollback.
+    assert close_deployment(record, failing.id).rollback is None
+    assert len(record.deployments()) == 3

@@ -45,6 +45,7 @@ class Change:
         check_fence(self.deployment, fence)
         self._events: list[dict[str, Any]] = []
         self._values: dict[str, Any] = {}
+        self._written = 0
 
     @property
     def is_final(self) -> bool:
@@ -97,15 +98,21 @@ class Change:
         )  # fmt: skip
 
     def write(self) -> None:
-        """Store the events with their numbers, and update the deployment."""
-        if self._events:
-            last = self.deployment["last_sequence"]
-            for offset, event in enumerate(self._events, 1):
+        """Store the events with their numbers, and update the deployment.
+
+        Called again, it stores what has come since.
+        """
+        fresh = self._events[self._written :]
+        if fresh:
+            last = self.deployment["last_sequence"] + self._written
+            for offset, event in enumerate(fresh, 1):
                 event["sequence"] = last + offset
-            self.session.insert("events", self._events)
-            self._values["last_sequence"] = last + len(self._events)
+            self.session.insert("events", fresh)
+            self._written = len(self._events)
+            self._values["last_sequence"] = last + len(fresh)
         if self._values:
             self.session.update("deployments", self._values, id=self.deployment["id"])
+            self._values = {}
 
     def was_written(self, later: Session) -> bool:
         """Tell in a later transaction, with the deployment locked, whether this one was committed.

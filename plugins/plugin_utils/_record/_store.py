@@ -184,8 +184,42 @@ class Record:
         Targets that were not started become Skipped, those in flight Unknown (they count as
         failed).
         """
-        self._change(deployment_id, _close.finish, synced=True)
-        return self.deployment(deployment_id)
+        return self.conclude(deployment_id, lambda _ended, _targets, _good: None)[0]
+
+    def conclude(
+        self,
+        deployment_id: str,
+        answer: Callable[[Deployment, list[Target], RevisionRow | None], NewDeployment | None],
+    ) -> tuple[Deployment, Deployment | None]:
+        """End the deployment as ``finish`` does, and open what follows it in the same transaction.
+
+        So no controller comes between a deployment and its rollback.
+
+        :param answer: gets the ended deployment, its targets and the last known good revision, and
+            returns the deployment that rolls it back, or None. It is not asked about a deployment
+            that had ended before, and asked again if the record goes away meanwhile
+        """
+        rollback_id = _close.new_id()
+
+        def conclude(change: Change) -> str | None:
+            if change.is_final:
+                return None
+            _close.finish(change)
+            change.write()
+            session, key = change.session, {"deployment_id": deployment_id}
+            ended = _deployments(session, {"id": deployment_id})[0]
+            rows = session.rows(Query(table="targets", equals=key, order=("position",)))
+            good = _known.good_deployment(session, ended.application, ended.group)
+            following = answer(
+                ended, [target_from(row) for row in rows], good.revision if good else None
+            )
+            if following is None:
+                return None
+            _close.create(session, following, rollback_id, change.now, fence=self._fence)
+            return rollback_id
+
+        opened = self._change(deployment_id, conclude, synced=True)
+        return self.deployment(deployment_id), self.deployment(opened) if opened else None
 
     def abandon(self, deployment_id: str, why: str = "") -> Deployment:
         """End a deployment that nobody will go on with, as Stopped, and free its group.
@@ -496,9 +530,12 @@ def _holder(session: Session, application: str, group: str) -> tuple[Deployment,
     found = session.rows(Query(table="active", equals=equals))
     if not found:
         return None
-    wanted = Query(table="deployments", equals={"id": found[0]["deployment_id"]})
-    held = _with_overviews(session, session.rows(wanted))
+    held = _deployments(session, {"id": found[0]["deployment_id"]})
     return (held[0], _lease.lease_from(found[0], session.now())) if held else None
+
+
+def _deployments(session: Session, equals: dict[str, Any]) -> list[Deployment]:
+    return _with_overviews(session, session.rows(Query(table="deployments", equals=equals)))
 
 
 def _with_overviews(session: Session, found: list[dict[str, Any]]) -> list[Deployment]:
