@@ -119,7 +119,7 @@ def _refuse_changes(saved: Saved, difference: str) -> None:
         made = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(saved["made"]["at"]))
         raise PlanError(
             f"The plan that {saved['made']['by']} made at {made} does not hold any more: "
-            f"{difference}. Nothing was changed. Make it again with `bascule plan`, and look at it."
+            f"{difference}. Nothing was changed. If that is meant to be, make the plan again."
         )
 
 

@@ -162,6 +162,10 @@ class Translator:
             yield self._whole(
                 seen, "opened", deployment, str(answer.get("plan_text") or ""), answer
             )
+            # With nothing to do there is nothing to close: it has ended already.
+            if deployment.get("status") == "Succeeded":
+                yield self._whole(seen, "closed", deployment, "", answer)
+                self._closed.add(self.deployment_id)
 
     def _phase_stage(self, seen: Observation, answer: Data) -> Iterator[Event]:
         if answer.get("status"):

@@ -45,6 +45,9 @@ def closing(deployment: DeploymentProgress, now: float) -> list[str]:
         lines = [f"{deployment.status} after {took}: {counts(deployment)}"]
         return lines + [f"  {line}" for line in (deployment.reason, deployment.note) if line]
     total = len(deployment.targets)
+    left_out = deployment.plan.get("left_out") or ()
+    if not total and left_out:
+        return [f"nothing to do: {_targets(len(left_out))} already at {deployment.revision}"]
     if deployment.unchanged:
         return [f"nothing to do: {_targets(total)} already at {deployment.revision}"]
     done = deployment.count("Succeeded", "Current")
