@@ -57,102 +57,51 @@ EXAMPLES = r"""
 #   ansible-playbook bascule.deploy.rolling -e deploy_revision=./dist | tee deployment.log
 """
 
-import functools
 import sys
-import time
 import typing as t
-from pathlib import Path
 
 from ansible import context
-from ansible.plugins.callback import CallbackBase
+from ansible_collections.bascule.deploy.plugins.plugin_utils._observer import Observer, only_looking
 from ansible_collections.bascule.deploy.plugins.plugin_utils._progress import (
     LiveRenderer,
     PlainRenderer,
     Renderer,
     live_console,
 )
-from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_events import (
-    Observation,
-    Translator,
-    is_own,
-)
 
 if t.TYPE_CHECKING:
     from ansible.executor.stats import AggregateStats
     from ansible.executor.task_result import CallbackTaskResult
-    from ansible.inventory.host import Host
-    from ansible.playbook.task import Task
-
-Method = t.TypeVar("Method", bound=t.Callable[..., None])
+    from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_events import Event
 
 
-def _only_looking(method: Method) -> Method:
-    """Let no error of the display reach the play: tell of it once, then go on."""
-
-    @functools.wraps(method)
-    def guarded(self: CallbackModule, *args: t.Any, **kwargs: t.Any) -> None:
-        try:
-            method(self, *args, **kwargs)
-        except Exception as error:
-            self.apologise(error)
-
-    return t.cast("Method", guarded)
-
-
-class CallbackModule(CallbackBase):
+class CallbackModule(Observer):
     """The stdout callback ``bascule.deploy.progress``."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "stdout"
     CALLBACK_NAME = "bascule.deploy.progress"
+    purpose = "progress display"
 
     def __init__(self) -> None:
         super().__init__()
-        self._translator: Translator | None = None
         self._show: Renderer | None = None
-        self._apologised = False
 
-    def apologise(self, error: Exception) -> None:
-        """Say once that something could not be shown."""
-        if not self._apologised:
-            self._apologised = True
-            self._display.warning(
-                f"The progress display failed ({type(error).__name__}: {error}). The deployment "
-                "goes on; 'bascule events' shows what happened."
-            )
+    def event(self, event: Event) -> None:
+        self._renderer().event(event)
 
-    @_only_looking
-    def v2_runner_on_start(self, host: Host, task: Task) -> None:
-        self._tell(Observation(moment="start", host=host.get_name(), **self._about(task)))
-
-    @_only_looking
-    def v2_runner_on_ok(self, result: CallbackTaskResult) -> None:
-        self._ended("ok", result)
-
-    @_only_looking
-    def v2_runner_on_failed(self, result: CallbackTaskResult, ignore_errors: bool = False) -> None:
-        self._ended("failed", result, ignored=ignore_errors)
-
-    @_only_looking
-    def v2_runner_on_unreachable(self, result: CallbackTaskResult) -> None:
-        self._ended("unreachable", result, ignored=bool(result.task.ignore_unreachable))
-
-    @_only_looking
-    def v2_runner_on_skipped(self, result: CallbackTaskResult) -> None:
-        self._ended("skipped", result)
-
-    @_only_looking
+    @only_looking
     def v2_runner_retry(self, result: CallbackTaskResult) -> None:
         tried, allowed = result.result.get("attempts", 0), result.result.get("retries", 0)
         self._say(f"{result.host.get_name()}  retrying: {result.task_name} ({tried} of {allowed})")
 
-    @_only_looking
+    @only_looking
     def v2_playbook_on_no_hosts_matched(self) -> None:
         # Bascule's own plays are empty where nothing is to be done, such as a rollback.
         if not self._renderer().progress.deployments:
             self._say("no hosts matched")
 
-    @_only_looking
+    @only_looking
     def v2_playbook_on_stats(self, stats: AggregateStats) -> None:
         progress = self._renderer().progress
         self._renderer().close()
@@ -160,33 +109,9 @@ class CallbackModule(CallbackBase):
             for host in sorted(stats.processed):
                 self._say(_recap(host, stats.summarize(host)))
 
-    def _ended(self, moment: str, result: CallbackTaskResult, ignored: bool = False) -> None:
-        answer = dict(result.result)
+    def ended(self, moment: str, result: CallbackTaskResult, ignored: bool = False) -> None:
         self._handle_warnings(result.result)
-        self._tell(
-            Observation(
-                moment=moment,
-                host=result.host.get_name(),
-                result=answer,
-                ignored=ignored,
-                **self._about(result.task),
-            )
-        )
-
-    def _tell(self, seen: Observation) -> None:
-        if self._translator is None:
-            self._translator = Translator(differences=bool(context.CLIARGS.get("diff")))
-        show = self._renderer()
-        for event in self._translator.events(seen):
-            show.event(event)
-
-    def _about(self, task: Task) -> dict[str, t.Any]:
-        return {
-            "task": task.get_name().split(" : ", 1)[-1].strip(),
-            "action": str(getattr(task, "resolved_action", None) or task.action),
-            "own": is_own(task.get_path(), COLLECTION_ROOT),
-            "at": time.time(),
-        }
+        super().ended(moment, result, ignored=ignored)
 
     def _say(self, line: str) -> None:
         self._display.display(line)
@@ -211,9 +136,6 @@ class CallbackModule(CallbackBase):
             verbose=verbose,
             timestamps=bool(self.get_option("timestamps")),
         )
-
-
-COLLECTION_ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def _recap(host: str, counts: t.Mapping[str, int]) -> str:

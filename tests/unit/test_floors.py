@@ -40,6 +40,7 @@ EXCEPTIONS: dict[str, tuple[str, ...]] = {
     "module_utils/_host/_context.py": ("module_utils._appspec",),
     "plugin_utils/_action.py": ("ansible",),
     "plugin_utils/_direct.py": ("ansible",),
+    "plugin_utils/_observer.py": ("ansible",),
     "plugin_utils/_target.py": ("ansible",),
 }
 
