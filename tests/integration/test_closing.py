@@ -175,11 +175,11 @@ def test_the_end_and_its_rollback_are_one_transaction(
         message = "the controller is killed here"
         raise KeyboardInterrupt(message)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(
-            "ansible_collections.bascule.deploy.plugins.plugin_utils._record._close.create", dies
-        )
-        close_deployment(record, failing.id)
+    home = "ansible_collections.bascule.deploy.plugins.plugin_utils._record._close"
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{home}.create", dies)
+        with pytest.raises(KeyboardInterrupt):
+            close_deployment(record, failing.id)
     assert record.deployment(failing.id).status == "InProgress"
     assert record.lease(failing.id) is not None
     closed = close_deployment(record, failing.id)

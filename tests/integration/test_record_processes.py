@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import secrets
@@ -128,17 +127,3 @@ def test_controllers_killed_at_any_moment_leave_a_record_to_go_on_with(url: str)
     assert run.returncode == 0, errors
     replay(record, deployment.id, 200, len(NAMES))
     assert record.finish(deployment.id).overview == {"Succeeded": len(NAMES)}
-
-
-def test_of_two_controllers_exactly_one_gets_the_group(url: str) -> None:
-    rounds = 50
-    with program("claim", url, rounds) as run:
-        output, errors = run.communicate(timeout=120)
-    assert run.returncode == 0, errors
-    told = [json.loads(line) for line in output.splitlines()]
-    for number in range(rounds):
-        winner, loser = sorted(
-            (line for line in told if line["round"] == number), key=lambda line: "refused" in line
-        )
-        assert f"`bascule resume {winner['id']}`" in loser["refused"]
-        assert f"`bascule abandon {winner['id']}`" in loser["refused"]

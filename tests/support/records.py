@@ -1,13 +1,12 @@
 """Deployments for tests of the record, and programs that use it from many processes at once.
 
 As a program: ``python -m support.records roll URL ID PROCESSES FAILING`` (comma-separated names)
-carries a deployment out, ``claim URL ROUNDS`` lets two processes compete for one group. Both fork,
-as Ansible does, which must not be done from a test process that has threads.
+carries a deployment out. It forks, as Ansible does, which must not be done from a test process that
+has threads.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import sys
@@ -16,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from ansible_collections.bascule.deploy.plugins.module_utils._plan import PlanTarget, make_plan
 from ansible_collections.bascule.deploy.plugins.plugin_utils._record import (
-    ActiveDeploymentError,
     Deployment,
     NewDeployment,
     Record,
@@ -114,51 +112,8 @@ def roll_target(record: Record, deployment_id: str, name: str, *, fails: bool) -
         record.settle(deployment_id, name, "Succeeded")
 
 
-def claim(url: str, rounds: int) -> None:
-    """Let two processes create a deployment of one group at the same moment, again and again.
-
-    Prints one JSON line an attempt: {"round", "id"} for the winner, {"round", "refused"} else.
-    """
-    warm(url)
-    record = Record.open(url)
-    barrier = _Barrier(2)
-
-    def work(index: int) -> None:
-        for number in range(rounds):
-            barrier.wait(index)
-            told: dict[str, Any] = {"round": number}
-            try:
-                told["id"] = create(record, ["a", "b"]).id
-            except ActiveDeploymentError as error:
-                told["refused"] = str(error)
-            os.write(1, (json.dumps(told) + "\n").encode())
-            barrier.wait(index)
-            if "id" in told:
-                record.abandon(told["id"])
-
-    if any(in_processes(work, 2)):
-        sys.exit(1)
-
-
-class _Barrier:
-    """Where forked processes meet: each tells all others, and waits to hear from each."""
-
-    def __init__(self, number: int) -> None:
-        self.pipes = [os.pipe() for _ in range(number)]
-
-    def wait(self, index: int) -> None:
-        others = len(self.pipes) - 1
-        for place, (_reader, writer) in enumerate(self.pipes):
-            if place != index:
-                os.write(writer, b".")
-        heard = 0
-        while heard < others:
-            heard += len(os.read(self.pipes[index][0], others - heard))
-
-
 if __name__ == "__main__":
     command, record_url, *rest = sys.argv[1:]
-    if command == "roll":
-        roll(record_url, rest[0], int(rest[1]), set(rest[2].split(",")))
-    else:
-        claim(record_url, int(rest[0]))
+    if command != "roll":
+        sys.exit(f"Unknown command {command}.")
+    roll(record_url, rest[0], int(rest[1]), set(rest[2].split(",")))
