@@ -29,6 +29,7 @@ class ActionModule(BasculeAction):
         **DEPLOYMENT_OPTIONS,
         "refusal": {"type": "dict", "default": {}},
         "verdict": {"type": "bool", "default": False},
+        "joined": {"type": "bool", "default": False},
     }
 
     def act(self, arguments: Arguments, _variables: Variables) -> Result:
@@ -41,7 +42,7 @@ class ActionModule(BasculeAction):
             if arguments["verdict"]:
                 return self._verdict(record.deployment(deployment["id"]), record)
             closed = close_deployment(record, deployment["id"])
-        facts: dict[str, t.Any] = {}
+        facts = joinable(closed.deployment, arguments)
         rollback = closed.rollback
         if rollback:
             facts["bascule_rollback"] = deployment_fact(rollback)
@@ -63,12 +64,19 @@ class ActionModule(BasculeAction):
         """End a deployment that could not begin, and fail with the reason."""
         error = failure_of(arguments["refusal"])
         told: dict[str, t.Any] = {"error": error}
+        nobody: dict[str, t.Any] = {"bascule_joined_fleet": {"targets": []}}
         if arguments["deployment"] and not self.checking:
             with open_record(arguments) as record:
                 identifier = arguments["deployment"]["id"]
                 record.halt(identifier, error["code"], error["message"])
                 told["deployment"] = deployment_fact(record.finish(identifier))
-        return {"failed": True, "changed": False, "msg": error["message"], "bascule": told}
+        return {
+            "failed": True,
+            "changed": False,
+            "msg": error["message"],
+            "ansible_facts": nobody if arguments["joined"] else {},
+            "bascule": told,
+        }
 
     def _verdict(self, deployment: Deployment, record: Record) -> Result:
         """Fail the play if the deployment failed, after everything else has been done."""
@@ -84,3 +92,9 @@ class ActionModule(BasculeAction):
             message += f" The rollback {rollback.id} {rollback.status}."
         told["error"] = {"kind": "failed", "message": message}
         return {"failed": True, "changed": False, "msg": message, "bascule": told}
+
+
+def joinable(deployment: Deployment, arguments: Arguments) -> dict[str, t.Any]:
+    """Return the fact that says whether late joiners may get the revision: after success only."""
+    may = deployment.status == "Succeeded" and deployment.creator == "user"
+    return {"bascule_joinable": may and deployment.id == arguments["deployment"]["id"]}

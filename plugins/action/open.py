@@ -20,6 +20,10 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._action import (
     state_directory,
 )
 from ansible_collections.bascule.deploy.plugins.plugin_utils._direct import program
+from ansible_collections.bascule.deploy.plugins.plugin_utils._joining import (
+    joined_since,
+    open_follow_up,
+)
 from ansible_collections.bascule.deploy.plugins.plugin_utils._opening import (
     open_deployment,
     resume_deployment,
@@ -41,6 +45,7 @@ if t.TYPE_CHECKING:
         Result,
         Variables,
     )
+    from ansible_collections.bascule.deploy.plugins.plugin_utils._record import Record
 
 # The plugin is loaded before the workers are forked: what is imported here, all of them inherit.
 # Where SQLAlchemy is missing, opening the record says so in words.
@@ -50,12 +55,24 @@ with contextlib.suppress(ImportError):
     warm()
 
 
+# The facts of a deployment that there is not.
+NOBODY: dict[str, t.Any] = {
+    "targets": [],
+    "direct": [],
+    "balanced": [],
+    "unhealthy": [],
+    "serial": [1],
+    "endpoints": [],
+}
+
+
 class ActionModule(BasculeAction):
     phase = "open"
     options: t.ClassVar[dict[str, dict[str, t.Any]]] = {
         "strategy": {"type": "str", "required": True},
         "targets": {"type": "list", "elements": "str", "required": True},
         "listing": {"type": "bool", "default": False},
+        "follows": {"type": "str", "default": ""},
         "routing": {"type": "list", "elements": "dict", "default": []},
     }
 
@@ -70,6 +87,8 @@ class ActionModule(BasculeAction):
         require(settings, "deploy_group", "web")
         if arguments["listing"]:
             return self._listed(arguments["targets"], settings, variables)
+        if arguments["follows"]:
+            return self._follow_up(arguments, settings, variables)
         interrupted = str(self._templar.template(variables.get("deployment_id", "")))
         with open_record(where) as record:
             if interrupted:
@@ -97,15 +116,44 @@ class ActionModule(BasculeAction):
                 "bascule_deployment": opened.deployment,
                 "bascule_fleet": opened.fleet,
                 "bascule_rollback": {},
-                "bascule_rollback_fleet": {
-                    "targets": [],
-                    "direct": [],
-                    "balanced": [],
-                    "unhealthy": [],
-                    "serial": [1],
-                    "endpoints": [],
-                    "retreat": [],
-                },
+                "bascule_rollback_fleet": {**NOBODY, "retreat": []},
+                "bascule_joined": {},
+                "bascule_joined_fleet": NOBODY,
+            },
+            "bascule": {
+                "deployment": opened.deployment,
+                "plan": opened.plan,
+                "plan_text": opened.plan_text,
+            },
+        }
+
+    def _follow_up(
+        self, arguments: Arguments, settings: dict[str, t.Any], variables: Variables
+    ) -> Result:
+        """Open the deployment of the targets that joined since another, or only name them."""
+        endpoints = self._endpoints(arguments["targets"], settings, variables)
+        where = {
+            "record": settings["deploy_record"],
+            "state_directory": settings["deploy_state_directory"],
+        }
+        with open_record(where) as record:
+            if settings["deploy_late_joiners"] == "report":
+                return report_joined(arguments["follows"], endpoints, record)
+            opened = open_follow_up(
+                arguments["follows"],
+                settings,
+                endpoints,
+                record=record,
+                cache=state_directory(settings["deploy_state_directory"]) / "cache",
+            )
+        if opened is None:
+            return {"changed": False, "msg": "no target has joined", "bascule": {}}
+        return {
+            "changed": False,
+            "msg": opened.plan_text,
+            "ansible_facts": {
+                "bascule_joined": opened.deployment,
+                "bascule_joined_fleet": opened.fleet,
             },
             "bascule": {
                 "deployment": opened.deployment,
@@ -182,6 +230,22 @@ class ActionModule(BasculeAction):
                 )
             )
         return found
+
+
+def report_joined(follows: str, endpoints: list[Endpoint], record: Record) -> Result:
+    """Name the targets that joined since a deployment, in a warning."""
+    found = record.deployment(follows)
+    states = record.target_states(found.application, found.group)
+    names = [one.target for one in joined_since(found, endpoints, states)]
+    result: Result = {"changed": False, "msg": "no target has joined", "bascule": {}}
+    if names:
+        result["msg"] = (
+            f"Joined since the deployment {found.id} was planned, without its revision: "
+            f"{', '.join(names)}. Bring it to them with deploy_revision=current and "
+            "deploy_only_outdated=true."
+        )
+        result["warnings"] = [result["msg"]]
+    return result
 
 
 def base_folder() -> Path:

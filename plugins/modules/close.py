@@ -33,6 +33,11 @@ options:
         fails with its message.
     type: dict
     default: {}
+  joined:
+    description:
+      - Whether what could not begin is the deployment of targets that joined.
+    type: bool
+    default: false
   verdict:
     description:
       - Only fail if the deployment has failed.

@@ -38,6 +38,12 @@ options:
       - Only return the endpoints of the targets at the load balancer.
     type: bool
     default: false
+  follows:
+    description:
+      - Id of a deployment that has succeeded. Opened is then one that brings its revision to the targets that have
+        joined since it was planned, if there are any.
+    type: str
+    default: ""
   routing:
     description:
       - What the load balancers have answered to M(bascule.deploy.traffic) with C(state=observed). Needed by a

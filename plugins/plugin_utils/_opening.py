@@ -167,6 +167,7 @@ def deployment_fact(deployment: Deployment) -> dict[str, t.Any]:
         "revision": deployment.revision.source,
         "description": deployment.revision.description,
         "rollback_of": deployment.rollback_of,
+        "follows": deployment.options.get("follows"),
         "error_code": deployment.error_code,
         "error_message": deployment.error_message,
         "fence": deployment.fence,
@@ -188,6 +189,7 @@ def planned_fact(new: NewDeployment) -> dict[str, t.Any]:
         "revision": new.revision.source,
         "description": new.revision.description,
         "rollback_of": None,
+        "follows": None,
         "error_code": None,
         "error_message": "",
         "fence": None,
@@ -200,18 +202,26 @@ def new_deployment(
     plan: Plan,
     revision: RevisionRow,
     endpoints: t.Sequence[Endpoint],
+    *,
+    creator: str = "user",
+    follows: str | None = None,
 ) -> NewDeployment:
-    """Return the deployment as it is written to the record."""
+    """Return the deployment as it is written to the record.
+
+    :param endpoints: the whole group, also what the plan leaves out
+    :param follows: id of the deployment after which targets have joined
+    """
     return NewDeployment(
         application=settings["deploy_application"],
         group=settings["deploy_group"],
         strategy=strategy,
-        creator="user",
+        creator=creator,
         revision=revision,
         plan=plan,
         options={
             "rollback_on": [] if strategy == "rollback" else settings["deploy_rollback_on"],
             "endpoints": [dataclasses.asdict(endpoint) for endpoint in endpoints],
+            "follows": follows,
         },
         description=settings["deploy_description"],
         rollback_of=None,

@@ -63,6 +63,7 @@ class DeploymentProgress:
     closed: float | None = None
     rolling: float | None = None
     rollback_of: str | None = None
+    follows: str | None = None
     rolled_back_by: str | None = None
     plan: Mapping[str, t.Any] = field(default_factory=dict)
     plan_text: str = ""
@@ -113,7 +114,10 @@ class DeploymentProgress:
 
 
 class Progress:
-    """The deployments of one play, in order: usually one, or a failed one and its rollback."""
+    """The deployments of one play, in order.
+
+    Usually one; a failed one and its rollback; or one and that of the targets that joined.
+    """
 
     def __init__(self) -> None:
         """Begin with nothing seen."""
@@ -186,6 +190,7 @@ def _opened(event: Event, earlier: list[DeploymentProgress]) -> DeploymentProgre
         status=str(about.get("status") or "InProgress"),
         opened=event.at,
         rollback_of=about.get("rollback_of"),
+        follows=about.get("follows"),
         plan=plan,
         plan_text=event.message,
     )

@@ -64,7 +64,8 @@ def outcome(progress: Progress, now: float) -> list[str]:
     lines = _headed(asked, closing(asked, now))
     for other in others:
         first, *rest = closing(other, now)
-        lines += _headed(other, [f"rollback {first[0].lower()}{first[1:]}", *rest])
+        what = "targets that joined:" if other.follows else "rollback"
+        lines += _headed(other, [f"{what} {first[0].lower()}{first[1:]}", *rest])
     if asked.closed is None or asked.status != "Succeeded" or asked.named("Failed"):
         lines += [
             f"Look further with: bascule status {deployment.id}, bascule events {deployment.id}"
@@ -145,6 +146,7 @@ def _opened(event: Event, _verbose: bool) -> list[str]:
     plan = event.data.get("plan") or {}
     what = f"{about.get('application', '')}/{about.get('group', '')}"
     verb = "rollback of" if about.get("rollback_of") else str(about.get("strategy") or event.name)
+    verb = f"targets that joined, {verb}" if about.get("follows") else verb
     revision = revision_name(about)
     parts = [_targets(len(plan["targets"]))] if plan.get("targets") else []
     if isinstance(plan.get("minimum_healthy"), int):

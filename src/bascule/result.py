@@ -93,7 +93,9 @@ class Deployment:
     plan: Mapping[str, t.Any] = field(default_factory=dict, repr=False)
     plan_hash: str = ""
     summary: str = ""
+    creator: str = "user"
     rollback_of: str | None = None
+    follows: str | None = None
     rolled_back_by: str | None = None
     error: Failure | None = None
     created_at: float | None = None

@@ -119,6 +119,7 @@ def deployment_lines(deployment: Deployment) -> list[str]:
         ("Plan", deployment.plan_hash[:12]),
         ("Before", (deployment.previous_digest or "").removeprefix("sha256:")[:12]),
         ("Rollback of", deployment.rollback_of or ""),
+        ("Joined after", deployment.follows or ""),
         ("Rolled back by", deployment.rolled_back_by or ""),
         (
             "Error",
@@ -204,6 +205,8 @@ def _history_note(deployment: Deployment) -> str:
     note = revision_text(deployment)
     if deployment.rollback_of:
         note += f", rollback of {deployment.rollback_of}"
+    if deployment.follows:
+        note += f", for targets that joined after {deployment.follows}"
     if deployment.rolled_back_by:
         note += f", rolled back by {deployment.rolled_back_by}"
     return note

@@ -1,0 +1,84 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Late joiners: targets that have come into the inventory since a deployment was planned."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ..module_utils._plan import render_plan
+from ._opening import Opened, deployment_fact, fleet, new_deployment
+from ._planning import is_up_to_date, plan_deployment
+
+if t.TYPE_CHECKING:
+    from pathlib import Path
+
+    from ._planning import Endpoint, Settings
+    from ._record import Deployment, Record, TargetState
+
+# CodeDeploy's word for who makes a deployment that brings outdated instances up to date.
+CREATOR = "CodeDeployAutoUpdate"
+
+
+def joined_since(
+    deployment: Deployment, endpoints: t.Sequence[Endpoint], states: t.Mapping[str, TargetState]
+) -> list[Endpoint]:
+    """Return the targets that the plan did not know and that do not have its revision."""
+    known = {one["target"] for one in deployment.options["endpoints"]}
+    return [
+        one
+        for one in endpoints
+        if one.target not in known
+        and not is_up_to_date(states.get(one.target), deployment.revision.digest)
+    ]
+
+
+def open_follow_up(
+    deployment_id: str,
+    settings: Settings,
+    endpoints: t.Sequence[Endpoint],
+    *,
+    record: Record,
+    cache: Path,
+) -> Opened | None:
+    """Open the deployment that brings a revision to the targets that joined meanwhile.
+
+    It has one stage, no rollback of its own, and the option ``follows``. The targets that have
+    the revision already count for the minimum.
+
+    :param endpoints: the targets of the inventory as it is now
+    :returns: None if none has joined, or if the deployment did not succeed
+    :raises BasculeError: it cannot be opened
+    """
+    found = record.deployment(deployment_id)
+    states = record.target_states(found.application, found.group)
+    joined = joined_since(found, endpoints, states)
+    if found.status != "Succeeded" or not joined:
+        return None
+    digest = found.revision.digest
+    counted = [
+        one for one in endpoints if one in joined or is_up_to_date(states.get(one.target), digest)
+    ]
+    only_once = {
+        **settings,
+        "deploy_stages": ["100%"],
+        "deploy_bake_time": 0,
+        "deploy_approval": "none",
+        "deploy_rollback_on": [],
+        "deploy_description": f"Targets that joined during {found.id}",
+    }
+    plan = plan_deployment(
+        found.strategy,
+        only_once,
+        counted,
+        digest,
+        record=record,
+        cache=cache,
+        among=[one.target for one in joined],
+    )
+    new = new_deployment(
+        found.strategy, only_once, plan, found.revision, counted, creator=CREATOR, follows=found.id
+    )
+    created = record.create_deployment(new)
+    return Opened(deployment_fact(created), fleet(plan, counted), plan, render_plan(plan))
