@@ -22,6 +22,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ._approval import APPROVAL_TIMEOUT
+
 FORWARD = "forward"
 ROLLBACK = "rollback"
 
@@ -33,7 +35,7 @@ HEALTH_CONSTRAINTS = "HEALTH_CONSTRAINTS"
 HEALTH_CONSTRAINTS_INVALID = "HEALTH_CONSTRAINTS_INVALID"
 
 # A deployment that was stopped on purpose ends as Stopped, not as Failed.
-STOPPING_CODES = frozenset({"ALARM_ACTIVE", "MANUAL_STOP"})
+STOPPING_CODES = frozenset({"ALARM_ACTIVE", "MANUAL_STOP", APPROVAL_TIMEOUT})
 
 
 @dataclass(frozen=True)

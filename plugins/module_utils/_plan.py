@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ._admission import FORWARD, HEALTH_CONSTRAINTS_INVALID, ROLLBACK
+from ._approval import approval_text
 from ._errors import PlanError
 from ._rehearsal import rehearsal_lines, rehearse
 
@@ -60,6 +61,7 @@ def make_plan(
     left_out: Sequence[str] = (),
     total: int | None = None,
     mode: str = FORWARD,
+    approval: dict[str, Any] | None = None,
     durations: Sequence[float] = (),
 ) -> dict[str, Any]:
     """Make the plan of a deployment of the revision ``digest``.
@@ -68,7 +70,8 @@ def make_plan(
     group (a rollback may touch fewer); ``minimum`` of these must stay healthy. ``stages`` are
     batch sizes that add up to the targets. ``current`` is the group's revision: that of its newest
     successful deployment. ``rollback`` is what ``rehearse`` says of the way back (that of a group
-    where nothing has succeeded, if left out). ``left_out`` are targets of the group that need
+    where nothing has succeeded, if left out). ``approval`` is what ``approval_rule`` returns.
+    ``left_out`` are targets of the group that need
     nothing; only with these may there be no target to touch. ``durations`` are seconds that
     targets have taken before.
 
@@ -78,9 +81,10 @@ def make_plan(
     first. Within a class the order of the inventory is kept.
 
     Returns {"strategy", "mode", "digest", "provider", "total", "minimum_healthy", "slots",
-    "bake_time", "stages": [[name]], "targets": [{"name", "zone", "stage", "health", "revision",
-    "in_service"}], "left_out": [name], "routing": [{"target", "step", "text"}], "rollback": as
-    ``rehearse`` returns it, "warnings": [text], "estimated_seconds": float or None}.
+    "bake_time", "approval": as given, "stages": [[name]], "targets": [{"name", "zone", "stage",
+    "health", "revision", "in_service"}], "left_out": [name], "routing": [{"target", "step",
+    "text"}], "rollback": as ``rehearse`` returns it, "warnings": [text], "estimated_seconds":
+    float or None}.
     Raises PlanError if the numbers do not allow a deployment.
     """
     whole = len(targets) if total is None else total
@@ -106,6 +110,7 @@ def make_plan(
         "minimum_healthy": minimum,
         "slots": slots,
         "bake_time": float(bake_time),
+        "approval": approval,
         "stages": [[target.name for target in batch] for batch in batches],
         "targets": [
             {
@@ -251,6 +256,9 @@ def _stage_lines(plan: dict[str, Any], number: int, targets: list[dict[str, Any]
     head = f"Stage {number} of {stages}: {_targets(len(targets))}"
     if plan["bake_time"] and number < stages:
         head += f", then {_time(plan['bake_time'])} of bake time"
+    rule = plan.get("approval")
+    if rule and (wait := approval_text(rule, number, stages, _time(rule["timeout"]))):
+        head += f", then {wait}"
     lines = [head]
     groups: dict[str, list[str]] = {}
     for target in targets:

@@ -10,7 +10,7 @@ import typing as t
 
 from ..module_utils._plan import PlanTarget, make_plan
 from ._opening import fleet
-from ._planning import FAILURE_EVENT, Endpoint
+from ._planning import FAILURE_EVENT, STOP_EVENT, Endpoint
 from ._record import NewDeployment
 
 if t.TYPE_CHECKING:
@@ -48,15 +48,31 @@ def close_deployment(record: Record, deployment_id: str) -> Closed:
     return Closed(finished, rollback, members, "", summary)
 
 
+def rollback_asked(ended: Deployment) -> bool:
+    """Tell whether a deployment that failed or was stopped is to be rolled back."""
+    event = {"Failed": FAILURE_EVENT, "Stopped": STOP_EVENT}.get(ended.status)
+    return event is not None and (
+        ended.rollback_on_stop or event in ended.options.get("rollback_on", [])
+    )
+
+
 def why_no_rollback(
     deployment: Deployment, targets: t.Sequence[Target], good: RevisionRow | None
 ) -> str:
-    """Return why a deployment that failed is not rolled back; empty if it is, or did not fail."""
-    if deployment.status != "Failed" or deployment.strategy == "rollback":
+    """Return why a deployment that failed or was stopped is not rolled back; empty if it is."""
+    if deployment.status == "Succeeded" or deployment.strategy == "rollback":
         return ""
-    if FAILURE_EVENT not in deployment.options.get("rollback_on", []):
+    changed = any(target.changed for target in targets)
+    if deployment.status == "Stopped" and not rollback_asked(deployment):
+        if not changed:
+            return ""
+        return (
+            "The changed targets were left as they are. To bring them back: "
+            f"`bascule rollback {deployment.id}`."
+        )
+    if not rollback_asked(deployment):
         return "No automatic rollback: deploy_rollback_on does not ask for one."
-    if not any(target.changed for target in targets):
+    if not changed:
         return "No rollback is needed: no target was changed."
     if good is None:
         return (
@@ -73,8 +89,7 @@ def rollback_of(
 
     Targets that are out of service come first, and begin out of service.
     """
-    asked = FAILURE_EVENT in failed.options.get("rollback_on", [])
-    if failed.status != "Failed" or not asked or good is None:
+    if failed.strategy == "rollback" or not rollback_asked(failed) or good is None:
         return None
     if why_no_rollback(failed, targets, good):
         return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
+from ..module_utils._approval import approval_rule
 from ..module_utils._configuration import parse_duration, parse_minimum_healthy, parse_stages
 from ..module_utils._plan import UNKNOWN, PlanTarget, make_plan
 from ..module_utils._rehearsal import GoodRevision, rehearse
@@ -20,6 +21,8 @@ if t.TYPE_CHECKING:
 
 # The event of ``deploy_rollback_on`` that asks for a rollback of what failed.
 FAILURE_EVENT = "DEPLOYMENT_FAILURE"
+# That which asks for a rollback of what was stopped.
+STOP_EVENT = "DEPLOYMENT_STOP_ON_REQUEST"
 
 Settings = dict[str, t.Any]
 Plan = dict[str, t.Any]
@@ -81,6 +84,17 @@ def plan_deployment(
         rollback=_rehearsal(strategy, settings, digest, touched, record=record, cache=cache),
         left_out=[one.target for one in endpoints if one not in touched],
         total=len(endpoints),
+        approval=_approval_rule(strategy, settings),
+    )
+
+
+def _approval_rule(strategy: str, settings: Settings) -> dict[str, t.Any] | None:
+    """Return whose leave the stages need; a way back asks nobody."""
+    if strategy == "rollback":
+        return None
+    timeout = parse_duration(settings["deploy_approval_timeout"], "deploy_approval_timeout")
+    return approval_rule(
+        settings["deploy_approval"], timeout, settings["deploy_approval_on_timeout"]
     )
 
 

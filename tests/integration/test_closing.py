@@ -190,3 +190,27 @@ def test_the_end_and_its_rollback_are_one_transaction(
     # Closed once more, it has no second rollback.
     assert close_deployment(record, failing.id).rollback is None
     assert len(record.deployments()) == 3
+
+
+@pytest.mark.parametrize(
+    ("rollback_on", "asked", "status"),
+    [
+        ((), True, "Created"),
+        (("DEPLOYMENT_STOP_ON_REQUEST",), False, "Created"),
+        (("DEPLOYMENT_FAILURE",), False, None),
+    ],
+)
+def test_a_stopped_deployment_is_rolled_back_if_that_is_asked_for(
+    record: Record, rollback_on: tuple[str, ...], asked: bool, status: str | None
+) -> None:
+    succeed(record, "aaaa")
+    stopped = begin(record, "bbbb", rollback_on=rollback_on)
+    run(record, stopped, {"web1": "Succeeded"})
+    record.request_stop(stopped.id, "not today", rollback=asked)
+    closed = close_deployment(record, stopped.id)
+    assert closed.deployment.status == "Stopped"
+    assert (closed.rollback.status if closed.rollback else None) == status
+    if closed.rollback is None:
+        assert f"`bascule rollback {stopped.id}`" in closed.note
+    else:
+        assert [one["name"] for one in closed.rollback.plan["targets"]] == ["web1"]

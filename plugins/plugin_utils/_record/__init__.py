@@ -15,6 +15,7 @@ from ._notice import listen
 from ._rows import (
     ActiveDeploymentError,
     Admission,
+    Approval,
     BundleHolder,
     Deployment,
     Event,
@@ -33,6 +34,7 @@ __all__ = [
     "PATIENCE_SECONDS",
     "ActiveDeploymentError",
     "Admission",
+    "Approval",
     "BundleHolder",
     "Deployment",
     "Event",

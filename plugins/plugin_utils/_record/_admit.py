@@ -8,8 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ...module_utils import _approval
 from ...module_utils._admission import ADMIT, HALT, Counts, decide
 from ._change import SUMMARY, Change, check_fence, find_target, only
+from ._control import ask, halt, rule_of, time_out, waiting_text
 from ._rows import DECIDED, FINAL_STATUSES, Admission
 from ._session import Query, Row, Session
 
@@ -19,12 +21,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """An answer, and what has to be written for it: an admission (``admits``) or a halt."""
+    """An answer, and what has to be written for it: an admission (``admits``) or a halt.
+
+    ``asks`` and ``times_out`` are the stage whose approval has to be asked for, or was not given
+    in time.
+    """
 
     answer: Admission
     admits: bool = False
     from_service: bool = False
     halt_code: str | None = None
+    asks: int | None = None
+    times_out: int | None = None
+
+    @property
+    def writes(self) -> bool:
+        """Whether anything has to be written."""
+        changes = (self.halt_code, self.asks, self.times_out)
+        return self.admits or any(change is not None for change in changes)
 
 
 def tally_query(deployment_id: str) -> Query:
@@ -101,11 +115,13 @@ def evaluate(
         retry_at: float | None = None,
         resumed: bool = False,
         out_of_turn: bool = False,
+        needs_approval: bool = False,
     ) -> Admission:
         return Admission(
             verdict=verdict, reason=reason, slots=decision.slots, in_flight=counts.in_flight,
             failed=counts.failed, total=counts.total, minimum_healthy=minimum,
             retry_at=retry_at, resumed=resumed, out_of_turn=out_of_turn,
+            needs_approval=needs_approval,
         )  # fmt: skip
 
     status = target["status"]
@@ -121,6 +137,8 @@ def evaluate(
         return Evaluation(
             answer("refused", f"{deployment['error_code']}: {deployment['error_message']}")
         )
+    if deployment["paused_at"] is not None:
+        return Evaluation(answer("refused", f"paused: {deployment['pause_reason']}"))
     if decision.verdict == HALT:
         reason = f"{decision.error_code}: {decision.reason}"
         return Evaluation(answer("refused", reason), halt_code=decision.error_code)
@@ -129,6 +147,14 @@ def evaluate(
     held = _held_by_stage(groups, target["stage"], deployment["bake_time"], now)
     if held is not None:
         return Evaluation(answer("wait", held[0], retry_at=held[1]))
+    unapproved = _unapproved(session, deployment, groups, target["stage"], now)
+    if unapproved is not None:
+        reason, until, asks, times_out = unapproved
+        return Evaluation(
+            answer("wait", reason, retry_at=until, needs_approval=True),
+            asks=asks,
+            times_out=times_out,
+        )
     if in_turn and in_service and not _is_next(session, deployment_id, target, decision.slots):
         return Evaluation(answer("wait", "targets before it have their turn", out_of_turn=True))
     return Evaluation(answer("admitted", decision.reason), admits=True, from_service=in_service)
@@ -159,6 +185,36 @@ def _held_by_stage(
     return None
 
 
+def _unapproved(
+    session: Session, deployment: Row, groups: Iterable[Row], stage: int, now: float
+) -> tuple[str, float | None, int | None, int | None] | None:
+    """Why a target of ``stage`` waits for a person, until when, and what has to be written."""
+    rule = rule_of(deployment)
+    if rule is None:
+        return None
+    worked = {
+        group["stage"]
+        for group in groups
+        if group["stage"] < stage and (group["changed"] or group["status"] == "Failed")
+    }
+    wanted = _approval.to_approve(rule["mode"], worked)
+    if wanted is None:
+        return None
+    key = {"deployment_id": deployment["id"], "stage": wanted}
+    rows = session.rows(Query(table="approvals", equals=key))
+    asked = _approval.Asked(rows[0]["status"], rows[0]["until"]) if rows else None
+    verdict = _approval.judge(asked, rule["on_timeout"], now)
+    if verdict == _approval.GO:
+        return None
+    until = rows[0]["until"] if rows else now + rule["timeout"]
+    return (
+        waiting_text(deployment["id"], wanted, until, rule["on_timeout"]),
+        until,
+        wanted if verdict == _approval.ASK else None,
+        wanted if verdict == _approval.TIME_OUT else None,
+    )
+
+
 def admit(change: Change, name: str, *, in_turn: bool) -> Admission:
     """Evaluate with the deployment locked, and write the admission or the halt."""
     evaluation = evaluate(change.session, change.deployment, name, change.now, in_turn=in_turn)
@@ -171,12 +227,9 @@ def admit(change: Change, name: str, *, in_turn: bool) -> Admission:
         change.note("Admitted", name, status="InProgress", message=answer.reason)
     elif evaluation.halt_code is not None:
         halt(change, evaluation.halt_code, answer.reason.partition(": ")[2])
+    elif (rule := rule_of(change.deployment)) is not None:
+        if evaluation.asks is not None:
+            ask(change, evaluation.asks, rule)
+        elif evaluation.times_out is not None:
+            time_out(change, evaluation.times_out, rule)
     return answer
-
-
-def halt(change: Change, error_code: str, message: str) -> None:
-    """Admit nobody any more; the first halt is the one that is told."""
-    if change.is_final or change.deployment["halted_at"] is not None:
-        return
-    change.set_deployment(error_code=error_code, error_message=message, halted_at=change.now)
-    change.note("Halted", error_code=error_code, message=message)

@@ -103,6 +103,7 @@ def _deployment_row(
         "last_sequence": 0, "created_at": now, "finished_at": None,
         "started_by": new.started_by or user(), "started_from": new.started_from or host(),
         "fence": 1, "plan_hash": plan_hash(plan, new.revision.digest),
+        "approval": json.dumps(plan["approval"]) if plan.get("approval") else None,
     }  # fmt: skip
 
 

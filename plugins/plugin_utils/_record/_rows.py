@@ -81,6 +81,8 @@ class Deployment:
     """One attempt to bring one revision to one deployment group.
 
     ``fence`` counts the controllers that have taken it; only the last one may change it.
+    ``paused_at`` and ``pause_reason`` are set while nobody is to be admitted until it is resumed;
+    ``stop_requested_by`` is who asked for its end, ``rollback_on_stop`` whether that rolls it back.
     """
 
     id: str
@@ -106,6 +108,10 @@ class Deployment:
     overview: dict[str, int]
     fence: int
     plan_hash: str | None = None
+    paused_at: float | None = None
+    pause_reason: str | None = None
+    stop_requested_by: str | None = None
+    rollback_on_stop: bool = False
 
     @property
     def is_final(self) -> bool:
@@ -145,8 +151,8 @@ class Event:
 
     ``kind`` is ``lifecycle`` (``event`` is CodeDeploy's name of it, the other fields are as the
     host reported them) or ``record`` (``event`` is Created, Staged, Current, Admitted, InService,
-    OutOfService, Settled, Halted, TakenOver, Finished or Abandoned; ``target`` is empty where none
-    is meant).
+    OutOfService, Settled, Halted, StopRequested, Paused, ApprovalAsked, ApprovalDecided,
+    TakenOver, Finished or Abandoned; ``target`` is empty where none is meant).
     """
 
     sequence: int
@@ -173,7 +179,8 @@ class Admission:
 
     ``verdict`` is admitted (start now; ``resumed`` if it had been admitted before), wait (ask
     again, not before ``retry_at`` if that is set), current (nothing is left to do) or refused.
-    ``out_of_turn`` says that there is a slot, but that targets before this one wait for it.
+    ``out_of_turn`` says that there is a slot, but that targets before this one wait for it;
+    ``needs_approval`` that a person has to approve the stage before, until ``retry_at``.
     """
 
     verdict: str
@@ -186,6 +193,30 @@ class Admission:
     retry_at: float | None = None
     resumed: bool = False
     out_of_turn: bool = False
+    needs_approval: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approval:
+    """A person's leave to begin the stage after ``stage`` (counted from 0).
+
+    ``status`` is Waiting, Approved, Rejected or TimedOut. ``decided_by`` is a user on the machine
+    ``decided_from``; both are None where nobody has answered.
+    """
+
+    number: int
+    stage: int
+    asked_at: float
+    until: float | None
+    status: str
+    decided_at: float | None
+    decided_by: str | None
+    decided_from: str | None
+    why: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the same as plain data, for JSON."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,6 +277,10 @@ def deployment_from(row: Mapping[str, Any], overview: dict[str, int]) -> Deploym
         overview=overview,
         plan_hash=row["plan_hash"],
         fence=row["fence"],
+        paused_at=row["paused_at"],
+        pause_reason=row["pause_reason"],
+        stop_requested_by=row["stop_requested_by"],
+        rollback_on_stop=bool(row["rollback_on_stop"]),
     )
 
 
@@ -265,6 +300,11 @@ def target_from(row: Mapping[str, Any]) -> Target:
         started_at=row["started_at"],
         finished_at=row["finished_at"],
     )
+
+
+def approval_from(row: Mapping[str, Any]) -> Approval:
+    """Make an Approval from a row of the table ``approvals``."""
+    return Approval(**{name: row[name] for name in Approval.__slots__})
 
 
 def event_from(row: Mapping[str, Any]) -> Event:

@@ -95,6 +95,7 @@ def metadata() -> MetaData:
         maybe_moment("expires_at"),
     )  # fmt: skip
     # fence: how many controllers have taken the deployment; only the last one may write.
+    # approval: the rule of the plan, kept apart because each admission asks for it.
     deployments = Table(
         "deployments", metadata, counted_key("number"),
         indexed("id"), indexed("application"), indexed("deployment_group"), text("strategy"),
@@ -106,7 +107,7 @@ def metadata() -> MetaData:
         moment("created_at"), maybe_moment("finished_at"), text("started_by"),
         text("started_from"), integer("fence", default=1), maybe_text("plan_hash"),
         maybe_moment("paused_at"), maybe_text("pause_reason"), new_flag("rollback_on_stop"),
-        maybe_text("stop_requested_by"), UniqueConstraint("id"),
+        maybe_text("stop_requested_by"), maybe_text("approval"), UniqueConstraint("id"),
     )  # fmt: skip
     Index(
         "deployments_of_group", deployments.c.application, deployments.c.deployment_group,

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ...module_utils._errors import LeaseHeldError, LeaseLostError, RecordError
-from . import _admit, _close, _history, _known, _lease
+from . import _admit, _close, _control, _history, _known, _lease
 from ._again import Answer, repeated
 from ._change import SUMMARY, Change, check_fence, only
 from ._holder import is_orphaned
@@ -19,6 +19,7 @@ from ._rows import (
     DECIDED,
     ActiveDeploymentError,
     Admission,
+    Approval,
     BundleHolder,
     ClaimedError,
     Deployment,
@@ -175,7 +176,7 @@ class Record:
         first halt counts.
         """
         self._change(
-            deployment_id, lambda change: _admit.halt(change, error_code, message), synced=True
+            deployment_id, lambda change: _control.halt(change, error_code, message), synced=True
         )
 
     def finish(self, deployment_id: str) -> Deployment:
@@ -239,6 +240,42 @@ class Record:
 
         self._change(deployment_id, abandon, synced=True)
         return self.deployment(deployment_id)
+
+    # What people ask of it
+
+    def request_stop(self, deployment_id: str, why: str = "", *, rollback: bool = False) -> None:
+        """Halt a deployment because a person wants it; its controller ends it as Stopped.
+
+        :param rollback: let the controller roll the changed targets back then
+        :raises RecordError: it has ended
+        """
+        self._change(
+            deployment_id,
+            lambda change: _control.request_stop(change, why, rollback=rollback),
+            synced=True,
+        )
+
+    def pause(self, deployment_id: str, why: str) -> None:
+        """Admit nobody until somebody takes the deployment over; targets in flight go on.
+
+        It does nothing to a deployment that has ended or is paused already.
+        """
+        self._change(deployment_id, lambda change: _control.pause(change, why), synced=True)
+
+    def decide_approval(self, deployment_id: str, *, approve: bool, why: str = "") -> None:
+        """Give or refuse the approval that a deployment waits for; a refusal halts it.
+
+        :raises RecordError: it waits for none
+        """
+        self._change(
+            deployment_id,
+            lambda change: _control.decide(change, why, approve=approve),
+            synced=True,
+        )
+
+    def approvals(self, deployment_id: str) -> list[Approval]:
+        """Return the approvals that a deployment has asked for, in order."""
+        return self._read(lambda session: _control.approvals(session, deployment_id))
 
     # Leases
 
@@ -348,7 +385,7 @@ class Record:
                 session, deployment_id, target, moment, fence=self._fence, in_turn=in_turn
             )
         )
-        if not seen.admits and seen.halt_code is None:
+        if not seen.writes:
             return seen.answer
         return self._change(
             deployment_id,

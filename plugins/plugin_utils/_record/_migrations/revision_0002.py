@@ -37,6 +37,7 @@ def upgrade(operations: Operations) -> None:
     control: list[Column[Any]] = [
         integer("fence", default=1), maybe_text("plan_hash"), maybe_moment("paused_at"),
         maybe_text("pause_reason"), new_flag("rollback_on_stop"), maybe_text("stop_requested_by"),
+        maybe_text("approval"),
     ]  # fmt: skip
     for column in control:
         add("deployments", column)
