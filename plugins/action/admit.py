@@ -16,9 +16,16 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._action import (
     Variables,
     open_record,
 )
+from ansible_collections.bascule.deploy.plugins.plugin_utils._pausing import pause_wanted
+from ansible_collections.bascule.deploy.plugins.plugin_utils._record import tell
+
+if t.TYPE_CHECKING:
+    from ansible_collections.bascule.deploy.plugins.plugin_utils._record import Admission, Record
 
 SHORTEST_PAUSE = 0.05
 LONGEST_PAUSE = 0.5
+# A person does not notice a second, and a whole stage of targets asks meanwhile.
+PAUSE_FOR_A_PERSON = 1.5
 # How long a free slot is left to the targets before this one: their worker may have died.
 PATIENCE = 5.0
 
@@ -32,22 +39,34 @@ class ActionModule(BasculeAction):
         if self.checking:
             return self._answer(target, "admitted", "check mode: nothing is admitted", 0.0)
         begun = time.monotonic()
-        pause = SHORTEST_PAUSE
-        passed_over: float | None = None
         with open_record(arguments) as record:
-            while True:
-                now = time.monotonic()
-                in_turn = passed_over is None or now - passed_over < PATIENCE
-                admission = record.admit(arguments["deployment"]["id"], target, in_turn=in_turn)
-                if admission.verdict != "wait":
-                    break
-                passed_over = (passed_over or now) if admission.out_of_turn else None
-                if admission.retry_at is not None:
-                    pause = max(pause, min(LONGEST_PAUSE, admission.retry_at - time.time()))
-                time.sleep(pause)
-                pause = min(LONGEST_PAUSE, pause * 1.5)
+            admission = self._wait(record, arguments["deployment"]["id"], target)
         waited = time.monotonic() - begun
         return self._answer(target, admission.verdict, admission.reason, waited)
+
+    def _wait(self, record: Record, deployment_id: str, target: str) -> Admission:
+        """Ask until there is an answer; the first in line tells what all wait for."""
+        pause = SHORTEST_PAUSE
+        passed_over: float | None = None
+        told = ""
+        while True:
+            wanted = pause_wanted()
+            if wanted is not None:
+                record.pause(deployment_id, wanted)
+            now = time.monotonic()
+            in_turn = passed_over is None or now - passed_over < PATIENCE
+            admission = record.admit(deployment_id, target, in_turn=in_turn)
+            if admission.verdict != "wait":
+                return admission
+            if admission.leads and admission.reason != told:
+                told = admission.reason
+                tell(told)
+            passed_over = (passed_over or now) if admission.out_of_turn else None
+            longest = PAUSE_FOR_A_PERSON if admission.needs_approval else LONGEST_PAUSE
+            if admission.retry_at is not None:
+                pause = max(pause, min(longest, admission.retry_at - time.time()))
+            time.sleep(pause)
+            pause = min(longest, pause * 1.5)
 
     def _answer(self, target: str, verdict: str, reason: str, waited: float) -> Result:
         told: dict[str, t.Any] = {

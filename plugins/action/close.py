@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.bascule.deploy.plugins.module_utils._advice import paused_text
 from ansible_collections.bascule.deploy.plugins.plugin_utils._action import (
     DEPLOYMENT_OPTIONS,
     Arguments,
@@ -16,7 +17,10 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._action import (
     failure_of,
     open_record,
 )
-from ansible_collections.bascule.deploy.plugins.plugin_utils._closing import close_deployment
+from ansible_collections.bascule.deploy.plugins.plugin_utils._closing import (
+    close_deployment,
+    is_paused,
+)
 from ansible_collections.bascule.deploy.plugins.plugin_utils._opening import deployment_fact
 
 if t.TYPE_CHECKING:
@@ -41,6 +45,10 @@ class ActionModule(BasculeAction):
         with open_record(arguments) as record:
             if arguments["verdict"]:
                 return self._verdict(record.deployment(deployment["id"]), record)
+            paused = record.deployment(deployment["id"])
+            if is_paused(paused):
+                record.release(paused.id)
+                return self._paused(paused)
             closed = close_deployment(record, deployment["id"])
         facts = joinable(closed.deployment, arguments)
         rollback = closed.rollback
@@ -59,6 +67,12 @@ class ActionModule(BasculeAction):
                 "summary": closed.summary,
             },
         }
+
+    def _paused(self, deployment: Deployment) -> Result:
+        """Leave a deployment to whoever resumes it."""
+        message = paused_text(deployment.id, deployment.pause_reason or "")
+        told = {"paused": deployment.id, "summary": message}
+        return {"changed": False, "msg": message, "bascule": told}
 
     def _refusal(self, arguments: Arguments) -> Result:
         """End a deployment that could not begin, and fail with the reason."""
@@ -80,6 +94,11 @@ class ActionModule(BasculeAction):
 
     def _verdict(self, deployment: Deployment, record: Record) -> Result:
         """Fail the play if the deployment failed, after everything else has been done."""
+        following = record.deployment(deployment.rolled_back_by or deployment.id)
+        if is_paused(following):
+            message = paused_text(following.id, following.pause_reason or "")
+            error = {"kind": "paused", "message": message}
+            return {"failed": True, "changed": False, "msg": message, "bascule": {"error": error}}
         told = {"deployment": deployment_fact(deployment), "rollback": None, "summary": ""}
         if deployment.status == "Succeeded":
             return {"changed": False, "msg": f"{deployment.id} Succeeded", "bascule": told}

@@ -13,8 +13,9 @@ short_description: Wait for a free slot of a deployment
 version_added: 0.1.0
 description:
   - Waits in the record until the minimum of healthy hosts allows one more target to be out of
-    service.
-  - Says no once the deployment is halted, and leaves alone a target that has the revision already.
+    service, the stage before has baked, and a person has approved it where the plan wants that.
+  - Says no once the deployment is halted or paused, and leaves alone a target that has the revision
+    already.
 extends_documentation_fragment:
   - bascule.deploy.recorded
   - bascule.deploy.recorded.controller

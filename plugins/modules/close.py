@@ -13,7 +13,9 @@ short_description: Close a deployment
 version_added: 0.1.0
 description:
   - Decides by CodeDeploy's rule how a deployment ended, and frees its deployment group.
-  - If it failed and the group's rules ask for it, the deployment that rolls back is opened.
+  - If it failed or was stopped, and the group's rules or whoever stopped it ask for it, the
+    deployment that rolls back is opened.
+  - A deployment that is paused is not closed; whoever resumes it goes on.
 extends_documentation_fragment:
   - bascule.deploy.recorded
   - bascule.deploy.recorded.controller
@@ -72,6 +74,10 @@ bascule:
     rollback:
       description: The deployment that rolls back, if one was opened.
       type: dict
+      returned: success
+    paused:
+      description: The id of the deployment, if it is paused instead of closed.
+      type: str
       returned: success
     summary:
       description: How it ended, as a person reads it.

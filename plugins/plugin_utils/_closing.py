@@ -48,6 +48,12 @@ def close_deployment(record: Record, deployment_id: str) -> Closed:
     return Closed(finished, rollback, members, "", summary)
 
 
+def is_paused(deployment: Deployment) -> bool:
+    """Tell whether a deployment has targets left that wait for somebody to resume it."""
+    left = deployment.overview.get("Pending", 0) + deployment.overview.get("InProgress", 0)
+    return deployment.paused_at is not None and not deployment.is_final and left > 0
+
+
 def rollback_asked(ended: Deployment) -> bool:
     """Tell whether a deployment that failed or was stopped is to be rolled back."""
     event = {"Failed": FAILURE_EVENT, "Stopped": STOP_EVENT}.get(ended.status)

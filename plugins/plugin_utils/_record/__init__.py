@@ -11,7 +11,7 @@ from __future__ import annotations
 from ._again import PATIENCE_SECONDS
 from ._lease import BEAT_SECONDS, LEASE_SECONDS, Lease
 from ._location import state_folder, warm
-from ._notice import listen
+from ._notice import listen, tell
 from ._rows import (
     ActiveDeploymentError,
     Admission,
@@ -49,6 +49,7 @@ __all__ = [
     "listen",
     "record_version",
     "state_folder",
+    "tell",
     "upgrade_record",
     "warm",
 ]

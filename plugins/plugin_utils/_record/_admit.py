@@ -12,6 +12,7 @@ from ...module_utils import _approval
 from ...module_utils._admission import ADMIT, HALT, Counts, decide
 from ._change import SUMMARY, Change, check_fence, find_target, only
 from ._control import ask, halt, rule_of, time_out, waiting_text
+from ._lease import clock
 from ._rows import DECIDED, FINAL_STATUSES, Admission
 from ._session import Query, Row, Session
 
@@ -116,12 +117,13 @@ def evaluate(
         resumed: bool = False,
         out_of_turn: bool = False,
         needs_approval: bool = False,
+        leads: bool = False,
     ) -> Admission:
         return Admission(
             verdict=verdict, reason=reason, slots=decision.slots, in_flight=counts.in_flight,
             failed=counts.failed, total=counts.total, minimum_healthy=minimum,
             retry_at=retry_at, resumed=resumed, out_of_turn=out_of_turn,
-            needs_approval=needs_approval,
+            needs_approval=needs_approval, leads=leads,
         )  # fmt: skip
 
     status = target["status"]
@@ -146,12 +148,19 @@ def evaluate(
         return Evaluation(answer("wait", decision.reason))
     held = _held_by_stage(groups, target["stage"], deployment["bake_time"], now)
     if held is not None:
-        return Evaluation(answer("wait", held[0], retry_at=held[1]))
+        leads = held[1] is not None and _is_next(session, deployment_id, target, 1)
+        return Evaluation(answer("wait", held[0], retry_at=held[1], leads=leads))
     unapproved = _unapproved(session, deployment, groups, target["stage"], now)
     if unapproved is not None:
         reason, until, asks, times_out = unapproved
         return Evaluation(
-            answer("wait", reason, retry_at=until, needs_approval=True),
+            answer(
+                "wait",
+                reason,
+                retry_at=until,
+                needs_approval=True,
+                leads=_is_next(session, deployment_id, target, 1),
+            ),
             asks=asks,
             times_out=times_out,
         )
@@ -181,7 +190,7 @@ def _held_by_stage(
     ends = [group["latest"] for group in before if group["changed"] or group["status"] == "Failed"]
     ready = max((end for end in ends if end is not None), default=now) + bake_time
     if ends and ready > now:
-        return f"the stage before bakes for {bake_time:g} s", ready
+        return f"the stage before bakes for {bake_time:g} s, until {clock(ready)}", ready
     return None
 
 

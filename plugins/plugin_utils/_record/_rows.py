@@ -180,7 +180,8 @@ class Admission:
     ``verdict`` is admitted (start now; ``resumed`` if it had been admitted before), wait (ask
     again, not before ``retry_at`` if that is set), current (nothing is left to do) or refused.
     ``out_of_turn`` says that there is a slot, but that targets before this one wait for it;
-    ``needs_approval`` that a person has to approve the stage before, until ``retry_at``.
+    ``needs_approval`` that a person has to approve the stage before, until ``retry_at``; ``leads``
+    that this target is the first of those that wait for the same moment or person.
     """
 
     verdict: str
@@ -194,6 +195,7 @@ class Admission:
     resumed: bool = False
     out_of_turn: bool = False
     needs_approval: bool = False
+    leads: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
