@@ -21,8 +21,14 @@ CONNECT_SECONDS = 10
 READ_SECONDS = 60
 
 
-def client(service: str) -> BaseClient:
-    """Return a client of an AWS service.
+def client(
+    service: str,
+    *,
+    attempts: int | None = None,
+    connect: float = CONNECT_SECONDS,
+    read: float = READ_SECONDS,
+) -> BaseClient:
+    """Return a client of an AWS service; times are in seconds.
 
     :raises UsageError: boto3 is not installed, or no region is set
     """
@@ -33,9 +39,9 @@ def client(service: str) -> BaseClient:
     except ImportError as error:
         raise UsageError("AWS is reached with boto3: pip install 'bascule[aws]'.") from error
     config = Config(
-        retries={"mode": "standard", "max_attempts": ATTEMPTS},
-        connect_timeout=CONNECT_SECONDS,
-        read_timeout=READ_SECONDS,
+        retries={"mode": "standard", "max_attempts": attempts or ATTEMPTS},
+        connect_timeout=connect,
+        read_timeout=read,
         user_agent_extra="bascule",
     )
     try:

@@ -23,11 +23,11 @@ REGION = "eu-central-1"
 
 
 class Aws:
-    """A running server; ``calls`` are the requests it has logged."""
+    """A running server."""
 
-    def __init__(self, port: int, log: Path) -> None:
+    def __init__(self, port: int, server: subprocess.Popen[bytes]) -> None:
         self.url = f"http://127.0.0.1:{port}"
-        self._log = log
+        self._server = server
 
     @property
     def environment(self) -> dict[str, str]:
@@ -60,6 +60,11 @@ class Aws:
             aws_secret_access_key="testing",  # noqa: S106 - moto takes any
         )
 
+    def kill(self) -> None:
+        """End the server as a crash would."""
+        self._server.kill()
+        self._server.wait()
+
     def reset(self) -> None:
         """Forget everything."""
         request = urllib.request.Request(f"{self.url}/moto-api/reset", method="POST")  # noqa: S310
@@ -79,7 +84,7 @@ def running(folder: Path) -> Iterator[Aws]:
             stdout=output,
             stderr=subprocess.STDOUT,
         )
-    aws = Aws(port, log)
+    aws = Aws(port, server)
     try:
         deadline = time.monotonic() + 60
         while True:

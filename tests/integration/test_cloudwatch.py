@@ -1,0 +1,169 @@
+"""Events in CloudWatch: complete, in order, and never in the way of a deployment."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from ansible_collections.bascule.deploy.plugins.plugin_utils._cloudwatch import Courier
+from support import aws as moto
+from support.bundles import files
+from support.rollout import local_inventory
+
+from bascule._environment import environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PLAYBOOK = Path(sys.executable).parent / "ansible-playbook"
+SETTINGS = {
+    "group": "bascule", "stream": "d-1", "namespace": "Bascule", "create": True, "patience": 30,
+}  # fmt: skip
+
+
+@pytest.fixture
+def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[moto.Aws]:
+    with moto.running(tmp_path) as running:
+        running.use(monkeypatch)
+        yield running
+
+
+def messages(aws: moto.Aws, stream: str) -> list[str]:
+    """Return what a stream holds, oldest first."""
+    found: list[str] = []
+    given: dict[str, Any] = {"logGroupName": "bascule", "logStreamName": stream}
+    token = None
+    while True:
+        more = {"nextToken": token} if token else {}
+        answer = aws.client("logs").get_log_events(**given, **more, startFromHead=True)
+        found += [one["message"] for one in answer["events"]]
+        if not answer["events"] or answer["nextForwardToken"] == token:
+            return found
+        token = answer["nextForwardToken"]
+
+
+def test_ten_thousand_events_arrive_complete_and_in_order(aws: moto.Aws) -> None:
+    courier = Courier(SETTINGS)
+    now = round(time.time() * 1000)
+    told = [f"event {number} " + "x" * (number % 300) for number in range(10_000)]
+    for number, message in enumerate(told):
+        courier.line(now + number // 100, message)
+    assert courier.end() == (10_000, 0, "")
+    assert messages(aws, "d-1") == told
+
+
+def test_a_dead_endpoint_is_waited_for_by_nobody(aws: moto.Aws) -> None:
+    aws.kill()
+    courier = Courier({**SETTINGS, "patience": 1})
+    begun = time.monotonic()
+    longest = 0.0
+    for number in range(50_000):
+        before = time.monotonic()
+        courier.line(number, "x" * 1000)
+        longest = max(longest, time.monotonic() - before)
+    # Fifty megabytes were handed over: as fast as memory, not as a network that does not answer.
+    assert longest < 5
+    sent, lost, why = courier.end()
+    assert (sent, lost) == (0, 50_000)
+    assert why
+    assert time.monotonic() - begun < 60
+
+
+class Fleet:
+    """Two local targets, and ansible-playbook with the callback."""
+
+    def __init__(self, folder: Path, aws: moto.Aws) -> None:
+        self.folder = folder
+        sysroots = {name: folder / "hosts" / name for name in ("one", "two")}
+        for sysroot in sysroots.values():
+            sysroot.mkdir(parents=True)
+        self.inventory = local_inventory(folder / "hosts.yml", sysroots)
+        self.record = f"sqlite:///{folder / 'record.db'}"
+        self.environment = {
+            **os.environ,
+            **environment(folder=folder, given={}, record=self.record),
+            **aws.environment,
+            "ANSIBLE_CALLBACKS_ENABLED": "bascule.deploy.cloudwatch",
+            "BASCULE_CLOUDWATCH_PATIENCE": "5",
+            "BASCULE_STATE": str(folder / "state"),
+        }
+
+    def start(self, hook: str) -> subprocess.Popen[str]:
+        revision = files(self.folder / "v1", {"VERSION": "1\n"}, {"AfterInstall": hook})
+        variables = {
+            "deploy_application": "shop", "deploy_targets": "web", "deploy_record": self.record,
+            "deploy_revision": str(revision),
+        }  # fmt: skip
+        return subprocess.Popen(
+            [
+                str(PLAYBOOK), "-i", str(self.inventory), "bascule.deploy.in_place",
+                "-e", json.dumps(variables),
+            ],
+            env=self.environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+
+
+def stream_of(aws: moto.Aws) -> str:
+    [stream] = aws.client("logs").describe_log_streams(logGroupName="bascule")["logStreams"]
+    return str(stream["logStreamName"])
+
+
+def test_a_deployment_is_in_the_log_and_in_the_metrics(aws: moto.Aws, tmp_path: Path) -> None:
+    run = Fleet(tmp_path, aws).start("echo password=hunter22; echo it is done")
+    said, _none = run.communicate(timeout=120)
+    assert run.returncode == 0, said
+    assert "CloudWatch" not in said, said
+    stream = stream_of(aws)
+    assert stream.startswith("d-")
+    lines = [json.loads(one) for one in messages(aws, stream)]
+    assert (lines[0]["kind"], lines[0]["targets"]) == ("opened", 2)
+    assert (lines[-1]["kind"], lines[-1]["status"]) == ("closed", "Succeeded")
+    hooks = [one for one in lines if one["kind"] == "lifecycle" and one["name"] == "AfterInstall"]
+    assert sorted(one["target"] for one in hooks) == ["one", "two"]
+    assert all("it is done" in one["log"] for one in hooks)
+    assert "hunter22" not in json.dumps(lines)
+    metrics = aws.client("cloudwatch").list_metrics(Namespace="Bascule")["Metrics"]
+    assert {one["MetricName"] for one in metrics} == {
+        "DeploymentDuration", "DeploymentsSucceeded", "TargetsSucceeded",
+    }  # fmt: skip
+
+
+def test_an_endpoint_that_dies_midway_costs_the_log_and_nothing_else(
+    aws: moto.Aws, tmp_path: Path
+) -> None:
+    marker = tmp_path / "running"
+    run = Fleet(tmp_path, aws).start(f"touch {marker}; sleep 1")
+    wait_for(marker)
+    aws.kill()
+    said, _none = run.communicate(timeout=120)
+    assert run.returncode == 0, said
+    assert "events were not sent" in said
+
+
+def test_an_interrupted_play_sends_what_it_has_seen(aws: moto.Aws, tmp_path: Path) -> None:
+    marker = tmp_path / "running"
+    run = Fleet(tmp_path, aws).start(f"touch {marker}; sleep 20")
+    wait_for(marker)
+    os.killpg(run.pid, signal.SIGINT)
+    run.communicate(timeout=120)
+    lines = [json.loads(one) for one in messages(aws, stream_of(aws))]
+    assert lines[0]["kind"] == "opened"
+    assert "staged" in {one["kind"] for one in lines}
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} did not come"
+        time.sleep(0.05)
