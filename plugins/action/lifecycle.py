@@ -11,6 +11,7 @@ import typing as t
 from ansible_collections.bascule.deploy.plugins.module_utils._spans import (
     SPANS,
     is_final,
+    later,
     needs_host,
 )
 from ansible_collections.bascule.deploy.plugins.plugin_utils._action import (
@@ -49,7 +50,11 @@ class ActionModule(TargetAction):
             hooks = deployment.revision.appspec.get("hooks") or {}
             previous = (arguments["staged"].get("previous") or {}).get("hooks") or {}
             if needs_host(span, hooks=hooks, previous_hooks=previous):
-                more = {"events": list(SPANS[span]), "final": is_final(span, hooks=hooks)}
+                more = {
+                    "events": list(SPANS[span]),
+                    "later": later(span),
+                    "final": is_final(span, hooks=hooks),
+                }
                 answer = self.ask(arguments, variables, deployment.revision, more=more)
             else:
                 answer = {"changed": False, "events": [_passed(event) for event in SPANS[span]]}

@@ -57,6 +57,7 @@ class ActionModule(TargetAction):
             "seconds": round(time.monotonic() - begun, 3),
             "bytes_sent": sent,
             "previous": answer.get("previous"),
+            "release": answer.get("release"),
         }
         if answer.get("failed"):
             kind = answer.get("error", {}).get("kind", "host")

@@ -55,6 +55,38 @@ options:
           - Variables for the hooks, such as secrets. They are not logged.
         type: dict
         default: {}
+      layout:
+        description:
+          - Whether files are copied to their destinations, or a release is made and linked to.
+        type: str
+        choices: [copy, release]
+        default: copy
+      release_directory:
+        description:
+          - Folder of the releases and of what they share, for the layout V(release).
+        type: str
+        default: ""
+      release_link:
+        description:
+          - The link to the live release, C(current) in that folder if this is empty.
+        type: str
+        default: ""
+      shared_paths:
+        description:
+          - Paths in a release that all releases share; with a slash at the end a directory.
+        type: list
+        elements: str
+        default: []
+      releases_to_keep:
+        description:
+          - How many releases are kept, the live one included.
+        type: int
+        default: 5
+      pool:
+        description:
+          - Pool of the target, for the hooks.
+        type: str
+        default: ""
       outside_links:
         description:
           - Whether symbolic links of the bundle may lead out of it.

@@ -26,6 +26,8 @@ SPANS: dict[str, tuple[str, ...]] = {
     "install": ("AfterBlockTraffic", *INSTALLATION, "BeforeAllowTraffic"),
     "after_allow": ("AfterAllowTraffic",),
 }
+# The spans of a target behind a load balancer, in their order.
+BALANCED = ("before_block", "install", "after_allow")
 
 Hooks = t.Mapping[str, t.Any]
 
@@ -41,6 +43,13 @@ def needs_host(span: str, *, hooks: Hooks, previous_hooks: Hooks) -> bool:
     if span == "after_allow":
         return bool(hooks.get("AfterAllowTraffic"))
     return True
+
+
+def later(span: str) -> list[str]:
+    """Return the events of the spans that come after one."""
+    if span == "all":
+        return []
+    return [event for one in BALANCED[BALANCED.index(span) + 1 :] for event in SPANS[one]]
 
 
 def is_final(span: str, *, hooks: Hooks) -> bool:

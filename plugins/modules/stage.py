@@ -79,6 +79,15 @@ previous:
     digest: 0a1b2c
     hooks:
       ApplicationStop: 1
+release:
+  description:
+    - The release that is made, or (C(again)) the one that is there and that a rollback goes back
+      to without copying anything. C(null) for the layout of copies.
+  returned: success
+  type: dict
+  sample:
+    path: /srv/app/releases/d-A1B2C3D4E-0a1b2c3d4e5f
+    again: false
 free_bytes:
   description: Bytes left where the deployment root is.
   returned: success

@@ -168,6 +168,9 @@ def _staged(event: Event, _verbose: bool) -> list[str]:
         details.append(f"{size(sent)} sent")
     if isinstance(seconds, (int, float)):
         details.append(duration(seconds))
+    release = event.data.get("release") or {}
+    if release.get("again"):
+        details.append(f"goes back to {release['path']}")
     return [f"staged ({', '.join(details)})" if details else "staged"]
 
 

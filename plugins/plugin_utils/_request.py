@@ -22,6 +22,12 @@ HOST_OPTIONS: dict[str, dict[str, t.Any]] = {
     "ignore_application_stop_failures": {"type": "bool", "default": False},
     "retained_revisions": {"type": "int", "default": 5},
     "hook_environment": {"type": "dict", "default": {}, "no_log": True},
+    "layout": {"type": "str", "choices": ["copy", "release"], "default": "copy"},
+    "release_directory": {"type": "str", "default": ""},
+    "release_link": {"type": "str", "default": ""},
+    "shared_paths": {"type": "list", "elements": "str", "default": []},
+    "releases_to_keep": {"type": "int", "default": 5},
+    "pool": {"type": "str", "default": ""},
     "outside_links": {"type": "bool", "default": False},
     "redeploy": {"type": "bool", "default": False},
     "gates": {"type": "list", "elements": "dict", "default": []},
@@ -54,7 +60,8 @@ def host_request(
         "root": settings["root"],
         "sysroot": settings["sysroot"],
         "deployment": {
-            key: deployment[key] for key in ("id", "group_id", "application", "group", "creator")
+            key: deployment[key]
+            for key in ("id", "group_id", "application", "group", "creator", "strategy")
         },
         "revision": {
             "digest": revision.digest,
@@ -74,6 +81,12 @@ def host_request(
                 "ignore_application_stop_failures",
                 "retained_revisions",
                 "hook_environment",
+                "layout",
+                "release_directory",
+                "release_link",
+                "shared_paths",
+                "releases_to_keep",
+                "pool",
                 "outside_links",
                 "redeploy",
             )

@@ -61,21 +61,31 @@ def read(path: str, install_path: str) -> list[Made]:
 
 
 def installed(path: str) -> dict[str, str | None]:
-    """Return ``{destination: source in the archive, None for a directory}`` of an installation."""
+    """Return ``{path: source in the archive, None for a directory or link}`` of an installation."""
+    return {one: source for one, (_kind, source) in _instructions(path).items()}
+
+
+def _kinds(path: str) -> dict[str, str]:
+    return {
+        one: "mkdir" if kind == "mkdir" else "copy"
+        for one, (kind, _source) in _instructions(path).items()
+    }
+
+
+def _instructions(path: str) -> dict[str, tuple[str, str | None]]:
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             instructions = json.load(file)["instructions"]
         return {
-            one["destination" if one["type"] == "copy" else "directory"]: one.get("source")
+            one["directory" if one["type"] == "mkdir" else "destination"]: (
+                one["type"],
+                one.get("source"),
+            )
             for one in instructions
-            if one["type"] in ("copy", "mkdir")
+            if one["type"] in ("copy", "mkdir", "link")
         }
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return {}
-
-
-def _kinds(path: str) -> dict[str, str]:
-    return {one: "mkdir" if source is None else "copy" for one, source in installed(path).items()}
 
 
 def line(kind: str, path: str) -> bytes:
@@ -168,6 +178,11 @@ class Ground:
     def is_directory(self, path: str) -> bool:
         """Whether there will be a directory, maybe at the end of a link."""
         return self._folder(path) is not None
+
+    def forget(self, path: str) -> None:
+        """Leave a path, and all below it, to whoever moves it away."""
+        top = self._key(path)
+        self.gone = {key for key in self.gone if key != top and not key.startswith(top + "/")}
 
     def key(self, path: str) -> str:
         """Return one spelling for all paths that lead to the same entry."""

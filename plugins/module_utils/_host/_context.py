@@ -7,21 +7,27 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._errors import AppSpecError, HostError, UsageError
-from . import _files, _layout, _retention
+from . import _cleanup, _files, _layout, _retention
 from ._journal import Journal
+
+if TYPE_CHECKING:
+    from ._cleanup import Ground, Made
+    from ._releases import Releases
+    from ._tree import Tree
 
 
 class Context:
     """A request of the operations stage and lifecycle.
 
     ``{"root", "sysroot", "check", "diff", "target", "deployment": {"id", "group_id", "application",
-    "group", "creator"}, "revision": {"digest", "bundle": {"sha256", "size"}, "appspec",
-    "manifest", "environment"}, "options": {"file_exists_behavior", "retained_revisions",
-    "ignore_application_stop_failures", "hook_environment", "redeploy", "lock_timeout": seconds},
-    "gates": [...]}``
+    "group", "creator", "strategy"}, "revision": {"digest", "bundle": {"sha256", "size"},
+    "appspec", "manifest", "environment"}, "options": {"file_exists_behavior", "retained_revisions",
+    "ignore_application_stop_failures", "hook_environment", "redeploy", "lock_timeout": seconds,
+    "layout": copy | release, "release_directory", "release_link", "shared_paths",
+    "releases_to_keep", "pool"}, "gates": [...]}``
     """
 
     def __init__(self, request: dict[str, Any]) -> None:
@@ -53,11 +59,76 @@ class Context:
         self.forgiving = bool(self.options.get("ignore_application_stop_failures"))
         self.patience = float(self.options.get("lock_timeout", 10.0))
         self.retained = _retained(self.options.get("retained_revisions"))
+        self.releases = self._releases()
+
+    def _releases(self) -> Releases | None:
+        from . import _releases
+
+        layout = self.options.get("layout") or "copy"
+        if layout not in _releases.LAYOUTS:
+            raise UsageError(f"The layout {layout!r} is none of {', '.join(_releases.LAYOUTS)}.")
+        if layout == "copy":
+            return None
+        return _releases.Releases(self.options, self.sysroot)
+
+    def earlier(self) -> tuple[list[Made], Ground]:
+        """Return what the earlier installation made, and the host as it will be without it."""
+        made = _cleanup.read(self.layout.cleanup, self.layout.install)
+        if self.releases is not None:
+            from . import _release_plan
+
+            made = _release_plan.not_below(made, self.releases)
+        return made, _cleanup.Ground(made)
+
+    def leaving(self, made: list[Made], ground: Ground) -> list[str]:
+        """Return the paths of the earlier installation, as they are seen on the host."""
+        paths = [one.path for one in made if ground.key(one.path) in ground.gone]
+        if self.releases is not None:
+            from . import _release_plan
+
+            installed = list(_cleanup.installed(self.layout.install))
+            paths += _release_plan.leaving(self.releases, installed)
+        return paths
+
+    def release(self, journal: Journal) -> str | None:
+        """Return the name of this deployment's release, None for copies; it never changes."""
+        if self.releases is None:
+            return None
+        known = journal.release
+        if known is not None:
+            return known["name"]
+        from . import _release_plan
+
+        return _release_plan.choose(self, self.releases)
+
+    def plan(
+        self, tree: Tree, ground: Ground, release: str | None, missing: list[str] | None = None
+    ) -> _files.Plan:
+        """Plan the installation in the layout that is asked for.
+
+        :param release: what :meth:`release` returned
+        :param missing: as in :func:`_files.make`
+        :raises InstallError: for an AppSpec that contradicts itself, its revision or the layout
+        """
+        if self.releases is not None and release is not None:
+            from . import _release_plan
+
+            return _release_plan.make(self, self.releases, tree, ground, release, missing)
+        return _files.make(
+            self.appspec,
+            tree,
+            ground,
+            existing=self.existing,
+            put=lambda path: _files.place(path, self.sysroot),
+            missing=missing,
+        )
 
     @property
     def is_rollback(self) -> bool:
         """Whether this deployment brings back an earlier revision."""
-        return self.deployment.get("creator") == "codeDeployRollback"
+        deployment = self.deployment
+        automatic = deployment.get("creator") == "codeDeployRollback"
+        return automatic or deployment.get("strategy") == "rollback"
 
     @property
     def holder(self) -> str:
@@ -174,6 +245,16 @@ def previous(layout: _layout.Layout) -> dict[str, Any] | None:
     return result
 
 
+def _is_in_layout(context: Context, journal: Journal) -> bool:
+    """Tell whether the revision is where the layout has it: the link leads to its release."""
+    releases, release = context.releases, journal.release
+    if releases is None or release is None:
+        return releases is None and release is None
+    wanted = (release["link"], release["path"])
+    live = releases.live()
+    return live is not None and (releases.link, releases.path(live)) == wanted
+
+
 def is_current(context: Context) -> bool:
     """Tell whether the group's newest deployment here brought this very revision to its End."""
     if context.redeploy:
@@ -183,6 +264,8 @@ def is_current(context: Context) -> bool:
         return False
     journal = Journal(folder.journal)
     if not journal.ended or journal.digest != context.digest:
+        return False
+    if not _is_in_layout(context, journal):
         return False
     if context.gates:
         from . import _gates

@@ -10,7 +10,6 @@ import stat
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ._cleanup import Ground, Made
     from ._files import Plan
     from ._tree import Tree
 
@@ -18,12 +17,11 @@ MAX_LINES = 2000
 _BLOCK = 1024 * 1024
 
 
-def listing(
-    plan: Plan, tree: Tree, archive: str | None, made: list[Made], ground: Ground
-) -> tuple[str, str]:
+def listing(plan: Plan, tree: Tree, archive: str | None, leaving: list[str]) -> tuple[str, str]:
     """Return the files before and after: ``path mode sha256`` of what is added, changed, removed.
 
     :param archive: the unpacked revision; None if the tree knows its digests
+    :param leaving: paths of the earlier installation that go, unless they come again
     """
     modes = {
         grant.path: int(grant.permission["mode"], 8)
@@ -43,13 +41,12 @@ def listing(
     for path in plan.directories:
         after[path] = path + "/"
         _describe(path, before)
-    for one in made:
-        if (
-            one.kind != "semanage"
-            and one.path not in before
-            and ground.key(one.path) in ground.gone
-        ):
-            _describe(one.path, before)
+    for path, target in plan.links.items():
+        after[path] = f"{path} -> {target}"
+        _describe(path, before)
+    for path in leaving:
+        if path not in before:
+            _describe(path, before)
     same = {path for path, line in after.items() if before.get(path) == line}
     return _text(before, same), _text(after, same)
 

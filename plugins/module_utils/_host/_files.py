@@ -11,9 +11,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .._errors import InstallError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Protocol
+
     from . import _permissions
-    from ._cleanup import Ground
+    from ._release_plan import Inside
     from ._tree import Tree
+
+    class Ground(Protocol):
+        """What will be where before anything is installed, as :class:`_cleanup.Ground` knows."""
+
+        def kind(self, path: str) -> str | None:
+            """Return ``directory``, ``link``, ``file`` or None."""
+
+        def is_directory(self, path: str) -> bool:
+            """Whether there will be a directory, maybe at the end of a link."""
+
 
 BEHAVIORS = ("DISALLOW", "OVERWRITE", "RETAIN")
 _AGAIN = "and then try again."
@@ -39,6 +52,13 @@ class Plan:
         # What stands in the way on this host now; a hook that runs before Install may remove it.
         self.conflicts: list[str] = []
         self.retained: list[str] = []
+        # In the release layout: what goes into the release, and (to be shown) the links to it.
+        self.release: Inside | None = None
+        self.links: dict[str, str] = {}
+
+    def sizes(self, tree: Tree) -> list[tuple[str, int]]:
+        """Return path and bytes of every file to be written, in order."""
+        return [(target, tree.items[source].size) for target, source in self.copies.items()]
 
     def conflict_text(self) -> str:
         """Say what stands in the way; the first in full, the others by number."""
@@ -57,7 +77,7 @@ def behavior(appspec: dict[str, Any], option: str | None) -> str:
     return str(chosen)
 
 
-def place(path: str, sysroot: str) -> str:
+def place(path: str, sysroot: str = "") -> str:
     """Return where a path of an AppSpec is on this host.
 
     A relative one counts from ``/``, the agent's own working directory.
@@ -85,13 +105,13 @@ def make(
     ground: Ground,
     *,
     existing: str,
-    sysroot: str = "",
+    put: Callable[[str], str] = place,
     missing: list[str] | None = None,
 ) -> Plan:
     """Plan the files and permissions of a revision.
 
     :param existing: DISALLOW, OVERWRITE or RETAIN
-    :param sysroot: a prefix for all destinations, without a slash at its end
+    :param put: turns a path that the AppSpec names into the path on this host
     :param missing: takes a message for every source that the revision lacks; without it, the
         first one is an error
     :returns: the plan; ``conflicts`` lists what on the host forbids it
@@ -100,7 +120,7 @@ def make(
     check_sources(appspec)
     planner = _Planner(tree, ground, existing, missing)
     for entry in appspec["files"]:
-        planner.entry(entry["source"], place(entry["destination"], sysroot), entry["destination"])
+        planner.entry(entry["source"], put(entry["destination"]), entry["destination"])
     plan = planner.plan
     if not appspec["permissions"]:
         return plan
@@ -110,7 +130,7 @@ def make(
         appspec["permissions"],
         plan.copies,
         plan.directories,
-        place=lambda path: place(path, sysroot),
+        place=put,
         is_directory=ground.is_directory,
     )
     return plan

@@ -36,21 +36,28 @@ def run_event(
     environment: dict[str, str],
     log: ScriptLog,
     started: Callable[[int], None],
+    *,
+    failed: str = "",
 ) -> Outcome:
-    """Run scripts in their order until the first fails; return what came of them.
+    """Run scripts in their order until the first fails, then those that run after a failure.
 
     :param started: is told the process number of every script
+    :param failed: an earlier event that failed: only what runs after a failure is run
+    :returns: the first failure of these scripts, or success
     """
     log.begin()
     log.add(b"LifecycleEvent - " + os.fsencode(event))
     result = SUCCESS
     for script in scripts:
         when = script.get("run_on", "success")
-        if when == ("failure" if result.number == 0 else "success"):
+        if when == ("success" if failed else "failure"):
             continue
+        if failed:
+            environment = dict(environment, FAILED_EVENT=failed)
         outcome = _run_script(script, archive, environment, log, started)
-        if result.number == 0:
-            result = outcome
+        if outcome.number:
+            failed = failed or event
+            result = result if result.number else outcome
     return result
 
 

@@ -10,7 +10,8 @@ import os
 import stat
 from typing import TYPE_CHECKING, Any
 
-from . import _cleanup, _grants, _steps
+from .._errors import InstallError
+from . import _cleanup, _grants, _room, _steps
 from ._layout import write_file
 
 if TYPE_CHECKING:
@@ -25,14 +26,25 @@ def carry_out(
 ) -> None:
     """Install, then take away what the earlier installation made and this one does not.
 
-    Files are replaced by one rename each. The clean-up file grows before every copy and after every
-    new directory, and loses the earlier installation's lines at the end: whenever this stops, the
-    next run knows everything that either of the two made.
+    A release is built before anything else is touched, and becomes live once everything else is
+    there. Files beside it, and all files in the layout of copies, are replaced by one rename each.
+    The clean-up file grows before every copy and after every new directory, and loses the earlier
+    installation's lines at the end: whenever this stops, the next run knows everything that either
+    of the two made.
 
     :raises InstallError: for a file or permission that cannot be written
     """
+    release = plan.release
+    grants = plan.grants if release is None else plan.grants + release.grants
     for check in _grants.CHECKS:
-        check(plan.grants)
+        check(grants)
+    written = plan if release is None else release.shown
+    if release is None or not release.again:
+        _room.want_for(written.sizes(tree), "the revision's files; nothing was replaced")
+    if release is not None:
+        from . import _release_install
+
+        _release_install.build(release, tree, archive)
     keep = _in_both(plan, ground)
     blocking = _blocking(plan, ground, made)
     _grants.unlabel(made)
@@ -42,39 +54,60 @@ def carry_out(
     record = os.open(layout.cleanup, flags, 0o644)
     try:
         _end_line(layout.cleanup, record)
-        for step in plan.steps:
+        for number, step in enumerate(plan.steps):
             line = _cleanup.line(step.kind, step.path)
             lines.append(line)
-            if step.kind == "copy":
-                os.write(record, line)
-                _steps.copy(step, tree, archive)
-            else:
-                _steps.mkdir(step, tree)
-                os.write(record, line)
+            try:
+                if step.kind == "copy":
+                    os.write(record, line)
+                    _steps.copy(step, tree, archive)
+                else:
+                    _steps.mkdir(step, tree)
+                    os.write(record, line)
+            except InstallError as error:
+                done = sum(one.kind == "copy" for one in plan.steps[:number])
+                raise InstallError(f"{error} {_left(done, len(plan.copies))}") from error
         for grant in plan.grants:
             _grants.give(grant)
-        for grant in plan.grants:
+        for grant in grants:
             labelled = _grants.label(grant)
             if labelled is not None:
                 lines.append(_cleanup.line("semanage", labelled))
                 os.write(record, lines[-1])
-        _cleanup.remove(made, ground, {ground.key(step.path) for step in plan.steps})
+        stays = {ground.key(step.path) for step in plan.steps}
+        if release is not None:
+            link = release.releases.link
+            stays.add(ground.key(link))
+            lines.append(_cleanup.line("link", link))
+            os.write(record, lines[-1])
+            _release_install.switch(release, ground)
+        _cleanup.remove(made, ground, stays)
     finally:
         os.close(record)
     write_file(layout.install, json.dumps({"instructions": instructions(plan, archive)}))
     write_file(layout.cleanup, os.fsdecode(b"".join(lines)))
 
 
+def _left(done: int, total: int) -> str:
+    return (
+        f"{done} of {total} files are in place, the others are as they were. Once the cause is"
+        " gone, deploying again, or back, completes this."
+    )
+
+
 def instructions(plan: Plan, archive: str) -> list[dict[str, Any]]:
-    """Return the plan as the agent writes it to ``<group>-install.json``."""
+    """Return the plan as the agent writes it to ``<group>-install.json``; it knows no links."""
     result: list[dict[str, Any]] = []
-    for step in plan.steps:
+    inside = plan.release
+    for step in plan.steps if inside is None else plan.steps + inside.recorded():
         if step.kind == "copy":
             source = os.path.join(archive, step.source or "")
             result.append({"type": "copy", "source": source, "destination": step.path})
+        elif step.kind == "link":
+            result.append({"type": "link", "destination": step.path})
         else:
             result.append({"type": "mkdir", "directory": step.path})
-    for path, permission in plan.grants:
+    for path, permission in plan.grants if inside is None else plan.grants + inside.grants:
         if permission["owner"] or permission["group"]:
             result.append(
                 {

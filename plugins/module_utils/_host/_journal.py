@@ -51,12 +51,18 @@ class Journal:
         entry = dict(entry, at=round(time.time(), 3))
         data = (json.dumps(entry, separators=(",", ":")) + "\n").encode("ascii")
         view = memoryview(data)
-        while view:
-            view = view[os.write(self._descriptor, view) :]
+        try:
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+            if sync:
+                os.fsync(self._descriptor)
+        except OSError:
+            # Nothing may be glued to a fact that a full disk cut short.
+            os.ftruncate(self._descriptor, self._end)
+            os.lseek(self._descriptor, self._end, os.SEEK_SET)
+            raise
         self._end += len(data)
         self.lines.append(entry)
-        if sync:
-            os.fsync(self._descriptor)
 
     def close(self) -> None:
         """Make everything durable and let go of the file."""
@@ -65,20 +71,44 @@ class Journal:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def finished(self, event: str) -> dict[str, Any] | None:
-        """Return the result of an event that need not run again."""
+    def finished(self, event: str, calls: frozenset[str] = frozenset()) -> dict[str, Any] | None:
+        """Return the result of an event that need not run again.
+
+        :param calls: names of calls whose failures count, too; whoever asks has not seen them yet
+        """
         for line in reversed(self.lines):
             if line.get("event") == event:
                 result = line.get("result")
-                if result and (result["status"] in DONE or line.get("forgiven")):
+                if result and (
+                    result["status"] in DONE or line.get("forgiven") or line.get("call") in calls
+                ):
                     return dict(result)
                 return None
         return None
 
-    def unfinished(self, event: str, birth: Callable[[int], int | None]) -> list[int]:
+    def attempts(self, event: str) -> int:
+        """Count how often an event's scripts were begun."""
+        return sum("started" in line for line in self.lines if line.get("event") == event)
+
+    def has(self, calls: frozenset[str]) -> bool:
+        """Tell whether one of the named calls brought an event to its end."""
+        return any(line.get("call") in calls for line in self.lines)
+
+    @property
+    def last_call(self) -> str:
+        """The name of the call that brought the newest event to its end; empty for none."""
+        for line in reversed(self.lines):
+            if "result" in line:
+                return str(line.get("call") or "")
+        return ""
+
+    def unfinished(
+        self, event: str, birth: Callable[[int], int | None], boot: str | None
+    ) -> list[int]:
         """Return the scripts of an event that still run, left by a call that was killed.
 
         :param birth: tells when the process of a number began; none that began later is meant
+        :param boot: which start of the host this is; the numbers of another mean nothing now
         """
         left = []
         for line in reversed(self.lines):
@@ -86,7 +116,8 @@ class Journal:
                 continue
             if "process" not in line:
                 break
-            if line["birth"] is not None and birth(line["process"]) == line["birth"]:
+            known = line["birth"] is not None and line.get("boot") == boot
+            if known and birth(line["process"]) == line["birth"]:
                 left.append(int(line["process"]))
         return left
 
@@ -109,6 +140,23 @@ class Journal:
         for line in self.lines:
             if "staged" in line:
                 return line.get("previous")
+        return None
+
+    def after_failure(self, event: str) -> dict[str, Any] | None:
+        """Return what came of an event's scripts for failures since the newest failure."""
+        for line in reversed(self.lines):
+            if line.get("event") == event and "after_failure" in line:
+                return dict(line["after_failure"])
+            if "result" in line and line["result"]["status"] == "Failed":
+                return None
+        return None
+
+    @property
+    def release(self) -> dict[str, str] | None:
+        """The release that this deployment makes or goes back to: name, path, link, shared."""
+        for line in reversed(self.lines):
+            if "release" in line:
+                return dict(line["release"])
         return None
 
     @property

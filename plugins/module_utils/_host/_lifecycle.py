@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
 from typing import Any, BinaryIO
 
 from .._errors import BasculeError, HostError, InstallError, UsageError
-from . import _cleanup, _context, _events, _files, _retention, _tree
+from . import _cleanup, _context, _events, _files, _retention, _room, _tree
 from ._journal import Journal
 from ._layout import Folder, read_pointer, write_file
 from ._lock import GroupLock
@@ -31,6 +32,8 @@ _SEARCHED = (
 def run(request: dict[str, Any], bundle: BinaryIO | None) -> dict[str, Any]:
     """Run the request's ``events`` in their order; ``final`` writes the End.
 
+    After a failure only the scripts run that are there for it (``run_on``): those of the event
+    itself, of the events after it, and of ``later``, the events of the spans that will not come.
     An event that the journal has as finished is not run again; its result is returned again.
 
     :returns: ``{"changed", "failed", "msg", "events": [{"event", "status", "started", "ended",
@@ -52,10 +55,16 @@ def run(request: dict[str, Any], bundle: BinaryIO | None) -> dict[str, Any]:
     # The agent runs under systemd's umask, whatever the shell of the user who connects has.
     mask = os.umask(0o022)
     try:
-        with GroupLock(context.layout.lock, context.holder, context.patience), _Signals():
-            return _Run(context, bundle).span(events, bool(request.get("final")))
+        lock = GroupLock(context.layout.lock, context.holder, context.patience)
+        with lock, _Signals():
+            run = _Run(context, bundle, str(request.get("call") or ""), waited=lock.waited)
+            later = list(request.get("later") or ())
+            return run.span(events, later, bool(request.get("final")))
     except OSError as error:
-        raise HostError(f"The lifecycle cannot be gone on with on this host: {error}.") from error
+        raise HostError(
+            "The lifecycle cannot be gone on with on this host:"
+            f" {_room.reason(error, error.filename or context.layout.root)}."
+        ) from error
     finally:
         os.umask(mask)
 
@@ -89,17 +98,21 @@ def _result(event: str, status: str, **more: Any) -> dict[str, Any]:
 
 
 class _Signals:
-    """While a span runs, SIGTERM and SIGHUP end it the orderly way, its script with it."""
+    """While a span runs, SIGTERM ends it the orderly way, its script with it.
+
+    A terminal that hangs up, as a lost connection is one, ends nothing.
+    """
 
     def __init__(self) -> None:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGHUP):
+        # A handler, since scripts would inherit that a signal is ignored.
+        for number, handler in ((signal.SIGTERM, self._stop), (signal.SIGHUP, self._go_on)):
             # Who ignores a signal (nohup) or handles it knows better; threads may not ask at all.
             if signal.getsignal(number) is signal.SIG_DFL:
                 try:
-                    self._before[number] = signal.signal(number, self._stop)
+                    self._before[number] = signal.signal(number, handler)
                 except ValueError:
                     return
 
@@ -111,12 +124,19 @@ class _Signals:
     def _stop(number: int, _frame: object) -> None:
         raise SystemExit(128 + number)
 
+    @staticmethod
+    def _go_on(_number: int, _frame: object) -> None:
+        return
+
 
 class _Run:
     """One call on one deployment."""
 
-    def __init__(self, context: _context.Context, bundle: BinaryIO | None) -> None:
+    def __init__(
+        self, context: _context.Context, bundle: BinaryIO | None, call: str, *, waited: bool
+    ) -> None:
         self._context = context
+        self._call = call
         self._layout = context.layout
         self._folder = context.layout.deployment
         self._bundle = bundle
@@ -129,22 +149,34 @@ class _Run:
             self._layout.deployment_id,
             secrets,
         )
-        self._changed = False
+        # The calls whose results nobody has heard yet: this one, sent before over a connection
+        # that was lost, and one of this deployment that was just waited for.
+        unheard = {call, self._journal.last_call if waited else ""}
+        self._unheard = frozenset(unheard - {""})
+        self._changed = self._journal.has(self._unheard)
 
-    def span(self, events: list[str], final: bool) -> dict[str, Any]:
+    def span(self, events: list[str], later: list[str], final: bool) -> dict[str, Any]:
         results: list[dict[str, Any]] = []
         error = None
         try:
             for event in events:
                 if error is not None:
-                    results.append(_result(event, "Skipped"))
+                    skipped = self._after_failure(event, error["event"])
+                    results.append(skipped or _result(event, "Skipped"))
                     continue
-                result = self._journal.finished(event) or self._event(event)
+                result = self._journal.finished(event, self._unheard) or self._event(event)
                 results.append(result)
                 if result["status"] == "Failed" and not self._forgives(event):
+                    if event == _events.GATE:
+                        self._after_gate(result)
                     error = _error(result)
+            for event in later:
+                skipped = self._after_failure(event, error["event"]) if error else None
+                if skipped is not None:
+                    results.append(skipped)
             if final and error is None and not self._journal.ended:
                 self._seal()
+                self._keep_release()
                 self._journal.append({"end": True}, sync=False)
                 self._changed = True
         finally:
@@ -167,6 +199,20 @@ class _Run:
             paths = _cleanup.installed(self._layout.install)
             _seal.write(self._folder, paths, installed["started"])
 
+    def _keep_release(self) -> None:
+        """Write down that the release is good to go back to, and remove those too old for it."""
+        releases, release = self._context.releases, self._journal.release
+        if releases is None or release is None:
+            return
+        from . import _releases
+
+        index = _releases.Index(releases, self._layout.group_id)
+        known = index.find(release["name"])
+        if known is not None:
+            own = self._layout.deployment_id
+            index.note(known._replace(is_good=True, deployment_id=own))
+            index.prune()
+
     def _forgives(self, event: str) -> bool:
         return self._context.forgiving and event in _events.FORGIVABLE
 
@@ -186,16 +232,28 @@ class _Run:
             more = {
                 "status": "Failed",
                 "error_code": _events.ERROR_CODES[5],
-                "message": f"{event} failed on this host: {error}.",
+                "message": f"{event} failed on this host:"
+                f" {_room.reason(error, error.filename or self._folder.path)}.",
             }
         result = _result(event, **more)
         result["started"] = started
         result["ended"] = round(time.time(), 3)
         line: dict[str, Any] = {"event": event, "result": result}
+        if self._call:
+            line["call"] = self._call
         if result["status"] == "Failed" and self._forgives(event):
             line["forgiven"] = True
-        # An event that did nothing needs no fsync of its own: the next one, or the end, has it.
-        self._journal.append(line, sync=bool(result["log"]) or event == "Install")
+        try:
+            # An event that did nothing needs no fsync of its own: the next one, or the end, has it.
+            self._journal.append(line, sync=bool(result["log"]) or event == "Install")
+        except OSError as error:
+            # What cannot be remembered has failed: a repeated call would do it again.
+            result["status"] = "Failed"
+            result["error_code"] = result["error_code"] or _events.ERROR_CODES[5]
+            why = (
+                f"{self._journal.path} cannot be written: {_room.reason(error, self._folder.path)}."
+            )
+            result["message"] = f"{result['message']} {why}".strip()
         return result
 
     def _begin(self, event: str, started: float) -> None:
@@ -242,11 +300,8 @@ class _Run:
     def _install(self) -> dict[str, Any]:
         context = self._context
         tree = _tree.scan(self._folder.archive)
-        made = _cleanup.read(self._layout.cleanup, self._layout.install)
-        ground = _cleanup.Ground(made)
-        plan = _files.make(
-            context.appspec, tree, ground, existing=context.existing, sysroot=context.sysroot
-        )
+        made, ground = context.earlier()
+        plan = context.plan(tree, ground, self._release())
         if plan.conflicts:
             raise InstallError(plan.conflict_text())
         from . import _install
@@ -254,34 +309,69 @@ class _Run:
         _install.carry_out(plan, tree, self._folder.archive, made, ground, self._layout)
         # As the agent does it: from now on this revision's stop script fits what is installed.
         write_file(self._layout.last_successful, self._folder.path)
-        kept = f", {len(plan.retained)} existing ones kept" if plan.retained else ""
-        return {"status": "Succeeded", "message": f"{len(plan.copies)} files installed{kept}"}
+        return {"status": "Succeeded", "message": _told(plan)}
+
+    def _release(self) -> str | None:
+        """Return the name of this deployment's release, and remember which it is."""
+        name = self._context.release(self._journal)
+        releases = self._context.releases
+        if name is not None and releases is not None and self._journal.release is None:
+            release = {
+                "name": name,
+                "path": releases.path(name),
+                "link": releases.link,
+                "shared": releases.shared,
+            }
+            self._journal.append({"release": release})
+        return name
 
     # -- hooks -----------------------------------------------------------------------------------
 
     def _hook(self, event: str, started: float) -> dict[str, Any]:
         folder = self._folder_of(event)
-        if folder is None:
+        scripts = self._scripts(event, folder)
+        if folder is None or not scripts:
             return {"status": "Succeeded"}
+        return self._run_scripts(event, folder, scripts, started)
+
+    def _scripts(self, event: str, folder: Folder | None) -> list[dict[str, Any]]:
+        if folder is None:
+            return []
         if folder.path == self._folder.path:
             appspec = self._context.appspec
         else:
             appspec = _context.recall(folder)["appspec"]
-        scripts = appspec["hooks"].get(event)
-        if not scripts:
-            return {"status": "Succeeded"}
+        return list(appspec["hooks"].get(event) or ())
+
+    def _run_scripts(
+        self,
+        event: str,
+        folder: Folder,
+        scripts: list[dict[str, Any]],
+        started: float,
+        failed: str = "",
+    ) -> dict[str, Any]:
         from . import _hooks, _process
 
-        for pid in self._journal.unfinished(event, _process.birth):
+        boot = _process.boot()
+        for pid in self._journal.unfinished(event, _process.birth, boot):
             _process.kill(pid)
         self._begin(event, started)
 
         def note(pid: int) -> None:
-            line = {"event": event, "process": pid, "birth": _process.birth(pid)}
-            self._journal.append(line, sync=False)
+            line = {"event": event, "process": pid, "birth": _process.birth(pid), "boot": boot}
+            # A script that runs by now must not be left alone because the disk is full.
+            with contextlib.suppress(OSError):
+                self._journal.append(line, sync=False)
 
         outcome = _hooks.run_event(
-            event, scripts, folder.archive, self._environment(event, folder), self._log, note
+            event,
+            scripts,
+            folder.archive,
+            self._environment(event, folder),
+            self._log,
+            note,
+            failed=failed,
         )
         status = "Succeeded" if outcome.number == 0 else "Failed"
         return {
@@ -291,6 +381,49 @@ class _Run:
             "message": outcome.message,
             "log": self._log.tail(),
         }
+
+    def _after_failure(
+        self, event: str, failed: str, kinds: tuple[str, ...] = ("failure", "always")
+    ) -> dict[str, Any] | None:
+        """Run the scripts of an event that are there for a failure of an earlier one.
+
+        :returns: the result, or None if there are none; it is Skipped, because what the event is
+            for was not done, or Failed, because one of these scripts has failed
+        """
+        if event in _events.RESERVED or event == _events.GATE:
+            return None
+        known = self._journal.after_failure(event)
+        if known is not None:
+            return known
+        started = round(time.time(), 3)
+        more: dict[str, Any]
+        scripts: list[dict[str, Any]] = []
+        try:
+            folder = self._folder_of(event)
+            scripts = [s for s in self._scripts(event, folder) if s.get("run_on") in kinds]
+            if folder is None or not scripts or not os.path.isdir(folder.archive):
+                return None
+            more = self._run_scripts(event, folder, scripts, started, failed)
+        except (BasculeError, OSError) as error:
+            more = {"status": "Failed", "error_code": _events.ERROR_CODES[5], "message": str(error)}
+        if more["status"] == "Succeeded":
+            ran = ", ".join(script["location"] for script in scripts)
+            message = f"After the failure of {failed}: {ran}."
+            more.update(status="Skipped", error_code=None, message=message)
+        result = _result(event, **more)
+        result["started"] = started
+        result["ended"] = round(time.time(), 3)
+        # Not as its result: a repeated call that gets further has still to run the event.
+        with contextlib.suppress(OSError):
+            self._journal.append({"event": event, "after_failure": result})
+        return result
+
+    def _after_gate(self, result: dict[str, Any]) -> None:
+        """Run what ValidateService has for failures: the gates belong to what it is for."""
+        after = self._after_failure("ValidateService", _events.GATE, ("failure",))
+        if after is not None:
+            result["log"] = after["log"]
+            result["message"] += f" {after['message']}"
 
     def _folder_of(self, event: str) -> Folder | None:
         """Return the deployment whose script an event runs; None on a first deployment."""
@@ -324,6 +457,7 @@ class _Run:
         environment.update(
             {
                 "LIFECYCLE_EVENT": event,
+                "HOOK_ATTEMPT": str(self._journal.attempts(event)),
                 "DEPLOYMENT_ID": self._layout.deployment_id,
                 "APPLICATION_NAME": str(deployment.get("application") or ""),
                 "DEPLOYMENT_GROUP_NAME": str(deployment.get("group") or ""),
@@ -334,8 +468,18 @@ class _Run:
                 "TARGET_NAME": context.target,
                 "IS_ROLLBACK": "true" if context.is_rollback else "false",
                 "SYSROOT": context.sysroot,
+                "TARGET_POOL": str(context.options.get("pool") or ""),
             }
         )
+        if folder.path == self._folder.path:
+            self._release()
+            release = self._journal.release
+        else:
+            release = Journal(folder.journal).release
+        if release is not None:
+            environment["RELEASE_DIRECTORY"] = release["path"]
+            environment["RELEASE_LINK"] = release["link"]
+            environment["SHARED_DIRECTORY"] = release["shared"]
         return environment
 
 
@@ -343,6 +487,17 @@ def _search_path(path: str) -> str:
     """Return the search path with systemd's folders: scripts count on them, ssh may lack them."""
     folders = [folder for folder in path.split(os.pathsep) if folder]
     return os.pathsep.join(folders + [one for one in _SEARCHED if one not in folders])
+
+
+def _told(plan: _files.Plan) -> str:
+    """Say what an installation has done."""
+    inside = plan.release
+    if inside is not None and inside.again:
+        return f"back to the release {inside.path}, nothing was copied into it"
+    copies = plan.copies if inside is None else inside.shown.copies
+    kept = f", {len(plan.retained)} existing ones kept" if plan.retained else ""
+    where = "" if inside is None else f", {inside.path} is live"
+    return f"{len(copies)} files installed{kept}{where}"
 
 
 def _error(result: dict[str, Any]) -> dict[str, Any]:

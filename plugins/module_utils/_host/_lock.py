@@ -21,11 +21,16 @@ class GroupLock:
     """An exclusive lock that the kernel lets go when its holder ends, however it ends."""
 
     def __init__(self, path: str, holder: str, patience: float = 10.0) -> None:
-        """Name the lock file, who asks, and how many seconds to wait for another holder."""
+        """Name the lock file, who asks, and how many seconds to wait for another holder.
+
+        A holder of the same name is waited for until it ends: it is an earlier call of the same
+        deployment, whose connection was lost, and its scripts have their own deadlines.
+        """
         self._path = path
         self._holder = holder
         self._patience = patience
         self._descriptor = -1
+        self.waited = False
 
     def __enter__(self) -> None:
         """Take the lock.
@@ -42,8 +47,10 @@ class GroupLock:
             except OSError as error:
                 if error.errno not in (errno.EAGAIN, errno.EACCES):
                     raise
-            if time.monotonic() >= deadline:
-                holder = os.pread(self._descriptor, 400, 0).decode("utf-8", "replace").strip()
+            holder = os.pread(self._descriptor, 400, 0).decode("utf-8", "replace").strip()
+            if holder.startswith(f"{self._holder},"):
+                self.waited = True
+            elif time.monotonic() >= deadline:
                 os.close(self._descriptor)
                 raise HostError(
                     f"Another run holds this deployment group on the host: {holder}. Waited"

@@ -27,6 +27,8 @@ LINGER = 2.0
 LOOK = 0.1
 # poll(2) counts milliseconds in 32 bits; this is 23 days.
 LONGEST = 2_000_000.0
+# A host that goes down ends the script and who watches it at nearly the same moment.
+SHUTDOWN = 0.2
 
 
 class Ending(NamedTuple):
@@ -64,6 +66,10 @@ def run(
             now = time.monotonic()
             ended = process.poll() is not None
             if ended and not streams.open:
+                if process.returncode < 0 or process.returncode > 128:
+                    # Time for the signal that is meant for this process: then the script was
+                    # interrupted, and has not failed.
+                    time.sleep(SHUTDOWN)
                 return _ending(process.returncode)
             if ended and process.returncode:
                 failed_at = failed_at or now
@@ -206,6 +212,15 @@ def birth(pid: int) -> int | None:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return int(file.read().rpartition(b")")[2].split()[19])
     except (OSError, ValueError, IndexError):
+        return None
+
+
+def boot() -> str | None:
+    """Return the name of this start of the host, None where the kernel has none."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
         return None
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from typing import TYPE_CHECKING
@@ -52,6 +53,16 @@ class ScriptLog:
         for secret in self._secrets:
             entry = entry.replace(secret, MASK)
         entry += b"\n"
+        # A script that works must not be ended because its words have no room on a full disk; the
+        # last of them still go to the controller.
+        with contextlib.suppress(OSError):
+            self._write(entry)
+        self._entries.append(entry[-TAIL:])
+        self._size += len(self._entries[-1])
+        while self._size >= TAIL and len(self._entries) > 1:
+            self._size -= len(self._entries.pop(0))
+
+    def _write(self, entry: bytes) -> None:
         if self._files is None:
             self._files = (self._open(self._path), self._open_shared())
         now = time.time()
@@ -60,10 +71,6 @@ class ScriptLog:
         _write(self._files[0], second + b" " + entry)
         stripped = entry.strip(_BLANKS) + b"\n"
         _write(self._files[1], b"[" + second + milli + b"] " + self._prefix + stripped)
-        self._entries.append(entry[-TAIL:])
-        self._size += len(self._entries[-1])
-        while self._size >= TAIL and len(self._entries) > 1:
-            self._size -= len(self._entries.pop(0))
 
     def tail(self) -> str:
         """Return the last entries of the event, less than 2 KB; of a longer one, its end."""

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
 
 from .._errors import ArchiveError, HostError, InstallError, UsageError
-from . import _cleanup, _context, _events, _files, _tree
+from . import _context, _events, _files, _room, _tree
 from ._journal import Journal
 from ._lock import GroupLock
 
@@ -21,11 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ._context import Context
-    from ._files import Plan
     from ._tree import Tree
 
-# Room that is left on a file system whatever a revision needs.
-RESERVE = 16 * 1024 * 1024
 _BLOCK = 1024 * 1024
 # The events whose scripts a deployment needs, in their order. A missing stop script, for example,
 # blocks the next deployment only, and is warned of.
@@ -36,7 +33,8 @@ def run(request: dict[str, Any], bundle: BinaryIO | None) -> dict[str, Any]:
     """Stage a revision; with ``check`` only say what would be done.
 
     :returns: ``{"changed", "staged", "current", "needs_bundle", "seconds", "free_bytes",
-        "previous": {"deployment_id", "digest", "hooks"} | None, "diff"?, "warnings": [...]}``
+        "previous": {"deployment_id", "digest", "hooks"} | None, "diff"?, "warnings": [...],
+        "release": {"path", "again": whether it is there and nothing is copied} | None}``
     :raises BasculeError: for a revision that cannot be staged or installed here
     """
     begun = time.monotonic()
@@ -48,12 +46,13 @@ def run(request: dict[str, Any], bundle: BinaryIO | None) -> dict[str, Any]:
         "needs_bundle": False,
         "previous": _context.previous(context.layout),
         "warnings": [],
+        "release": None,
     }
     try:
         _stage(context, bundle, result)
     except OSError as error:
         raise HostError(f"The revision cannot be staged on this host: {error}.") from error
-    result["free_bytes"] = free_bytes(context.layout.root)
+    result["free_bytes"] = _room.free_bytes(context.layout.root)
     result["seconds"] = round(time.monotonic() - begun, 3)
     return result
 
@@ -162,6 +161,11 @@ def deliver(
     result["changed"] = True
 
 
+def _reserve(context: Context) -> int:
+    """Return the room to leave: a way back is not refused for the want of a reserve."""
+    return 0 if context.is_rollback else _room.RESERVE
+
+
 def _remove(path: str) -> None:
     if os.path.lexists(path):
         import shutil
@@ -170,23 +174,6 @@ def _remove(path: str) -> None:
 
 
 # -- the bundle ------------------------------------------------------------------------------------
-
-
-def free_bytes(path: str) -> int:
-    """Return the bytes a caller may still write where a path is, or will be."""
-    while not os.path.exists(path):
-        path = os.path.dirname(path)
-    status = os.statvfs(path)
-    return status.f_bavail * status.f_frsize
-
-
-def _want_room(path: str, needed: int, what: str) -> None:
-    free = free_bytes(path)
-    if needed + RESERVE > free:
-        raise HostError(
-            f"Not enough space at {path} for {what}: {needed} bytes and a reserve of {RESERVE} are"
-            f" needed, {free} are free. Free some, and then try again."
-        )
 
 
 def _receive(context: Context, bundle: BinaryIO | None) -> None:
@@ -199,7 +186,8 @@ def _receive(context: Context, bundle: BinaryIO | None) -> None:
             "The bundle is not on this host, and the request brought none. Send it along."
         )
     size = context.bundle.get("size")
-    _want_room(context.layout.root, 2 * int(size or 0), "the bundle and its content")
+    needed = 2 * int(size or 0)
+    _room.want(context.layout.root, needed, "the bundle and its content", _reserve(context))
     part = f"{cached}.{os.getpid()}.part"
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(part, flags, 0o600)
@@ -274,7 +262,7 @@ def _unpack(context: Context, part: str, result: dict[str, Any]) -> None:
 
     _remove(part)
     os.mkdir(part, 0o755)
-    limit = free_bytes(context.layout.root) - RESERVE
+    limit = _room.free_bytes(context.layout.root) - _reserve(context)
     result["warnings"] += _archive.unpack(
         context.layout.deployment.bundle,
         part,
@@ -316,19 +304,12 @@ def _preflight(context: Context, tree: Tree, archive: str | None, result: dict[s
         )
 
     complain: Callable[[str], None] = warn if may_change else refuse
-    made = _cleanup.read(context.layout.cleanup, context.layout.install)
-    ground = _cleanup.Ground(made)
+    made, ground = context.earlier()
+    release = context.release(Journal(context.layout.deployment.journal))
     _files.check_sources(context.appspec)
     missing: list[str] = []
     try:
-        plan = _files.make(
-            context.appspec,
-            tree,
-            ground,
-            existing=context.existing,
-            sysroot=context.sysroot,
-            missing=missing if builds else None,
-        )
+        plan = context.plan(tree, ground, release, missing if builds else None)
     except InstallError as error:
         if not builds:
             raise
@@ -340,16 +321,22 @@ def _preflight(context: Context, tree: Tree, archive: str | None, result: dict[s
         complain(plan.conflict_text())
     from . import _grants
 
+    shown = plan if plan.release is None else plan.release.shown
     for check in _grants.CHECKS:
         try:
-            check(plan.grants)
+            check(shown.grants)
         except InstallError as error:
             complain(str(error))
-    _check_room(plan, tree)
+    if plan.release is not None:
+        inside = plan.release
+        result["release"] = {"path": inside.path, "again": inside.again}
+    if plan.release is None or not plan.release.again:
+        _room.want_for(shown.sizes(tree), "the revision's files", _reserve(context))
     if context.diff:
         from . import _diff
 
-        before_text, after_text = _diff.listing(plan, tree, archive, made, ground)
+        leaving = context.leaving(made, ground)
+        before_text, after_text = _diff.listing(shown, tree, archive, leaving)
         result["diff"] = {"before": before_text, "after": after_text}
 
 
@@ -371,26 +358,3 @@ def _check_scripts(context: Context, tree: Tree, result: dict[str, Any]) -> None
                     message += f" If no script before it makes it, {event} will fail."
                 result["warnings"].append(message)
             earlier = earlier or event in _NEEDED
-
-
-def _check_room(plan: Plan, tree: Tree) -> None:
-    needed: dict[int, list[Any]] = {}
-    for target, source in plan.copies.items():
-        item = tree.items[source]
-        if item.size:
-            path = os.path.dirname(target)
-            device = _device(path, needed)
-            needed[device][1] += item.size
-    for path, size in needed.values():
-        _want_room(path, size, "the revision's files")
-
-
-def _device(path: str, known: dict[int, list[Any]]) -> int:
-    while True:
-        try:
-            device = os.stat(path).st_dev
-        except OSError:
-            path = os.path.dirname(path)
-            continue
-        known.setdefault(device, [path, 0])
-        return device

@@ -11,7 +11,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from .._errors import InstallError
-from . import _cleanup
+from . import _cleanup, _room
 
 if TYPE_CHECKING:
     from ._files import Step
@@ -38,7 +38,9 @@ def mkdir(step: Step, tree: Tree) -> None:
             if mode & 0o777 != wanted & 0o777:
                 os.chmod(step.path, mode & 0o7000 | wanted & 0o777)
     except OSError as error:
-        raise InstallError(f"Cannot make the directory {step.path}: {error.strerror}.") from error
+        raise InstallError(
+            f"Cannot make the directory {step.path}: {_room.reason(error, step.path)}."
+        ) from error
 
 
 def _renew_directory(path: str) -> None:
@@ -79,7 +81,7 @@ def copy(step: Step, tree: Tree, archive: str) -> None:
     except OSError as error:
         _fresh(temporary, quiet=True)
         raise InstallError(
-            f"Cannot install {source} as {step.path}: {error.strerror or error}."
+            f"Cannot install {source} as {step.path}: {_room.reason(error, step.path)}."
         ) from error
 
 

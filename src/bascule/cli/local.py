@@ -11,7 +11,7 @@ from bascule.result import DONE, FAILED
 if t.TYPE_CHECKING:
     import argparse
 
-    from bascule.local import Result
+    from bascule.local import Releases, Result
 
 # Where the agent's own configuration is, if this host has the agent.
 AGENT = Path("/etc/codedeploy-agent/conf/codedeployagent.yml")
@@ -107,6 +107,37 @@ def add_commands(
     add("--root", metavar="FOLDER", help="deployment root (/opt/codedeploy-agent/deployment-root)")
     add("--sysroot", metavar="FOLDER", help="prefix of all destinations, and of the default root")
     add(
+        "--layout",
+        choices=("copy", "release"),
+        default="copy",
+        help="copy files to their destinations (%(default)s), or make a release and link to it",
+    )
+    add(
+        "--release-directory",
+        metavar="FOLDER",
+        help="folder of releases/ and shared/, for --layout release",
+    )
+    add(
+        "--release-link",
+        metavar="PATH",
+        help="the link to the live release (current in the folder of the releases)",
+    )
+    add(
+        "--shared-path",
+        metavar="PATH",
+        action="append",
+        default=[],
+        help="path in the release that all releases share, with / at its end a folder; may be"
+        " given again",
+    )
+    add(
+        "--releases-to-keep",
+        metavar="NUMBER",
+        type=int,
+        default=5,
+        help="how many releases are kept, the live one included (%(default)s)",
+    )
+    add(
         "--strict",
         choices=("agent-v1", "agent-v2"),
         help="refuse every AppSpec file that this CodeDeploy agent refuses",
@@ -143,6 +174,7 @@ def run_local(options: argparse.Namespace) -> int:
         strict=options.strict,
         retained=configured["retained"],
         outside_links=options.allow_outside_links,
+        releases=releases_of(options),
         begin=_begin if text else lambda _folder: None,
     )
     for warning in result["warnings"]:
@@ -152,6 +184,28 @@ def run_local(options: argparse.Namespace) -> int:
     else:
         say_json(result)
     return DONE if result["error"] is None else FAILED
+
+
+def releases_of(options: argparse.Namespace) -> Releases | None:
+    """Return the layout of releases, None for copies.
+
+    :raises UsageError: for options of the other layout
+    """
+    if options.layout == "release":
+        return {
+            "release_directory": options.release_directory or "",
+            "release_link": options.release_link or "",
+            "shared_paths": options.shared_path,
+            "releases_to_keep": options.releases_to_keep,
+        }
+    from ansible_collections.bascule.deploy.plugins.module_utils._errors import UsageError
+
+    if options.release_directory or options.release_link or options.shared_path:
+        raise UsageError(
+            "--release-directory, --release-link and --shared-path are for --layout release. Add"
+            " it, or leave them out."
+        )
+    return None
 
 
 def conclude(result: Result) -> None:

@@ -20,11 +20,9 @@ from ansible_collections.bascule.deploy.plugins.module_utils._errors import (
     RevisionError,
 )
 from ansible_collections.bascule.deploy.plugins.module_utils._host import (
-    _cleanup,
     _context,
     _entry,
     _events,
-    _files,
     _layout,
     _retention,
     _tree,
@@ -37,7 +35,7 @@ from bascule.local import _delivery
 from bascule.local._delivery import TYPES
 from bascule.local._order import check_hooks, choose
 
-__all__ = ["GROUP", "GROUP_ID", "TYPES", "Result", "deploy"]
+__all__ = ["GROUP", "GROUP_ID", "TYPES", "Releases", "Result", "deploy"]
 
 GROUP_ID = "default-local-deployment-group"
 GROUP = "LocalFleet"
@@ -60,6 +58,15 @@ class Result(t.TypedDict):
     warnings: list[str]
 
 
+class Releases(t.TypedDict):
+    """The layout of releases, as the variables ``deploy_…`` of the same names describe it."""
+
+    release_directory: str
+    release_link: str
+    shared_paths: list[str]
+    releases_to_keep: int
+
+
 def deploy(
     location: str,
     *,
@@ -75,6 +82,7 @@ def deploy(
     strict: str | None = None,
     retained: int | None = None,
     outside_links: bool = False,
+    releases: Releases | None = None,
     begin: t.Callable[[str], None] = lambda _folder: None,
 ) -> Result:
     """Deploy a bundle here and return how it ended.
@@ -91,6 +99,7 @@ def deploy(
     :param strict: ``agent-v1`` or ``agent-v2`` to accept only the AppSpec files that agent does
     :param retained: how many deployments to keep, this one included
     :param outside_links: whether an archive's symbolic links may lead out of it
+    :param releases: the layout of releases; None to copy files to their destinations
     :param begin: is told the deployment's folder before anything is done
     :raises BasculeError: for what cannot be begun; nothing was changed
     """
@@ -113,6 +122,7 @@ def deploy(
             "file_exists_behavior": file_exists_behavior,
             "retained_revisions": retained,
             "outside_links": outside_links,
+            **({"layout": "release", **releases} if releases else {}),
         },
         "events": names,
         "final": True,
@@ -213,7 +223,7 @@ class _Deployment:
         self._context = _context.Context(self._request)
         try:
             check_hooks(appspec["hooks"], self._names)
-            self._check_plan(appspec)
+            self._check_plan()
         except BasculeError as error:
             raise _Refusal("Install", error) from error
         _context.remember(folder, self._context)
@@ -222,21 +232,17 @@ class _Deployment:
         journal.append({"staged": self._context.digest, "previous": before.get("digest")})
         journal.close()
 
-    def _check_plan(self, appspec: dict[str, t.Any]) -> None:
+    def _check_plan(self) -> None:
         """Refuse an AppSpec file that contradicts itself, unless a script may still change that.
 
         :raises InstallError: what Install would come to
         """
-        if "BeforeInstall" in appspec["hooks"] and "BeforeInstall" in self._names:
+        if "BeforeInstall" in self._context.appspec["hooks"] and "BeforeInstall" in self._names:
             return
-        made = _cleanup.read(self._layout.cleanup, self._layout.install)
-        _files.make(
-            appspec,
-            _tree.scan(self._layout.deployment.archive),
-            _cleanup.Ground(made),
-            existing=self._context.existing,
-            sysroot=self._context.sysroot,
-        )
+        context = self._context
+        _made, ground = context.earlier()
+        release = context.release(Journal(self._layout.deployment.journal))
+        context.plan(_tree.scan(self._layout.deployment.archive), ground, release)
 
     def _first_of_revision(self) -> str:
         """Return the first event for which the agent reads the new revision's AppSpec file."""

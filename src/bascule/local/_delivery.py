@@ -20,7 +20,7 @@ from ansible_collections.bascule.deploy.plugins.module_utils._errors import (
     ArchiveError,
     UsageError,
 )
-from ansible_collections.bascule.deploy.plugins.module_utils._host import _archive, _stage, _tree
+from ansible_collections.bascule.deploy.plugins.module_utils._host import _archive, _room, _tree
 
 if t.TYPE_CHECKING:
     from ansible_collections.bascule.deploy.plugins.module_utils._host._layout import Layout
@@ -120,7 +120,7 @@ def deliver(bundle: Bundle, layout: Layout, *, outside_links: bool) -> list[str]
             _check_type(path, bundle.kind)
             Path(folder.bundle).symlink_to(path)
             part.mkdir(mode=0o755)
-            limit = max(_stage.free_bytes(layout.root) - _stage.RESERVE, 0)
+            limit = max(_room.free_bytes(layout.root) - _room.RESERVE, 0)
             warnings = _archive.unpack(path, str(part), limit=limit, outside_links=outside_links)
             _tree.strip_wrapper(str(part))
         part.rename(folder.archive)
