@@ -9,9 +9,12 @@ whoever makes them, and its events are numbered without gaps.
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
+from ...module_utils._audit import MAIN, Link, canonical_json
 from ...module_utils._errors import LeaseLostError, RecordError
+from . import _audit
 from ._rows import FINAL_STATUSES
 from ._session import Query, Row, Session
 
@@ -22,8 +25,11 @@ if TYPE_CHECKING:
 SUMMARY = (
     "id", "application", "deployment_group", "status", "digest", "mode", "total",
     "minimum_healthy", "bake_time", "last_sequence", "error_code", "error_message", "halted_at",
-    "rollback_of", "fence", "paused_at", "pause_reason", "approval",
+    "rollback_of", "fence", "paused_at", "pause_reason", "approval", "plan_hash",
 )  # fmt: skip
+
+# What each link of the audit has of the deployment.
+_ABOUT = ("application", "deployment_group", "digest", "plan_hash")
 
 
 class Change:
@@ -45,6 +51,9 @@ class Change:
         check_fence(self.deployment, fence)
         self._events: list[dict[str, Any]] = []
         self._values: dict[str, Any] = {}
+        self._target_values: dict[str, dict[str, Any]] = {}
+        self._links: list[Link] = []
+        self._in_main: tuple[str, dict[str, Any]] | None = None
         self._written = 0
 
     @property
@@ -60,6 +69,7 @@ class Change:
         """Write to the row of a target."""
         key = {"deployment_id": self.deployment["id"], "name": name}
         self.session.update("targets", values, **key)
+        self._target_values.setdefault(name, {}).update(values)
 
     def set_deployment(self, **values: Any) -> None:
         """Write to the row of the deployment when the transaction ends."""
@@ -79,13 +89,28 @@ class Change:
         error_code: str | None = None,
         message: str = "",
     ) -> None:
-        """Add an event of the record itself."""
+        """Add an event of the record itself, and a link to the audit."""
         self.add(
             {
                 "kind": "record", "target": target, "event": event, "status": status,
                 "error_code": error_code, "message": message,
             }
         )  # fmt: skip
+        detail = {"status": status, "error_code": error_code}
+        self.audit(event, target, why=message, detail={k: v for k, v in detail.items() if v})
+
+    def audit(
+        self, action: str, target: str = "", *, why: str = "", detail: dict[str, Any] | None = None
+    ) -> None:
+        """Add a link to the deployment's chain of the audit."""
+        known = {name: self.deployment[name] for name in _ABOUT}
+        about = {"deployment_id": self.deployment["id"], "target": target, "why": why}
+        given = {"fence": self.deployment["fence"], **(detail or {})}
+        self._links.append(_audit.entry(action, self.now, detail=given, **known, **about))
+
+    def audit_in_main(self, action: str, detail: dict[str, Any]) -> None:
+        """Add a link to the chain of the whole record: the deployment begins or ends."""
+        self._in_main = action, detail
 
     def add(self, event: dict[str, Any]) -> None:
         """Add an event; what it does not say is empty."""
@@ -103,6 +128,7 @@ class Change:
         Called again, it stores what has come since.
         """
         fresh = self._events[self._written :]
+        self._audit_lifecycle(fresh)
         if fresh:
             last = self.deployment["last_sequence"] + self._written
             for offset, event in enumerate(fresh, 1):
@@ -110,9 +136,47 @@ class Change:
             self.session.insert("events", fresh)
             self._written = len(self._events)
             self._values["last_sequence"] = last + len(fresh)
+        self._write_audit()
         if self._values:
             self.session.update("deployments", self._values, id=self.deployment["id"])
             self._values = {}
+
+    def _audit_lifecycle(self, events: Sequence[dict[str, Any]]) -> None:
+        """Tell in the audit what hosts have reported, with a hash of all of it."""
+        told: dict[str, list[dict[str, Any]]] = {}
+        for event in events:
+            if event["kind"] == "lifecycle":
+                told.setdefault(event["target"], []).append(event)
+        for target, some in told.items():
+            brief = [[one["event"], one["status"], one["error_code"]] for one in some]
+            whole = hashlib.sha256(canonical_json(some).encode("ascii")).hexdigest()
+            self.audit("LifecycleEvents", target, detail={"events": brief, "sha256": whole})
+
+    def _write_audit(self) -> None:
+        """Add the links to their chains; the first one about a row holds what was changed in it."""
+        values = {name: value for name, value in self._values.items() if name != "last_sequence"}
+        if (values or self._target_values) and not self._links:
+            self.audit("Changed")
+        if not self._links:
+            return
+        links, self._links = self._links, []
+        changed, self._target_values = self._target_values, {}
+        for link in links:
+            row = changed.pop(link["target"], None) if link["target"] else None
+            _audit.more(link, {"target": row} if row else {})
+        _audit.more(links[0], {"deployment": values} if values else {})
+        _audit.more(links[0], {"targets": changed} if changed else {})
+        name = str(self.deployment["id"])
+        head = _audit.append(self.session, name, links)
+        action, detail = self._in_main or ("", {})
+        self._in_main = None
+        if not action and head.length == len(links):
+            action = "DeploymentAdopted"
+        if action:
+            known = {column: self.deployment[column] for column in _ABOUT}
+            told = {**detail, "chain": {"length": head.length, "hash": head.hash}}
+            link = _audit.entry(action, self.now, detail=told, deployment_id=name, **known)
+            _audit.append(self.session, MAIN, [link])
 
     def was_written(self, later: Session) -> bool:
         """Tell in a later transaction, with the deployment locked, whether this one was committed.

@@ -64,14 +64,32 @@ def create(
     targets = _target_rows(session, new, deployment_id)
     if targets:
         session.insert("targets", targets)
-    key = {"application": new.application, "digest": new.revision.digest}
-    if not session.rows(Query(table="revisions", equals=key)):
-        session.insert("revisions", [{**key, "first_seen_at": now, "bad": False, "why": ""}])
+    revision = {"application": new.application, "digest": new.revision.digest}
+    _make_known(session, "applications", {"application": new.application}, {"created_at": now})
+    unmarked = {"first_seen_at": now, "bad": False, "why": ""}
+    _make_known(session, "revisions", revision, unmarked)
     if new.rollback_of is not None:
         session.update("deployments", {"rolled_back_by": deployment_id}, id=new.rollback_of)
     change = Change(session, deployment_id, now)
     change.note("Created", status="Created", message=f"{new.strategy} of {new.revision.digest}")
+    about = {
+        "strategy": new.strategy, "creator": new.creator, "rollback_of": new.rollback_of,
+        "started_by": new.started_by or user(), "started_from": new.started_from or host(),
+    }  # fmt: skip
+    change.audit_in_main("DeploymentCreated", about)
     change.write()
+
+
+def _make_known(session: Session, table: str, key: dict[str, Any], values: dict[str, Any]) -> None:
+    """Add a row unless it is there.
+
+    :raises ClaimedError: another transaction adds it now; it is there when this one is repeated
+    """
+    if not session.rows(Query(table=table, equals=key)):
+        try:
+            session.insert(table, [{**key, **values}])
+        except DuplicateError:
+            raise ClaimedError from None
 
 
 def _refuse_unless_newest(session: Session, group: dict[str, str], wanted: str) -> None:
@@ -170,6 +188,7 @@ def _end(change: Change, status: str, code: str | None, message: str, event: str
         status=status, error_code=code, error_message=message, finished_at=change.now
     )
     change.note(event, status=status, error_code=code, message=message)
+    change.audit_in_main("DeploymentEnded", {"status": status, "error_code": code})
 
 
 def _keep_states(change: Change, *, succeeded: bool) -> None:

@@ -9,6 +9,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from ...module_utils._host._events import GATE, OF_PREVIOUS
 from ._rows import RevisionRow
 from ._session import Query
 
@@ -101,6 +102,25 @@ def good_deployment(session: Session, application: str, group: str) -> GoodDeplo
         finished_at=row["finished_at"],
         revision=RevisionRow(**json.loads(row["revision"])),
     )
+
+
+def fault_of_revision(session: Session, deployment_id: str) -> str:
+    """Return which hook or health gate of the deployed revision has failed first; empty if none.
+
+    A script of the revision before, and a host that was lost, say nothing about this revision.
+    """
+    query = Query(
+        table="events",
+        columns=("target", "event", "error_code", "message"),
+        equals={"deployment_id": deployment_id, "kind": "lifecycle", "status": "Failed"},
+        order=("sequence",),
+    )
+    for row in session.rows(query):
+        if row["event"] in OF_PREVIOUS:
+            continue
+        if row["event"] == GATE or str(row["error_code"]).startswith("Script"):
+            return f"{row['event']} failed on {row['target']} in {deployment_id}: {row['message']}"
+    return ""
 
 
 def revisions(session: Session, application: str | None) -> list[KnownRevision]:

@@ -163,6 +163,7 @@ def give_back(change: Change) -> None:
     """Let anybody take the deployment at once."""
     values = {name: None for name in held_by(this_controller(), 0.0) if name != "since"}
     change.session.update("active", values, deployment_id=change.deployment["id"])
+    change.audit("Released")
 
 
 def is_due(lease: Lease) -> bool:

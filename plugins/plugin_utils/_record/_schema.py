@@ -27,6 +27,7 @@ from ._columns import (
     number_key,
     text,
 )
+from ._triggers import append_only
 
 if TYPE_CHECKING:
     from sqlalchemy import MetaData
@@ -68,7 +69,8 @@ def sqlite_schema() -> list[str]:
     made = metadata().sorted_tables
     statements: list[CreateTable | CreateIndex] = [CreateTable(table) for table in made]
     statements += [CreateIndex(index) for table in made for index in table.indexes]
-    return [str(statement.compile(dialect=dialect)) for statement in statements]
+    texts = [str(statement.compile(dialect=dialect)) for statement in statements]
+    return [*texts, *append_only("sqlite")]
 
 
 @functools.cache

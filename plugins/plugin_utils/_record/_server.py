@@ -16,9 +16,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ...module_utils._errors import RecordAwayError, RecordError
-from . import _statements
+from . import _audit, _statements
 from ._schema import SCHEMA_VERSION, check_version, is_older, metadata
 from ._session import DuplicateError, Query
+from ._triggers import append_only
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -171,7 +172,11 @@ def _make_tables(connection: Connection) -> None:
     # Another process may have been faster; the inspector from before has kept its answer.
     if not inspect(connection).has_table("schema_version"):
         metadata().create_all(connection)
-        ServerSession(connection).insert("schema_version", [{"version": SCHEMA_VERSION}])
+        for statement in append_only(connection.dialect.name):
+            connection.exec_driver_sql(statement)
+        session = ServerSession(connection)
+        session.insert("schema_version", [{"version": SCHEMA_VERSION}])
+        _audit.begin(session, "RecordCreated", time.time(), {"version": SCHEMA_VERSION})
 
 
 def engine(location: Location) -> Engine:

@@ -42,7 +42,14 @@ class Query:
     latest: str | None = None
 
 
-class Session(Protocol):
+class Adder(Protocol):
+    """What rows can be added with."""
+
+    def insert(self, table: str, rows: Sequence[Row]) -> None:
+        """Add rows, all with the same columns; raises DuplicateError."""
+
+
+class Session(Adder, Protocol):
     """An open transaction; it ends where the ``with`` that gave it ends."""
 
     def now(self) -> float:
@@ -53,9 +60,6 @@ class Session(Protocol):
 
     def locked(self, query: Query) -> list[dict[str, Any]]:
         """Read rows that nobody else may change until the transaction ends."""
-
-    def insert(self, table: str, rows: Sequence[Row]) -> None:
-        """Add rows, all with the same columns; raises DuplicateError."""
 
     def update(self, table: str, values: Row, **equals: Any) -> int:
         """Change the rows in which these columns have these values; returns how many."""

@@ -20,7 +20,7 @@ import urllib.parse
 from typing import TYPE_CHECKING, Any
 
 from ...module_utils._errors import RecordAwayError, RecordError
-from . import _statements
+from . import _audit, _statements
 from ._notice import tell
 from ._schema import SCHEMA_VERSION, check_version, is_older, sqlite_schema
 from ._session import DuplicateError
@@ -218,6 +218,8 @@ def _make_tables(connection: sqlite3.Connection) -> None:
             for statement in statements:
                 connection.execute(statement)
             connection.execute("INSERT INTO schema_version VALUES (?)", [SCHEMA_VERSION])
+            session = SqliteSession(connection)
+            _audit.begin(session, "RecordCreated", time.time(), {"version": SCHEMA_VERSION})
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")

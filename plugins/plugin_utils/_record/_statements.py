@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 Statement = tuple[str, dict[str, Any]]
 
+# No statement can be made that changes or removes what is in these.
+_ONLY_ADDED = ("audit",)
+_NEVER_REMOVED = (*_ONLY_ADDED, "audit_heads")
+
 
 def select(query: Query) -> Statement:
     """Return the statement of a read."""
@@ -59,6 +63,8 @@ def insert(table: str, columns: Iterable[str]) -> str:
 
 def update(table: str, changes: Mapping[str, Any], equals: Mapping[str, Any]) -> Statement:
     """Return the statement that changes the rows with these values."""
+    if table in _ONLY_ADDED:
+        raise ValueError(f"rows of {table} are never changed")
     values = _Values()
     parts = ["UPDATE", table, "SET", ", ".join(values.pairs(changes))]
     parts += ["WHERE", " AND ".join(values.pairs(equals))]
@@ -67,6 +73,8 @@ def update(table: str, changes: Mapping[str, Any], equals: Mapping[str, Any]) ->
 
 def delete(table: str, equals: Mapping[str, Any]) -> Statement:
     """Return the statement that removes the rows with these values."""
+    if table in _NEVER_REMOVED:
+        raise ValueError(f"rows of {table} are never removed")
     values = _Values()
     parts = ["DELETE", "FROM", table, "WHERE", " AND ".join(values.pairs(equals))]
     return " ".join(parts), values.given

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
+from .._audit import begin
 from .._columns import (
     integer,
     key,
@@ -18,10 +20,14 @@ from .._columns import (
     number_key,
     text,
 )
+from .._statements import insert
+from .._triggers import append_only
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from alembic.operations import Operations
-    from sqlalchemy import Column
+    from sqlalchemy import Column, Connection
 
 
 def upgrade(operations: Operations) -> None:
@@ -67,3 +73,30 @@ def upgrade(operations: Operations) -> None:
         text("detail"), text("previous_hash"), text("hash"),
     )  # fmt: skip
     make("audit_heads", key("chain"), integer("length"), text("hash"))
+    connection = operations.get_bind()
+    for statement in append_only(connection.dialect.name):
+        connection.exec_driver_sql(statement)
+    _begin_audit(operations)
+
+
+def _begin_audit(operations: Operations) -> None:
+    """Tell of this migration, and how many deployments there were that the audit does not know."""
+    from sqlalchemy import text as statement
+
+    connection = operations.get_bind()
+    newest = connection.execute(statement("SELECT coalesce(max(number), 0) FROM deployments"))
+    detail = {"from": 1, "version": 2, "deployments": newest.scalar_one()}
+    begin(_Inserts(connection), "RecordUpgraded", time.time(), detail)
+
+
+class _Inserts:
+    """Adds rows to tables."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def insert(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add rows, all with the same columns."""
+        from sqlalchemy import text as statement
+
+        self._connection.execute(statement(insert(table, rows[0])), [dict(row) for row in rows])
