@@ -222,6 +222,7 @@ def new_deployment(
             "rollback_on": [] if strategy == "rollback" else settings["deploy_rollback_on"],
             "endpoints": [dataclasses.asdict(endpoint) for endpoint in endpoints],
             "follows": follows,
+            "mark_bad_on_failure": bool(settings["deploy_mark_bad_on_failure"]),
         },
         description=settings["deploy_description"],
         rollback_of=None,

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 # The actions of the collection, in the order in which a deployment meets them.
-STEPS = ("open", "stage", "admit", "traffic", "lifecycle", "settle", "close", "drift")
+STEPS = ("open", "stage", "admit", "traffic", "lifecycle", "settle", "close", "drift", "outdated")
 COLLECTION = "bascule.deploy."
 # Steps that belong to the deployment as a whole and run on the controller.
-WHOLE = ("open", "close")
+WHOLE = ("open", "close", "outdated")
 # The states of traffic that a target is brought to; others only look.
 MOVES = ("drained", "in_service")
 
@@ -240,6 +240,17 @@ class Translator:
                 message=message_of(seen.result),
                 data=answer,
             )
+
+    def _phase_outdated(self, seen: Observation, answer: Data) -> Iterator[Event]:
+        yield self._event(
+            seen,
+            "outdated",
+            target=None,
+            name="outdated",
+            status="Failed" if seen.moment == "failed" else "Succeeded",
+            message=message_of(seen.result),
+            data=answer,
+        )
 
     def _phase_close(self, seen: Observation, answer: Data) -> Iterator[Event]:
         deployment = _mapping(answer.get("deployment"))

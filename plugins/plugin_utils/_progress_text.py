@@ -211,6 +211,11 @@ def _drift(event: Event, _verbose: bool) -> list[str]:
     return [f"{event.status}: {first}", *(f"    {line}" for line in rest)]
 
 
+def _outdated(event: Event, _verbose: bool) -> list[str]:
+    first, *rest = event.message.splitlines() or [""]
+    return [first, *(f"    {line}" for line in rest)]
+
+
 def _settled(event: Event, _verbose: bool) -> list[str]:
     return [event.status]
 
@@ -298,6 +303,7 @@ _WRITERS: Mapping[str, _Writer] = {
     "lifecycle": _lifecycle,
     "settled": _settled,
     "drift": _drift,
+    "outdated": _outdated,
     "closed": _closed,
     "error": _error,
     "task": _task,

@@ -13,8 +13,10 @@ from ansible_collections.bascule.deploy.plugins.module_utils._errors import (
 from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_events import Event
 
 from bascule._drift import Finding, TargetDrift, drift
+from bascule._groups import Group, GroupTarget, group, outdated
 from bascule._plans import apply, plan
 from bascule._push import Pushed, push
+from bascule._revisions import mark_revision, revision, revisions
 from bascule._upgrade import record_version, upgrade_record
 from bascule.api import abandon, deploy, events, history, resume, rollback, status, strategies
 from bascule.result import Deployment, DeploymentError, Failure, Plan, Revision, Target
@@ -26,6 +28,8 @@ __all__ = [
     "Event",
     "Failure",
     "Finding",
+    "Group",
+    "GroupTarget",
     "Plan",
     "Pushed",
     "RecordError",
@@ -38,11 +42,16 @@ __all__ = [
     "deploy",
     "drift",
     "events",
+    "group",
     "history",
+    "mark_revision",
+    "outdated",
     "plan",
     "push",
     "record_version",
     "resume",
+    "revision",
+    "revisions",
     "rollback",
     "status",
     "strategies",

@@ -35,7 +35,7 @@ if t.TYPE_CHECKING:
 PathOrName = str | PathLike[str]
 Inventory = PathOrName | Sequence[PathOrName] | Mapping[str, t.Any] | None
 # Playbooks that are parts of others.
-PARTS = frozenset({"carry_out", "drift", "leg"})
+PARTS = frozenset({"carry_out", "drift", "leg", "mark_revision", "outdated"})
 
 
 def strategies() -> list[str]:
@@ -255,8 +255,18 @@ def abandon(deployment_id: str, *, why: str = "", record: str | None = None) -> 
 
 
 def group_variables(book: Record, found: RecordedDeployment, targets: str | None) -> dict[str, str]:
-    """Return the variables that name a deployment's group and, unless given, its targets."""
-    known = [target.name for target in book.targets(found.id)]
+    """Return the variables that name a deployment's group and, unless given, its targets.
+
+    These are all that the record knows: the newest deployment may have been to some of them only.
+    """
+    known = list(
+        dict.fromkeys(
+            [
+                *(target.name for target in book.targets(found.id)),
+                *book.target_states(found.application, found.group),
+            ]
+        )
+    )
     return {
         "deploy_application": found.application,
         "deploy_group": found.group,

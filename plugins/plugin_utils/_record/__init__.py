@@ -9,6 +9,7 @@ Import names from here only.
 from __future__ import annotations
 
 from ._again import PATIENCE_SECONDS
+from ._known import GoodDeployment, GroupState, KnownRevision
 from ._lease import BEAT_SECONDS, LEASE_SECONDS, Lease
 from ._location import state_folder, warm
 from ._notice import listen, tell
@@ -38,6 +39,9 @@ __all__ = [
     "BundleHolder",
     "Deployment",
     "Event",
+    "GoodDeployment",
+    "GroupState",
+    "KnownRevision",
     "Lease",
     "NewDeployment",
     "Record",

@@ -210,6 +210,8 @@ class Record:
             session, key = change.session, {"deployment_id": deployment_id}
             ended = _deployments(session, {"id": deployment_id})[0]
             rows = session.rows(Query(table="targets", equals=key, order=("position",)))
+            if ended.status == "Failed" and ended.options.get("mark_bad_on_failure"):
+                _history.mark_at_fault(session, ended)
             good = _known.good_deployment(session, ended.application, ended.group)
             following = answer(
                 ended, [target_from(row) for row in rows], good.revision if good else None

@@ -11,6 +11,7 @@ import bascule.cli.bundles as bundles
 import bascule.cli.demo as demo
 import bascule.cli.deployments as deployments
 import bascule.cli.drift as drift
+import bascule.cli.groups as groups
 import bascule.cli.init as init
 import bascule.cli.judge as judge
 import bascule.cli.local as local
@@ -18,6 +19,7 @@ import bascule.cli.plans as plans
 import bascule.cli.push as push
 import bascule.cli.record as record
 import bascule.cli.records as records
+import bascule.cli.revisions as revisions
 from bascule.cli._output import complain
 from bascule.result import INTERRUPTED, USAGE
 
@@ -77,6 +79,8 @@ def make_parser() -> argparse.ArgumentParser:
         plans,
         drift,
         records,
+        groups,
+        revisions,
         record,
         bundles,
         push,

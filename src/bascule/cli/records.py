@@ -18,6 +18,7 @@ from bascule.cli._output import (
     say_json,
     took,
 )
+from bascule.cli.groups import show_group
 from bascule.result import DONE
 
 if t.TYPE_CHECKING:
@@ -39,7 +40,9 @@ def add_commands(
     status = commands.add_parser(
         "status", parents=[common], help="how a deployment stands, or where each group stands"
     )
-    status.add_argument("id", nargs="?", metavar="ID", help="a deployment, as d-ABCDEFGHI")
+    status.add_argument(
+        "id", nargs="?", metavar="ID|GROUP", help="a deployment, as d-ABCDEFGHI, or a group"
+    )
     status.set_defaults(run=run_status)
 
     history = commands.add_parser("history", parents=[common], help="deployments, newest first")
@@ -64,6 +67,8 @@ def run_status(options: argparse.Namespace) -> int:
     """Show one deployment with its targets, or the newest deployment of each group."""
     if options.id is None:
         return _groups(options)
+    if not options.id.startswith("d-"):
+        return show_group(options, options.id)
     deployment = api.status(options.id, record=options.record)
     if options.format == "json":
         say_json(deployment.to_dict())
