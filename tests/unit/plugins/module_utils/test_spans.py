@@ -4,6 +4,7 @@ import pytest
 from ansible_collections.bascule.deploy.plugins.module_utils._spans import (
     SPANS,
     is_final,
+    later,
     needs_host,
 )
 
@@ -45,3 +46,9 @@ def test_a_host_is_asked_only_for_what_it_has_to_do(
 ) -> None:
     assert needs_host(span, hooks=hooks, previous_hooks=previous) is host
     assert is_final(span, hooks=hooks) is final
+
+
+def test_what_comes_after_a_span() -> None:
+    assert later("before_block") == WITH_LOAD_BALANCER[1:]
+    assert later("install") == ["AfterAllowTraffic"]
+    assert later("after_allow") == later("all") == []
