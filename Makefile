@@ -10,7 +10,7 @@ export LC_ALL := C.UTF-8
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help setup packages demo test check lint types sanity docs-lint test-unit test-integration \
-        test-e2e test-molecule test-wheel test-matrix benchmark clean
+        test-e2e test-molecule test-wheel test-matrix fuzz benchmark clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -73,6 +73,10 @@ test-wheel: setup ## The pip package in an empty virtual environment
 
 test-matrix: setup packages ## Unit tests and the main end-to-end test on every interpreter found
 	bash tests/matrix.sh
+
+fuzz: setup ## Coverage-guided fuzzing of AppSpec texts and archives, FUZZ_SECONDS each (60)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	bash tests/fuzz/run.sh
 
 benchmark: setup packages ## Compare with a shell loop and Capistrano
 	$(BIN)/python benchmarks/deploy.py
