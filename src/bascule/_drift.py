@@ -85,6 +85,7 @@ def drift(
             inventory=api.inventory_of(inventory),
             variables={**given, **(variables or {})},
             record=record,
+            pausable=False,
         ),
         on_event=take,
         cancel=cancel,

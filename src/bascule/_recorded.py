@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import typing as t
 from contextlib import contextmanager
+from dataclasses import replace
 
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import RecordError, UsageError
 
@@ -20,14 +21,18 @@ LOOK_BACK = 500
 
 
 @contextmanager
-def opened(url: str | None = None) -> Iterator[_record.Record]:
+def opened(url: str | None = None, *, patient: bool = False) -> Iterator[_record.Record]:
     """Open the record at ``url``, or the one the environment names.
 
+    :param patient: wait for a minute where it is away later
     :raises RecordError: it cannot be opened
     """
-    from ansible_collections.bascule.deploy.plugins.plugin_utils._record import Record
+    from ansible_collections.bascule.deploy.plugins.plugin_utils._record import (
+        PATIENCE_SECONDS,
+        Record,
+    )
 
-    with Record.open(url) as record:
+    with Record.open(url, patience=PATIENCE_SECONDS if patient else 0.0) as record:
         yield record
 
 
@@ -41,6 +46,26 @@ def find(record: _record.Record, deployment_id: str) -> _record.Deployment:
     except RecordError:
         known = [deployment.id for deployment in record.deployments(limit=LOOK_BACK)]
         raise UsageError(unknown("deployment", deployment_id, known, record.url)) from None
+
+
+def check_target(record: _record.Record, found: _record.Deployment, target: str) -> None:
+    """Refuse a target that a deployment does not have.
+
+    :raises UsageError: the message names the nearest known ones
+    """
+    known = [one.name for one in record.targets(found.id)]
+    if target not in known:
+        raise UsageError(unknown("target", target, known, found.id))
+
+
+def standing_of(record: _record.Record, found: _record.Deployment) -> Deployment:
+    """Return a deployment with its targets, who carries it out, and whose answers it had."""
+    lease = record.lease(found.id)
+    return replace(
+        deployment_of(found, record.targets(found.id)),
+        lease={**lease.as_dict(), "text": lease.text()} if lease else None,
+        approvals=tuple(one.as_dict() for one in record.approvals(found.id)),
+    )
 
 
 def newest_of(record: _record.Record, name: str) -> list[_record.Deployment]:
@@ -99,6 +124,9 @@ def deployment_of(found: _record.Deployment, targets: Sequence[_record.Target] =
         finished_at=found.finished_at,
         started_by=found.started_by,
         started_from=found.started_from,
+        paused_at=found.paused_at,
+        pause_reason=found.pause_reason,
+        stop_requested_by=found.stop_requested_by,
     )
 
 

@@ -13,8 +13,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ansible_collections.bascule.deploy.plugins.plugin_utils._pausing import VARIABLE, want_pause
+
 from bascule._environment import environment
 from bascule._events import EventStream
+from bascule._processes import Offspring
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -30,7 +33,10 @@ _ERROR = re.compile(r"^\[?ERROR\]?!?:?\s*", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Request:
-    """What to run. ``inventory`` holds paths, host lists (``a,b,``) or is a mapping."""
+    """What to run. ``inventory`` holds paths, host lists (``a,b,``) or is a mapping.
+
+    ``pausable``: the playbook carries a deployment out, so an interrupt first lets it pause.
+    """
 
     strategy: str
     inventory: tuple[str, ...] | Mapping[str, t.Any]
@@ -40,12 +46,16 @@ class Request:
     diff: bool = False
     verbosity: int = 0
     record: str | None = None
+    pausable: bool = True
     folder: Path = field(default_factory=Path.cwd)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: ansible-playbook's status, and its words when it told no event."""
+    """How a run ended: ansible-playbook's status, and its words when it told no event.
+
+    ``interrupted``: it was asked to end early, by pausing or at once.
+    """
 
     status: int
     interrupted: bool
@@ -62,13 +72,29 @@ def run(
     """Run the playbook to its end; events arrive in order, in the calling thread.
 
     An error raised by ``on_event`` does not stop the deployment; it is raised when that has ended.
-    ``notice`` is told what an interrupt leads to.
+    The first interrupt (SIGINT, SIGTERM, or ``cancel``) pauses the deployment: no further target is
+    begun, those in flight finish. The second one breaks it off at once, the third one kills
+    ansible-playbook. ``notice`` is told what an interrupt leads to.
     """
+    with tempfile.TemporaryDirectory(prefix="bascule-") as private:
+        asking = Path(private) / "pause"
+        watch = _Watch(request, on_event, cancel, notice or (lambda _text: None), asking)
+        with watch.interruptible():
+            runner = _run_ansible(request, watch, private, asking)
+    if watch.failure is not None:
+        raise watch.failure
+    return Outcome(
+        status=int(runner.rc if runner.rc is not None else 254),
+        interrupted=watch.asked > 0,
+        complaint=watch.complaint(),
+    )
+
+
+def _run_ansible(request: Request, watch: _Watch, private: str, asking: Path) -> t.Any:
     from ansible_runner.interface import run as run_ansible
 
-    watch = _Watch(request, on_event, cancel, notice or (lambda _text: None))
-    with tempfile.TemporaryDirectory(prefix="bascule-") as private, watch.interruptible():
-        runner = run_ansible(
+    try:
+        return run_ansible(
             private_data_dir=private,
             # The working folder, so that relative paths and ansible.cfg mean what they mean there.
             project_dir=str(request.folder),
@@ -79,19 +105,14 @@ def run(
             limit=_limit(request.limit),
             cmdline=_options(request) or None,
             verbosity=request.verbosity or None,
-            envvars=_environment(request),
+            envvars={**_environment(request), VARIABLE: str(asking)},
             settings={"pexpect_timeout": POLL_SECONDS, "suppress_output_file": True},
             quiet=request.verbosity < 2,
             event_handler=watch.event,
             cancel_callback=watch.cancelled,
         )
-    if watch.failure is not None:
-        raise watch.failure
-    return Outcome(
-        status=int(runner.rc if runner.rc is not None else 254),
-        interrupted=watch.interrupted is not None,
-        complaint=watch.complaint(),
-    )
+    finally:
+        watch.clear()
 
 
 class _Watch:
@@ -103,12 +124,17 @@ class _Watch:
         on_event: Callable[[Event], None],
         cancel: Callable[[], bool] | None,
         notice: Callable[[str], None],
+        asking: Path,
     ) -> None:
-        self.interrupted: float | None = None
         self.failure: Exception | None = None
+        # How often somebody wanted the run to end.
+        self.asked = 0
         self._stream = EventStream(differences=request.diff)
         self._on_event, self._cancel, self._notice = on_event, cancel, notice
+        self._pause = asking if request.pausable and not request.check else None
         self._pid: int | None = None
+        self._broken_off: float | None = None
+        self._offspring: Offspring | None = None
         self._kill = False
         self._words: list[str] = []
 
@@ -126,24 +152,40 @@ class _Watch:
 
     def cancelled(self) -> bool:
         """Tell runner whether to kill ansible-playbook now."""
-        if self.interrupted is None and self._cancel is not None and self._cancel():
-            self.interrupt()
-        if self.interrupted is None:
-            return False
-        return self._kill or time.monotonic() - self.interrupted > GRACE_SECONDS
+        if not self.asked and self._cancel is not None and self._cancel():
+            self.interrupt("cancelled by the program that runs it")
+        if self._broken_off is None:
+            return self._kill
+        return self._kill or time.monotonic() - self._broken_off > GRACE_SECONDS
 
-    def interrupt(self) -> None:
-        """Ask ansible-playbook to stop; the second time, insist."""
-        if self.interrupted is not None:
+    def interrupt(self, why: str = "interrupted from the keyboard or by a signal") -> None:
+        """Let the deployment pause; the second time, break it off; the third time, kill it."""
+        self.asked += 1
+        if self._pause is not None and self.asked == 1:
+            want_pause(self._pause, why)
+            self._notice(
+                "Pausing: no further target is begun; waiting for those in flight. Interrupt again "
+                "to break off at once."
+            )
+        elif self._broken_off is None:
+            self._break_off()
+        else:
             self._kill = True
-            return
-        self.interrupted = time.monotonic()
-        self._notice("Stopping: waiting for ansible-playbook to put its work down.")
+
+    def _break_off(self) -> None:
+        self._broken_off = time.monotonic()
+        self._notice("Breaking off: waiting for ansible-playbook to put its work down.")
         if self._pid is None:
             self._kill = True
             return
+        self._offspring = Offspring(self._pid)
         with suppress(ProcessLookupError):
             os.kill(self._pid, signal.SIGINT)
+
+    def clear(self) -> None:
+        """End what ansible-playbook left running when it was broken off."""
+        if self._offspring is not None:
+            self._offspring.end()
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:

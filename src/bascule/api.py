@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 
+from ansible_collections.bascule.deploy.plugins.module_utils._advice import paused_text
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import UsageError
 from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_model import Progress
 
@@ -71,7 +72,8 @@ def deploy(
     :param check: change nothing, only plan
     :param on_event: called with each ``Event``, in order, in this thread. What it raises is
         raised again when the deployment has ended: an observer cannot leave one half done
-    :param cancel: asked twice a second; once true, the deployment is interrupted (resumable)
+    :param cancel: asked twice a second; once true, the deployment pauses: no further target is
+        begun, those in flight finish, and ``resume`` goes on with it
     :param record: address of the record; the default is what the environment names
     :raises UsageError: there is no such strategy, or no such inventory
     """
@@ -200,8 +202,7 @@ def status(deployment_id: str, *, record: str | None = None) -> Deployment:
     :raises UsageError: there is none of this id
     """
     with _recorded.opened(record) as book:
-        found = _recorded.find(book, deployment_id)
-        return _recorded.deployment_of(found, book.targets(found.id))
+        return _recorded.standing_of(book, _recorded.find(book, deployment_id))
 
 
 def history(
@@ -236,9 +237,7 @@ def events(
     with _recorded.opened(record) as book:
         found = _recorded.find(book, deployment_id)
         if target is not None:
-            known = [one.name for one in book.targets(found.id)]
-            if target not in known:
-                raise UsageError(_recorded.unknown("target", target, known, found.id))
+            _recorded.check_target(book, found, target)
         return book.events(found.id, target=target, after=after)
 
 
@@ -270,7 +269,8 @@ def group_variables(book: Record, found: RecordedDeployment, targets: str | None
     return {
         "deploy_application": found.application,
         "deploy_group": found.group,
-        "deploy_targets": targets or ":".join(known),
+        # Not by colons, which addresses of version 6 are full of.
+        "deploy_targets": targets or ",".join(known),
     }
 
 
@@ -330,20 +330,31 @@ def _result(
     closes = [event.data for event in seen if event.kind == "closed"]
     summary = "\n".join(str(data["summary"]) for data in closes if data.get("summary"))
     failed_plan = check and outcome.status != 0
-    unfinished = not check and found.status in ("Created", "InProgress")
+    left = None if check else _unfinished(found, collected, record)
     error = found.error
     if failed_plan:
         error = _refusal(_first_error(seen), outcome)
-    elif unfinished and not outcome.interrupted:
+    elif left is not None and left.paused_at is not None:
+        error = Failure("paused", paused_text(str(left.id), left.pause_reason or ""))
+    elif left is not None and not outcome.interrupted:
         error = _broken_off(outcome)
     return dataclasses.replace(
         found,
         status="Refused" if failed_plan else found.status,
         error=error,
         summary=summary,
-        interrupted=outcome.interrupted or unfinished,
+        unfinished=left.id if left else None,
+        interrupted=left is not None or (check and outcome.interrupted),
         seen=seen,
     )
+
+
+def _unfinished(found: Deployment, collected: _Collected, record: str | None) -> Deployment | None:
+    """Return the first of a run's deployments that has not ended."""
+    names = [one.id for one in collected.progress.deployments[1:]] + [found.rolled_back_by]
+    others = (_in_record(name, record) for name in dict.fromkeys(names) if name)
+    every = (found, *(other for other in others if other is not None))
+    return next((one for one in every if one.status in ("Created", "InProgress")), None)
 
 
 def _in_record(deployment_id: str, record: str | None) -> Deployment | None:

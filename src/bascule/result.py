@@ -79,6 +79,8 @@ class Deployment:
 
     status: CodeDeploy's (Created, InProgress, Succeeded, Failed, Stopped), or Refused when it
     could not begin. ``plan`` is as docs/api.md tells; times are seconds since the epoch.
+    ``unfinished`` is the id of the deployment that somebody has to go on with: this one, or the
+    one that rolls it back. ``lease`` (who carries it out) and ``approvals`` are told by ``status``.
     """
 
     id: str | None
@@ -102,8 +104,19 @@ class Deployment:
     finished_at: float | None = None
     started_by: str = ""
     started_from: str = ""
+    paused_at: float | None = None
+    pause_reason: str | None = None
+    stop_requested_by: str | None = None
+    approvals: tuple[Mapping[str, t.Any], ...] = ()
+    lease: Mapping[str, t.Any] | None = None
+    unfinished: str | None = None
     interrupted: bool = False
     seen: tuple[Event, ...] = field(default=(), repr=False)
+
+    @property
+    def waiting(self) -> Mapping[str, t.Any] | None:
+        """Return the approval that the deployment waits for."""
+        return next((one for one in self.approvals if one["status"] == "Waiting"), None)
 
     @property
     def exit_code(self) -> int:
@@ -113,6 +126,10 @@ class Deployment:
         if self.status == "Refused":
             known = self.error is not None and self.error.kind in USAGE_KINDS
             return USAGE if known else FAILED
+        if self.status == "Stopped" and self.rolled_back_by:
+            return FAILED
+        if self.status == "InProgress" and self.waiting:
+            return WAITING
         return _BY_STATUS.get(self.status, FAILED)
 
     def events(self) -> tuple[Event, ...]:

@@ -7,7 +7,11 @@ import sys
 import typing as t
 from pathlib import Path
 
-from ansible_collections.bascule.deploy.plugins.module_utils._errors import UsageError
+from ansible_collections.bascule.deploy.plugins.module_utils._advice import ways_on
+from ansible_collections.bascule.deploy.plugins.module_utils._errors import (
+    BasculeError,
+    UsageError,
+)
 from ansible_collections.bascule.deploy.plugins.plugin_utils._progress import (
     LiveRenderer,
     PlainRenderer,
@@ -212,15 +216,25 @@ def conclude(deployment: Deployment, show: Renderer, options: argparse.Namespace
     elif not options.check:
         for line in outcome(show.progress, deployment.seen[-1].at):
             say(line)
-    if deployment.interrupted and deployment.id:
-        if deployment.error is not None and deployment.error.kind == "internal":
-            complain(deployment.error.message)
-        complain(
-            f"{deployment.id} is not finished. Its targets and its record are as they were left; "
-            f"'bascule status {deployment.id}' shows them. Go on with 'bascule resume "
-            f"{deployment.id}', or give it up with 'bascule abandon {deployment.id}'."
-        )
+    if deployment.unfinished:
+        _say_how_to_go_on(deployment, options)
     return deployment.exit_code
+
+
+def _say_how_to_go_on(deployment: Deployment, options: argparse.Namespace) -> None:
+    """Say what to type about a deployment that has not ended; another controller may have it."""
+    identifier = str(deployment.unfinished)
+    if deployment.error is not None and deployment.error.kind in ("internal", "paused"):
+        complain(deployment.error.message)
+    if deployment.error is None or deployment.error.kind != "paused":
+        try:
+            lease = api.status(identifier, record=options.record).lease
+        except BasculeError:
+            lease = None
+        if lease is not None and lease["state"] == "Alive" and not lease["own"]:
+            complain(f"{identifier} is not finished. {lease['text']}")
+        else:
+            complain(f"{identifier} is not finished. {ways_on(identifier)}")
 
 
 def refused(deployment: Deployment, options: argparse.Namespace) -> int:

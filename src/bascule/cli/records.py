@@ -1,13 +1,16 @@
-"""Commands that read the record: status, history, events, abandon."""
+"""Commands that read the record: status, history, events."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
+import sys
 import typing as t
 
+from ansible_collections.bascule.deploy.plugins.module_utils._advice import ways_on
 from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_text import duration
 
-from bascule import api
+from bascule import _control, api
 from bascule.cli._output import (
     columns,
     complain,
@@ -23,6 +26,7 @@ from bascule.result import DONE
 
 if t.TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
 
     from ansible_collections.bascule.deploy.plugins.plugin_utils._record import Event
 
@@ -53,14 +57,8 @@ def add_commands(
     events = commands.add_parser("events", parents=[common], help="all that a deployment did")
     events.add_argument("id", metavar="ID")
     events.add_argument("--target", help="only this target's events")
+    events.add_argument("-f", "--follow", action="store_true", help="go on until it has ended")
     events.set_defaults(run=run_events)
-
-    abandon = commands.add_parser(
-        "abandon", parents=[common], help="end an interrupted deployment and free its group"
-    )
-    abandon.add_argument("id", metavar="ID")
-    abandon.add_argument("--why", default="", help="a sentence for the record")
-    abandon.set_defaults(run=run_abandon)
 
 
 def run_status(options: argparse.Namespace) -> int:
@@ -93,6 +91,8 @@ def run_history(options: argparse.Namespace) -> int:
 
 def run_events(options: argparse.Namespace) -> int:
     """Show what the record holds of a deployment, in order."""
+    if options.follow:
+        return _follow(options)
     found = api.events(options.id, target=options.target, record=options.record)
     if options.format == "json":
         say_json([dataclasses.asdict(event) for event in found])
@@ -104,13 +104,20 @@ def run_events(options: argparse.Namespace) -> int:
     return DONE
 
 
-def run_abandon(options: argparse.Namespace) -> int:
-    """End a deployment that nobody will go on with."""
-    ended = api.abandon(options.id, why=options.why, record=options.record)
-    if options.format == "json":
-        say_json(ended.to_dict())
-    else:
-        say(f"{ended.id} is {ended.status}; {ended.application}/{ended.group} is free again.")
+def _follow(options: argparse.Namespace) -> int:
+    """Show events as they are added; in JSON, one document a line."""
+    known = api.status(options.id, record=options.record).targets
+    width = max((len(target.name) for target in known), default=0)
+    for event in _control.follow(options.id, target=options.target, record=options.record):
+        if options.format == "json":
+            say(json.dumps(dataclasses.asdict(event)))
+        else:
+            for line in event_lines(event, width):
+                say(line)
+        sys.stdout.flush()
+    ended = api.status(options.id, record=options.record)
+    if ended.rolled_back_by:
+        complain(f"{ended.id} is rolled back by {ended.rolled_back_by}.")
     return DONE
 
 
@@ -130,11 +137,23 @@ def deployment_lines(deployment: Deployment) -> list[str]:
             "Error",
             f"{deployment.error.kind}: {deployment.error.message}" if deployment.error else "",
         ),
+        ("Waits for", _waits_for(deployment)),
+        (
+            "Paused",
+            f"{deployment.pause_reason}, since {moment(deployment.paused_at)}"
+            if deployment.paused_at is not None
+            else "",
+        ),
+        ("Stop asked by", deployment.stop_requested_by or ""),
+        *(("Approval", _approval(one)) for one in deployment.approvals if one["decided_at"]),
+        ("Controller", str(deployment.lease["text"]) if deployment.lease else ""),
         ("Started", _started(deployment)),
         ("Took", took(deployment)),
         ("Targets", overview(deployment)),
     ]
     lines = [f"{name + ':':<16}{value}" for name, value in facts if value]
+    if deployment.lease is not None and deployment.lease["state"] != "Alive":
+        lines += ["", ways_on(str(deployment.id))]
     if deployment.targets:
         rows = [
             (
@@ -149,6 +168,29 @@ def deployment_lines(deployment: Deployment) -> list[str]:
         ]
         lines += ["", *columns(rows, ("TARGET", "STATUS", "SERVICE", "TOOK", "MESSAGE"))]
     return lines
+
+
+def _waits_for(deployment: Deployment) -> str:
+    """Return what a person has to decide, until when, and how."""
+    waiting = deployment.waiting
+    if waiting is None:
+        return ""
+    left = ""
+    if waiting["until"] is not None and deployment.lease is not None:
+        rest = max(0.0, waiting["until"] - deployment.lease["now"])
+        left = f", until {moment(waiting['until'])} ({duration(rest)} left)"
+    return (
+        f"the approval of stage {waiting['stage'] + 1}{left}: bascule approve {deployment.id}, or "
+        f"bascule reject {deployment.id}"
+    )
+
+
+def _approval(decided: Mapping[str, t.Any]) -> str:
+    """Return who answered for a stage, when and why."""
+    text = f"stage {decided['stage'] + 1} {decided['status']} at {moment(decided['decided_at'])}"
+    if decided["decided_by"]:
+        text += f" by {decided['decided_by']} on {decided['decided_from']}"
+    return text + (f": {decided['why']}" if decided["why"] else "")
 
 
 def history_lines(found: list[Deployment]) -> list[str]:
