@@ -86,3 +86,25 @@ def test_a_revision_that_never_succeeded_is_refused(to: str) -> None:
 def test_the_way_is_oldest_first() -> None:
     steps = history("aaaa", "bbbb", "cccc")
     assert [row.digest[:4] for row in way_back(steps)] == ["aaaa", "bbbb", "cccc"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "bad", "wanted"),
+    [
+        (("aaaa", "bbbb", "cccc"), {"bbbb"}, "aaaa"),
+        # What is there now is left because it is bad: the one before it is as good as ever.
+        (("aaaa", "bbbb", "cccc"), {"cccc"}, "bbbb"),
+        (("aaaa", "bbbb", "-cccc"), {"bbbb"}, "aaaa"),
+        (("aaaa", "bbbb", "-cccc"), {"cccc"}, "bbbb"),
+    ],
+)
+def test_a_rollback_passes_over_what_is_marked_bad(
+    steps: tuple[str, ...], bad: set[str], wanted: str
+) -> None:
+    marked = {digest * 16 for digest in bad}
+    assert rollback_revision(history(*steps), bad=marked).digest == wanted * 16
+
+
+def test_only_bad_revisions_to_go_back_to() -> None:
+    with pytest.raises(UsageError, match="succeeded and is not marked bad"):
+        rollback_revision(history("aaaa", "bbbb"), bad={"aaaa" * 16})
