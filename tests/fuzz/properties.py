@@ -5,14 +5,19 @@ No exception but BasculeError, nothing written outside of the destination, no un
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
+import json
 import os
 import shutil
+import sys
 import tarfile
+import tempfile
 import warnings
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ansible_collections.bascule.deploy.plugins.module_utils import (
     _appspec,
@@ -20,7 +25,13 @@ from ansible_collections.bascule.deploy.plugins.module_utils import (
     _findings_appspec,
 )
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import BasculeError
+from ansible_collections.bascule.deploy.plugins.module_utils._findings import validate
 from ansible_collections.bascule.deploy.plugins.module_utils._host import _archive, _tree
+from ansible_collections.bascule.deploy.plugins.plugin_utils._revisions import _bundle
+from ansible_collections.bascule.deploy.plugins.plugin_utils._revisions._cache import Cache
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 STRICT = (None, "agent-v1", "agent-v2")
 LIMIT = 4 * 1024 * 1024
@@ -32,6 +43,64 @@ _TYPES = (
     tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE,
     tarfile.CHRTYPE, tarfile.GNUTYPE_SPARSE, tarfile.CONTTYPE,
 )  # fmt: skip
+# What the interpreter says before it opens, makes, links, moves or changes a path: which of its
+# arguments are the paths.
+_PATHS = {
+    "open": (0,),
+    "os.mkdir": (0,),
+    "os.symlink": (1,),
+    "os.link": (0, 1),
+    "os.rename": (0, 1),
+    "os.remove": (0,),
+    "os.rmdir": (0,),
+    "os.chmod": (0,),
+    "os.chown": (0,),
+    "os.utime": (0,),
+    "os.truncate": (0,),
+}
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+
+
+class _Watch:
+    """Sees every path that is written to, wherever it is."""
+
+    def __init__(self) -> None:
+        self._inside = ""
+        self._strayed: list[str] = []
+        # A hook of the interpreter stays until its end, so there is one.
+        sys.addaudithook(self._see)
+
+    def _see(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if not self._inside or event not in _PATHS:
+            return
+        if event == "open" and not (isinstance(arguments[2], int) and arguments[2] & _WRITING):
+            return
+        for index in _PATHS[event]:
+            if not isinstance(arguments[index], (str, bytes)):
+                continue
+            path = os.fsdecode(arguments[index])
+            absolute = path.startswith("/")
+            outside = absolute and not path.startswith(self._inside)
+            # What is relative has to be one name in a folder that is held open.
+            if outside or ".." in path.split("/") or (not absolute and "/" in path):
+                self._strayed.append(f"{event} {path!r}")
+
+    @contextlib.contextmanager
+    def inside(self, home: Path) -> Iterator[None]:
+        """Raise if anything is written outside of a folder; temporary files go there, too."""
+        self._strayed.clear()
+        before, tempfile.tempdir = tempfile.tempdir, str(home)
+        self._inside = f"{home}/"
+        try:
+            yield
+        finally:
+            self._inside = ""
+            tempfile.tempdir = before
+        if self._strayed:
+            raise AssertionError(f"written outside: {self._strayed}")
+
+
+WATCH = _Watch()
 
 
 def appspec(text: bytes) -> str:
@@ -49,6 +118,7 @@ def appspec(text: bytes) -> str:
             continue
         if set(parsed) < {"hooks", "files", "permissions"}:
             raise AssertionError(f"sections are missing: {sorted(parsed)}")
+        json.dumps(parsed, allow_nan=False)
         if _size(parsed) > MOST_SCALARS:
             raise AssertionError("a short text became a huge tree")
         root = _appspec_yaml.load(text)
@@ -81,8 +151,11 @@ def archive(data: bytes, home: Path) -> str:
     path = home / "bundle"
     path.write_bytes(shaped(data))
     try:
-        _archive.unpack(str(path), str(destination), limit=LIMIT)
-        _tree.scan(str(destination))
+        # Links that lead out are taken every other time: nothing may be written through them.
+        with WATCH.inside(around):
+            links = len(data) % 2 == 1
+            _archive.unpack(str(path), str(destination), limit=LIMIT, outside_links=links)
+            _tree.scan(str(destination))
         came = "accepted"
     except BasculeError as error:
         if not str(error):
@@ -97,6 +170,28 @@ def archive(data: bytes, home: Path) -> str:
     )
     if written > LIMIT:
         raise AssertionError(f"{written} bytes were written, {LIMIT} are allowed")
+    return came
+
+
+def revision(data: bytes, home: Path) -> str:
+    """Take an archive into the controller's cache, and validate it; return what came of it."""
+    shutil.rmtree(home, ignore_errors=True)
+    (home / "work").mkdir(parents=True)
+    path = home / "bundle"
+    path.write_bytes(shaped(data))
+    cache = Cache(home / "work" / "cache")
+    came = "accepted"
+    with WATCH.inside(home / "work"):
+        cache.prepare()
+        for subdirectory in ("", "a"):
+            try:
+                _bundle.store_archive(cache, path, "bundle", subdirectory=subdirectory)
+            except BasculeError as error:
+                if not str(error):
+                    raise AssertionError("a refusal without a word") from error
+                came = "refused"
+        if validate(path).appspec is None and came == "accepted":
+            raise AssertionError("the cache takes what is not valid")
     return came
 
 

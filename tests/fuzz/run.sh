@@ -7,12 +7,13 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p tests/fuzz/found
 failed=0
-for target in appspec archive; do
+for target in appspec archive revision; do
+    corpus=${target/revision/archive}
     mkdir "$work/$target"
     echo "== $target, $seconds seconds"
-    .venv/bin/python tests/fuzz/fuzz.py "$target" "$work/$target" "tests/fuzz/corpus/$target" \
+    .venv/bin/python tests/fuzz/fuzz.py "$target" "$work/$target" "tests/fuzz/corpus/$corpus" \
         -max_total_time="$seconds" -timeout=20 -rss_limit_mb=1024 -max_len=8192 -print_final_stats=1 \
-        -dict="tests/fuzz/$target.dict" -artifact_prefix="tests/fuzz/found/$target-" 2>"$work/$target.log" ||
+        -dict="tests/fuzz/$corpus.dict" -artifact_prefix="tests/fuzz/found/$target-" 2>"$work/$target.log" ||
         failed=1
     grep -E '^(stat::|SUMMARY|==.*ERROR|.*Error: )' "$work/$target.log" || tail -5 "$work/$target.log"
 done

@@ -26,6 +26,7 @@ def test_texts_that_were_found(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((CORPUS / "archive").iterdir()), ids=lambda path: path.name)
 def test_archives_that_were_found(path: Path, tmp_path: Path) -> None:
     properties.archive(path.read_bytes(), tmp_path / "home")
+    properties.revision(path.read_bytes(), tmp_path / "home")
 
 
 @given(st.lists(st.sampled_from([*PIECES, b"\n", b"\n  ", b": ", b"- ", b"'"]), max_size=30))
@@ -39,6 +40,7 @@ def test_archives_of_any_bytes(
 ) -> None:
     home = tmp_path_factory.getbasetemp() / f"home-{os.getpid()}"
     properties.archive(bytes([kind]) + data, home)
+    properties.revision(bytes([kind]) + data, home)
 
 
 def test_an_archive_that_climbs_out_would_be_seen(tmp_path: Path) -> None:
@@ -47,3 +49,12 @@ def test_an_archive_that_climbs_out_would_be_seen(tmp_path: Path) -> None:
     (home / "around" / "escaped").touch()
     with pytest.raises(AssertionError, match="written outside"):
         properties._nothing_outside(home, home / "around")
+
+
+@pytest.mark.parametrize("where", ["../escaped", "in/../../escaped", "/{home}/escaped"])
+def test_a_write_anywhere_else_would_be_seen(tmp_path: Path, where: str) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    path = where.format(home=str(tmp_path).lstrip("/"))
+    with pytest.raises(AssertionError, match="written outside"), properties.WATCH.inside(home):
+        (home / path).mkdir(parents=True)
