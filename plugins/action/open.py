@@ -28,11 +28,13 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._opening import (
     open_deployment,
     resume_deployment,
 )
+from ansible_collections.bascule.deploy.plugins.plugin_utils._pausing import pause_wanted
 from ansible_collections.bascule.deploy.plugins.plugin_utils._planning import Endpoint
 from ansible_collections.bascule.deploy.plugins.plugin_utils._record import warm
 from ansible_collections.bascule.deploy.plugins.plugin_utils._saving import Situation, routing_of
 from ansible_collections.bascule.deploy.plugins.plugin_utils._settings import (
     PREFIX,
+    host_settings,
     public_variables,
     refuse_unknown,
     require,
@@ -89,6 +91,8 @@ class ActionModule(BasculeAction):
             return self._listed(arguments["targets"], settings, variables)
         if arguments["follows"]:
             return self._follow_up(arguments, settings, variables)
+        if pause_wanted() is not None and not self.checking:
+            raise UsageError("Interrupted before anything was begun.")
         interrupted = str(self._templar.template(variables.get("deployment_id", "")))
         with open_record(where) as record:
             if interrupted:
@@ -207,6 +211,7 @@ class ActionModule(BasculeAction):
         if validation.error_messages:
             raise UsageError(". ".join(validation.error_messages))
         settings = t.cast("dict[str, t.Any]", validation.validated_parameters)
+        host_settings(settings)
         traffic_settings(settings)
         return settings
 

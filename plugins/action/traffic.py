@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 import typing as t
 
+from ansible_collections.bascule.deploy.plugins.module_utils._configuration import parse_duration
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import BasculeError
 from ansible_collections.bascule.deploy.plugins.module_utils._routing import (
     TRAFFIC_OPTIONS,
@@ -42,7 +43,10 @@ class ActionModule(BasculeAction):
         targets = [_inventory_name(given, here, variables) for given in arguments["targets"]]
         started = time.time()
         try:
-            answer = run_on_host(self, variables, request)
+            reconnect = parse_duration(
+                arguments["options"]["reconnect_timeout"], "deploy_reconnect_timeout"
+            )
+            answer = run_on_host(self, variables, request, reconnect=reconnect)
         except BasculeError as error:
             answer = self.refuse(error, variables)
         event = traffic_event(arguments["state"], answer, started, time.time())

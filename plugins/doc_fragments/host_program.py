@@ -103,6 +103,12 @@ options:
         type: list
         elements: dict
         default: []
+      reconnect_timeout:
+        description:
+          - For how long a target is tried again whose connection was lost, a number of seconds or
+            a text such as V(90s). What runs on the target goes on meanwhile.
+        type: raw
+        default: 60s
   request:
     description:
       - What the action of this name sends where the connection allows no shorter way. Not for

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._host import _drift, _entry, _lifecycle, _stage
+from ._errors import HostError
+from ._host import _apart, _drift, _entry, _lifecycle, _stage
 
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -31,6 +32,7 @@ HOST_PROGRAM_SPEC: dict[str, dict[str, Any]] = {
             "outside_links": {"type": "bool", "default": False},
             "redeploy": {"type": "bool", "default": False},
             "gates": {"type": "list", "elements": "dict", "default": []},
+            "reconnect_timeout": {"type": "raw", "default": "60s"},
         },
     },
     # It holds the hook environment: no system log may have it.
@@ -52,11 +54,17 @@ def run_module(module: AnsibleModule, operation: str) -> None:
     module.no_log_values.clear()
     module.params["request"] = None
     path = module.params["bundle"]
-    if path:
+
+    def work() -> dict[str, Any]:
+        if not path:
+            return _entry.run(request, None)
         with open(path, "rb") as bundle:  # noqa: PTH123 - a module of a host, as its program
-            answer = _entry.run(request, bundle)
-    else:
-        answer = _entry.run(request, None)
+            return _entry.run(request, bundle)
+
+    try:
+        answer = _apart.run(work)
+    except HostError as error:
+        module.fail_json(msg=str(error), error={"kind": error.kind})
     for warning in answer.pop("warnings", ()):
         module.warn(warning)
     if answer.get("failed"):

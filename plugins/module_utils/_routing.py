@@ -40,6 +40,7 @@ TRAFFIC_OPTIONS: dict[str, dict[str, Any]] = {
             "drain_timeout": {"type": "raw", "default": "300s"},
             "restore_timeout": {"type": "raw", "default": "300s"},
             "interval": {"type": "raw", "default": "250ms"},
+            "reconnect_timeout": {"type": "raw", "default": "60s"},
             "on_drain_timeout": {
                 "type": "str",
                 "choices": ["proceed", "fail"],

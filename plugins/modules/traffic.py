@@ -54,6 +54,11 @@ options:
           - Time between two looks at the load balancer.
         type: raw
         default: 250ms
+      reconnect_timeout:
+        description:
+          - For how long the load balancer's host is tried again when the connection to it was lost.
+        type: raw
+        default: 60s
       on_drain_timeout:
         description:
           - What to do with requests that are open when O(options.drain_timeout) is over.

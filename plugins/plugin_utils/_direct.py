@@ -10,10 +10,12 @@ interpreter. Everywhere else the module of the same name does the same work.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import json
 import marshal
+import secrets
 import shlex
 import typing as t
 import zlib
@@ -22,6 +24,7 @@ from pathlib import Path
 from ansible.errors import AnsibleConnectionFailure
 
 from ..module_utils._errors import HostError
+from ._reconnect import KilledError, persist
 
 if t.TYPE_CHECKING:
     from ansible.plugins.action import ActionBase
@@ -32,6 +35,10 @@ MARK = "BASCULE-RESULT:"
 AT_PROXY = frozenset({"_traffic", "_balancer", "_envoy", "_eds", "_haproxy"})
 LOOKING = frozenset({"_drift", "_running"})
 SHARED = frozenset({"_errors", "_entry"})
+# What only a module needs: the direct way has no terminal.
+MODULES = frozenset({"_apart"})
+# What goes on with something that was begun on the host before.
+CONTINUED = frozenset({"lifecycle", "traffic"})
 # Beyond this size a bundle is copied as a file: standard input is held in memory by every worker.
 INLINE_LIMIT = 64 * 1024 * 1024
 
@@ -55,6 +62,7 @@ sys.meta_path.insert(0,F())
 import bascule_host._host._entry as e
 b=open(h["bundle"],"rb") if h["bundle"] else i if h["inline"] else None
 r=json.dumps(e.run(q,b))
+while h["inline"] and i.read(1<<20):pass
 sys.stdout.write("\\n%s%d\\n%s\\n"%(h["mark"],len(r),r))
 sys.stdout.flush()
 """
@@ -75,6 +83,7 @@ def program(operation: str) -> tuple[bytes, bytes]:
     floor = Path(__file__).resolve().parent.parent / "module_utils"
     paths = [floor / "_errors.py", *sorted((floor / "_host").glob("_[!_]*.py"))]
     at_proxy = operation == "traffic"
+    paths = [path for path in paths if path.stem not in MODULES]
     paths = [path for path in paths if path.stem in SHARED or (path.stem in AT_PROXY) == at_proxy]
     if operation != "drift":
         paths = [path for path in paths if path.stem not in LOOKING]
@@ -133,22 +142,34 @@ def run_on_host(
     task_vars: dict[str, t.Any],
     request: dict[str, t.Any],
     bundle_path: str | None = None,
+    *,
+    reconnect: float = 0.0,
 ) -> dict[str, t.Any]:
     """Run one operation of the host program on the task's host (or on the one delegated to).
 
     :param action: the running action; its connection and become settings are used
     :param request: what ``module_utils/_host/_entry.run`` takes
     :param bundle_path: archive on the controller that the operation needs
+    :param reconnect: seconds for which a host is tried again whose connection was lost
     :returns: the operation's result
     :raises HostError: the host cannot be reached, or has no Python that runs the program
     """
-    connection = action._connection
+    # By this name a call that is sent again finds what it had come to.
+    request = {**request, "call": secrets.token_hex(8)}
+    run = _run_directly if action._connection.is_pipelining_enabled() else _run_as_module
+    copies: list[str] = []
     try:
-        if connection.is_pipelining_enabled():
-            return _run_directly(action, task_vars, request, bundle_path)
-        return _run_as_module(action, task_vars, request, bundle_path)
-    except AnsibleConnectionFailure as error:
-        raise HostError(f"Cannot reach the host: {_first_line(str(error))}") from error
+        return persist(
+            action,
+            lambda: run(action, task_vars, request, bundle_path, copies),
+            host=_delegated_to(action) or str(task_vars.get("inventory_hostname", "")),
+            limit=reconnect,
+            new=request["operation"] not in CONTINUED,
+        )
+    finally:
+        for path in copies:
+            with contextlib.suppress(AnsibleConnectionFailure):
+                action._remove_tmp_path(str(Path(path).parent))
 
 
 def configured_interpreter(task_vars: dict[str, t.Any], delegated_to: str | None) -> t.Any:
@@ -175,6 +196,7 @@ def _run_directly(
     task_vars: dict[str, t.Any],
     request: dict[str, t.Any],
     bundle_path: str | None,
+    copies: list[str],
 ) -> dict[str, t.Any]:
     configured = configured_interpreter(task_vars, _delegated_to(action))
     python = interpreter(action._templar.template(configured))
@@ -186,14 +208,11 @@ def _run_directly(
         data = compose(request, inline=True) + Path(bundle_path).read_bytes()
         answer = action._low_level_execute_command(command, in_data=data)
     else:
-        remote = _copy_bundle(action, bundle_path)
-        try:
-            data = compose(request, bundle_path=remote)
-            answer = action._low_level_execute_command(command, in_data=data)
-        finally:
-            action._remove_tmp_path(str(Path(remote).parent))
+        data = compose(request, bundle_path=_copy_bundle(action, bundle_path, copies))
+        answer = action._low_level_execute_command(command, in_data=data)
     result = read_result(answer["stdout"])
     if result is None:
+        _look_for_signal(answer["rc"])
         seen = _last_lines(answer["stderr"] or answer["stdout"])
         raise HostError(
             f"The host program ended with status {answer['rc']} and without a result. It needs "
@@ -208,32 +227,37 @@ def _run_as_module(
     task_vars: dict[str, t.Any],
     request: dict[str, t.Any],
     bundle_path: str | None,
+    copies: list[str],
 ) -> dict[str, t.Any]:
     arguments: dict[str, t.Any] = {"request": request}
-    remote = _copy_bundle(action, bundle_path) if bundle_path else None
-    if remote:
-        arguments["bundle"] = remote
-    try:
-        result: dict[str, t.Any] = action._execute_module(
-            module_name=f"bascule.deploy.{request['operation']}",
-            module_args=arguments,
-            task_vars=task_vars,
-        )
-    finally:
-        if remote:
-            action._remove_tmp_path(str(Path(remote).parent))
+    if bundle_path:
+        arguments["bundle"] = _copy_bundle(action, bundle_path, copies)
+    result: dict[str, t.Any] = action._execute_module(
+        module_name=f"bascule.deploy.{request['operation']}",
+        module_args=arguments,
+        task_vars=task_vars,
+    )
     if result.get("unreachable"):
-        raise HostError(f"Cannot reach the host: {_first_line(str(result.get('msg', '')))}")
+        raise AnsibleConnectionFailure(str(result.get("msg", "")))
     if result.get("failed") and "module_stdout" in result:
+        _look_for_signal(result.get("rc", 0))
         seen = _last_lines(f"{result.get('module_stderr', '')}{result['module_stdout']}")
         raise HostError(f"The host program ended without a result. Last output:\n{seen}")
     result.pop("invocation", None)
     return result
 
 
-def _copy_bundle(action: ActionBase, bundle_path: str) -> str:
+def _look_for_signal(status: int) -> None:
+    """Raise a KilledError for the status of a program that was ended by a signal."""
+    number = status - 128 if status > 128 else -status
+    if 0 < number < 65:
+        raise KilledError(f"The host program was ended by signal {number}.")
+
+
+def _copy_bundle(action: ActionBase, bundle_path: str, copies: list[str]) -> str:
     folder = action._make_tmp_path()
     remote = action._connection._shell.join_path(folder, Path(bundle_path).name)
+    copies.append(remote)
     action._transfer_file(bundle_path, remote)
     action._fixup_perms2([folder, remote])
     return t.cast("str", remote)
@@ -241,10 +265,6 @@ def _copy_bundle(action: ActionBase, bundle_path: str) -> str:
 
 def _delegated_to(action: ActionBase) -> str | None:
     return t.cast("str | None", action._task.delegate_to)
-
-
-def _first_line(text: str) -> str:
-    return text.strip().splitlines()[0] if text.strip() else "no reason given"
 
 
 def _last_lines(text: str, count: int = 8) -> str:

@@ -31,6 +31,7 @@ HOST_OPTIONS: dict[str, dict[str, t.Any]] = {
     "outside_links": {"type": "bool", "default": False},
     "redeploy": {"type": "bool", "default": False},
     "gates": {"type": "list", "elements": "dict", "default": []},
+    "reconnect_timeout": {"type": "raw", "default": "60s"},
 }
 """Options of an action that asks a host for something; the role fills them from its variables."""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import yaml
 
+from ..module_utils._configuration import parse_duration
 from ..module_utils._errors import UsageError
 
 PREFIX = "deploy_"
@@ -57,6 +58,14 @@ def require(settings: dict[str, t.Any], name: str, example: str) -> str:
             f"The variable {name} is not set. Set it, for example: -e {name}={example}"
         )
     return value
+
+
+def host_settings(settings: dict[str, t.Any]) -> None:
+    """Check what is only used once a target is asked.
+
+    :raises UsageError: a time that cannot be read
+    """
+    parse_duration(settings["deploy_reconnect_timeout"], "deploy_reconnect_timeout")
 
 
 def traffic_settings(settings: dict[str, t.Any]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
+from ..module_utils._configuration import parse_duration
 from ..module_utils._errors import RevisionError
 from ._action import DEPLOYMENT_OPTIONS, Arguments, BasculeAction, state_directory
 from ._direct import run_on_host
@@ -49,7 +50,12 @@ class TargetAction(BasculeAction):
             diff=self.diffing,
             manifest=self._manifest(arguments) if self.checking else None,
         )
-        return run_on_host(self, variables, {**request, **(more or {})}, bundle_path)
+        reconnect = parse_duration(
+            arguments["settings"]["reconnect_timeout"], "deploy_reconnect_timeout"
+        )
+        return run_on_host(
+            self, variables, {**request, **(more or {})}, bundle_path, reconnect=reconnect
+        )
 
     def recorded(self, arguments: Arguments, record: Record) -> Deployment:
         """Return the deployment as the record has it."""

@@ -380,6 +380,7 @@ def test_another_run_holds_the_group(host: Host, tmp_path: Path) -> None:
     host.run(request, bundle)
     other = Host(tmp_path / "other")
     other.root, other.sysroot = host.root, host.sysroot
+    asked, _bundle = other.request(one(SH + "true"), deployment_id="d-000000002")
     pid = os.fork()
     if pid == 0:
         try:
@@ -393,7 +394,7 @@ def test_another_run_holds_the_group(host: Host, tmp_path: Path) -> None:
         while not host.path("/begun").exists():
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        answer = other.run(dict(request, options={"lock_timeout": 0.3}))
+        answer = other.run(dict(asked, options={"lock_timeout": 0.3}), _bundle)
         assert answer["failed"]
         assert f"deployment d-000000001, process {pid}" in answer["msg"]
     finally:
@@ -402,7 +403,62 @@ def test_another_run_holds_the_group(host: Host, tmp_path: Path) -> None:
         kill_strays(host.root)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def in_the_background(host: Host, call: dict[str, Any], mark: str = "/begun") -> int:
+    """Run a call in a process of its own; return its number once a script has made the mark."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            host.run(call)
+        finally:
+            os._exit(0)
+    deadline = time.monotonic() + 10
+    while not host.path(mark).exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return pid
+
+
+@pytest.mark.parametrize("again", ["the call itself", "another call"])
+@pytest.mark.parametrize("status", [0, 3])
+def test_the_result_of_a_call_whose_connection_was_lost_is_found(
+    host: Host, status: int, again: str
+) -> None:
+    script = SH + f'echo run >> "$SYSROOT/begun"; sleep 1; echo done; exit {status}'
+    request, bundle = host.request(one(script))
+    host.run(request, bundle)
+    events = ["DownloadBundle", "ApplicationStart", "ValidateService"]
+    call = dict(request, operation="lifecycle", events=events, call="first", final=True)
+    pid = in_the_background(host, call)
+    os.kill(pid, signal.SIGHUP)
+    # However short the patience with others is.
+    patient = {**request["options"], "lock_timeout": 0.1}
+    found = host.run(dict(call, options=patient, call="first" if again[:3] == "the" else "second"))
+    assert os.waitpid(pid, 0)[1] == 0, "a terminal that hangs up ends nothing"
+    assert event_of(found)["status"] == ("Failed" if status else "Succeeded")
+    assert event_of(found)["log"].endswith("[stdout]done\n")
+    assert found["changed"]
+    assert host.path("/begun").read_text() == "run\n", "the script ran once"
+    later = host.run(dict(call, call="third"))
+    assert host.path("/begun").read_text() == ("run\nrun\n" if status else "run\n")
+    assert later["changed"] == bool(status)
+
+
+def test_a_script_knows_that_it_was_interrupted(host: Host) -> None:
+    script = SH + (
+        'echo "$HOOK_ATTEMPT" >> "$SYSROOT/begun"\n'
+        'test "$HOOK_ATTEMPT" = 1 && exec sleep 30\nexit 0\n'
+    )
+    request, bundle = host.request(one(script))
+    host.run(request, bundle)
+    call = dict(request, operation="lifecycle", events=["DownloadBundle", "ApplicationStart"])
+    pid = in_the_background(host, call)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert not host.run(call)["failed"]
+    assert host.path("/begun").read_text() == "1\n2\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_run_leaves_no_script_to_meet_its_successor(host: Host, number: int) -> None:
     script = SH + (
         'echo $$ >> "$SYSROOT/pids"\n'

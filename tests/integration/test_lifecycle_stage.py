@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from ansible_collections.bascule.deploy.plugins.module_utils._host import _events, _stage
+from ansible_collections.bascule.deploy.plugins.module_utils._host import _events, _room
 from support.host_program import Host, manifest_of
 
 if TYPE_CHECKING:
@@ -303,7 +303,7 @@ def test_check_of_a_lifecycle_runs_nothing(host: Host) -> None:
 
 
 def test_room_is_looked_for_first(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_stage, "RESERVE", 2**60)
+    monkeypatch.setattr(_room, "RESERVE", 2**60)
     request, bundle = host.request(revision(a="1"))
     answer = host.run(request, bundle)
     assert "Not enough space" in answer["msg"]
