@@ -12,6 +12,8 @@ from ansible_collections.bascule.deploy.plugins.module_utils._errors import (
 )
 from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_events import Event
 
+from bascule._audit import audit_events, audit_export, audit_verify
+from bascule._control import approve, continue_, follow, reject, stop
 from bascule._drift import Finding, TargetDrift, drift
 from bascule._groups import Group, GroupTarget, group, outdated
 from bascule._plans import apply, plan
@@ -39,9 +41,15 @@ __all__ = [
     "UsageError",
     "abandon",
     "apply",
+    "approve",
+    "audit_events",
+    "audit_export",
+    "audit_verify",
+    "continue_",
     "deploy",
     "drift",
     "events",
+    "follow",
     "group",
     "history",
     "mark_revision",
@@ -49,11 +57,13 @@ __all__ = [
     "plan",
     "push",
     "record_version",
+    "reject",
     "resume",
     "revision",
     "revisions",
     "rollback",
     "status",
+    "stop",
     "strategies",
     "upgrade_record",
 ]

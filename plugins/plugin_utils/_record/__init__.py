@@ -9,6 +9,13 @@ Import names from here only.
 from __future__ import annotations
 
 from ._again import PATIENCE_SECONDS
+from ._auditing import (
+    AuditReport,
+    export_audit,
+    newest_audit,
+    verify_audit,
+    verify_audit_file,
+)
 from ._known import GoodDeployment, GroupState, KnownRevision
 from ._lease import BEAT_SECONDS, LEASE_SECONDS, Lease
 from ._location import state_folder, warm
@@ -36,6 +43,7 @@ __all__ = [
     "ActiveDeploymentError",
     "Admission",
     "Approval",
+    "AuditReport",
     "BundleHolder",
     "Deployment",
     "Event",
@@ -49,11 +57,15 @@ __all__ = [
     "RevisionRow",
     "Target",
     "TargetState",
+    "export_audit",
     "group_id",
     "listen",
+    "newest_audit",
     "record_version",
     "state_folder",
     "tell",
     "upgrade_record",
+    "verify_audit",
+    "verify_audit_file",
     "warm",
 ]

@@ -34,7 +34,7 @@ from ._holder import host
 from ._session import DuplicateError, Query
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from ._session import Adder, Session
 
@@ -147,12 +147,13 @@ def chains(session: Session) -> list[str]:
     return [name for name in dict.fromkeys(known) if name in every] + sorted(every - {*known})
 
 
-def since(session: Session, moment: float) -> Iterator[tuple[str, list[Link]]]:
-    """Give each chain from its first link of ``moment`` or later on."""
-    for name in chains(session):
-        found = links(session, name)
-        begins = next((place for place, one in enumerate(found) if one["at"] >= moment), len(found))
-        yield name, found[begins:]
+def since(session: Session, chain: str, moment: float | None) -> list[Link]:
+    """Return the links of a chain from the first one of ``moment`` or later on (None: all)."""
+    found = links(session, chain)
+    if moment is None:
+        return found
+    begins = next((place for place, one in enumerate(found) if one["at"] >= moment), len(found))
+    return found[begins:]
 
 
 def verify(session: Session) -> tuple[Broken | None, dict[str, int], Head | None]:

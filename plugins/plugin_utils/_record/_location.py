@@ -91,7 +91,16 @@ def reading(location: Location) -> contextlib.AbstractContextManager[Session]:
         return _sqlite.transaction(location.path, writes=False, synced=False)
     from . import _server
 
-    return _server.transaction(location)
+    return _server.transaction(location, writes=False)
+
+
+def snapshot(location: Location) -> contextlib.AbstractContextManager[Session]:
+    """Begin to read one state of the record, however long that takes."""
+    if location.path is not None:
+        return _sqlite.transaction(location.path, writes=False, synced=False)
+    from . import _server
+
+    return _server.transaction(location, writes=False, snapshot=True)
 
 
 def writing(
@@ -107,7 +116,7 @@ def writing(
         return _sqlite.transaction(location.path, writes=True, synced=synced)
     from . import _server
 
-    return _server.transaction(location)
+    return _server.transaction(location, writes=True)
 
 
 def prepare(location: Location) -> None:

@@ -103,14 +103,22 @@ class ServerSession:
 
 
 @contextlib.contextmanager
-def transaction(location: Location) -> Iterator[ServerSession]:
-    """Begin a transaction; commit it at the end, or roll it back on an exception."""
+def transaction(
+    location: Location, *, writes: bool, snapshot: bool = False
+) -> Iterator[ServerSession]:
+    """Begin a transaction; commit it at the end, or roll it back on an exception.
+
+    With ``snapshot``, all that it reads is of one moment.
+    """
     committing = False
     try:
-        with engine(location).connect() as connection, connection.begin() as begun:
-            yield ServerSession(connection)
-            committing = True
-            begun.commit()
+        with engine(location).connect() as connection:
+            if snapshot:
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            with connection.begin() as begun:
+                yield ServerSession(connection)
+                committing = writes
+                begun.commit()
     except Exception as error:
         told = _readable(location, error, committing=committing)
         if told is None:

@@ -7,7 +7,9 @@ import os
 import sys
 import typing as t
 
+import bascule.cli.audit as audit
 import bascule.cli.bundles as bundles
+import bascule.cli.control as control
 import bascule.cli.demo as demo
 import bascule.cli.deployments as deployments
 import bascule.cli.drift as drift
@@ -77,11 +79,13 @@ def make_parser() -> argparse.ArgumentParser:
     for group in (
         deployments,
         plans,
+        control,
         drift,
         records,
         groups,
         revisions,
         record,
+        audit,
         bundles,
         push,
         judge,
