@@ -30,11 +30,45 @@ if TYPE_CHECKING:
 PASSWORD = "sesame-open"  # noqa: S105 - of a server that lives as long as one test
 
 
-@dataclass(frozen=True)
+@dataclass
 class Server:
     """A running server; ``url`` names one of its databases."""
 
     port: int
+    folder: Path
+    identity: dict[str, Any]
+    durable: bool
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, at its port, and wait until it answers."""
+        log = self.folder / "log"
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [_programs() / "postgres", "-D", self.folder / "data", "-p", str(self.port),
+                 "-k", self.folder, "-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200",
+                 "-c", f"fsync={'on' if self.durable else 'off'}"],
+                cwd=self.folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                **self.identity,
+            )  # fmt: skip
+        _wait_until_ready(self, self.process, log)
+
+    def stop(self, *, at_once: bool = False) -> None:
+        """Stop it as an administrator does, or ``at_once``, as a crash does."""
+        if self.process is None:
+            return
+        self.process.send_signal(signal.SIGQUIT if at_once else signal.SIGINT)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process = None
+
+    def socket_url(self, database: str) -> str:
+        """The URL by the server's socket, which is reached from every network namespace."""
+        where = f"host={self.folder}&port={self.port}"
+        return f"postgresql://bascule:{PASSWORD}@/{database}?{where}"
 
     def url(self, database: str) -> str:
         return f"postgresql://bascule:{PASSWORD}@127.0.0.1:{self.port}/{database}"
@@ -69,8 +103,12 @@ def server(*, durable: bool = False) -> Iterator[Server]:
         if identity:
             shutil.chown(folder, identity["user"], identity["group"])
         _make_cluster(programs / "initdb", folder, identity)
-        with _running(programs / "postgres", folder, identity, durable=durable) as port:
-            yield Server(port)
+        running = Server(_free_port(), folder, identity, durable)
+        try:
+            running.start()
+            yield running
+        finally:
+            running.stop(at_once=True)  # the files are removed anyway
     finally:
         shutil.rmtree(folder)
 
@@ -112,42 +150,17 @@ def _make_cluster(initdb: Path, folder: Path, identity: dict[str, Any]) -> None:
         raise RuntimeError(message)
 
 
-@contextlib.contextmanager
-def _running(
-    postgres: Path, folder: Path, identity: dict[str, Any], *, durable: bool
-) -> Iterator[int]:
-    port = _free_port()
-    log = folder / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [postgres, "-D", folder / "data", "-p", str(port), "-k", "",
-             "-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200",
-             "-c", f"fsync={'on' if durable else 'off'}"],
-            cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, **identity,
-        )  # fmt: skip
-    try:
-        _wait_until_ready(process, port, log)
-        yield port
-    finally:
-        process.send_signal(signal.SIGQUIT)  # at once: the files are removed anyway
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _wait_until_ready(server: Server, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + 30
     while True:
         try:
-            psycopg.connect(Server(port).url("postgres")).close()
+            psycopg.connect(server.url("postgres")).close()
         except psycopg.OperationalError:
             if process.poll() is not None or time.monotonic() > deadline:
                 message = f"PostgreSQL did not start: {log.read_text(errors='replace')}"

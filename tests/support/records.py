@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ansible_collections.bascule.deploy.plugins.module_utils._plan import PlanTarget, make_plan
 from ansible_collections.bascule.deploy.plugins.plugin_utils._record import (
+    PATIENCE_SECONDS,
     Deployment,
     NewDeployment,
     Record,
@@ -86,7 +87,7 @@ def in_processes(work: Callable[[int], None], number: int) -> list[int]:
 def roll(url: str, deployment_id: str, processes: int, failing: set[str]) -> None:
     """Carry a deployment out: the targets are dealt out to processes, which start in any order."""
     warm(url)
-    record = Record.open(url)
+    record = Record.open(url, fence=1, patience=PATIENCE_SECONDS)
     names = [target.name for target in record.targets(deployment_id)]
 
     def work(index: int) -> None:

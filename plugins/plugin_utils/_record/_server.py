@@ -29,7 +29,16 @@ if TYPE_CHECKING:
     from ._location import Location
     from ._session import Row
 
-CONNECT_SECONDS = 10
+# How a PostgreSQL server is talked to, unless the URL says otherwise: a network that is cut must
+# neither keep us waiting for an answer nor leave the server with a lock of ours (milliseconds).
+_SETTINGS = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+    "options": "-c idle_in_transaction_session_timeout=60000",
+}
 # Any number that others are unlikely to use: it serialises making and migrating the tables.
 _CREATION_LOCK = 0x42415343
 
@@ -198,12 +207,12 @@ def _new_engine(location: Location) -> Engine:
     from sqlalchemy import create_engine
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-    timeout: dict[str, Any] = {}
-    if location.url.startswith("postgresql+psycopg:") and "connect_timeout" not in location.url:
-        timeout = {"connect_timeout": CONNECT_SECONDS}
+    settings: dict[str, Any] = {}
+    if location.url.startswith("postgresql+psycopg:"):
+        settings = {key: value for key, value in _SETTINGS.items() if key not in location.url}
     try:
         return create_engine(
-            location.url, pool_size=1, max_overflow=20, pool_pre_ping=True, connect_args=timeout
+            location.url, pool_size=1, max_overflow=20, pool_pre_ping=True, connect_args=settings
         )
     except (ImportError, ArgumentError, NoSuchModuleError) as error:
         raise RecordError(

@@ -42,6 +42,7 @@ _ADVICE = (
     ("unable to open", "make the file and its folder readable and writable"),
     ("readonly", "make the file and its folder writable"),
     ("full", "make room on its file system"),
+    ("disk I/O", "make room on its file system, and see that the disk is well"),
     ("not a database", "it is damaged: move it away or bring back a copy"),
     ("malformed", "it is damaged: move it away or bring back a copy"),
     ("no such", "it is damaged: move it away or bring back a copy"),
