@@ -83,7 +83,6 @@ class ActionModule(TargetAction):
                 "Failed",
                 error_code=error.kind,
                 message=str(error),
-                changed=False,
             )
             raise
         if answer.get("failed"):
@@ -94,7 +93,6 @@ class ActionModule(TargetAction):
                 "Failed",
                 error_code=kind,
                 message=answer["msg"],
-                changed=False,
             )
         elif answer.get("current"):
             record.note_current(deployment["id"], target)

@@ -57,10 +57,13 @@ EXAMPLES = r"""
 #   ansible-playbook bascule.deploy.rolling -e deploy_revision=./dist | tee deployment.log
 """
 
+import atexit
+import os
 import sys
 import typing as t
 
 from ansible import context
+from ansible_collections.bascule.deploy.plugins.module_utils._advice import ways_on
 from ansible_collections.bascule.deploy.plugins.plugin_utils._observer import Observer, only_looking
 from ansible_collections.bascule.deploy.plugins.plugin_utils._progress import (
     LiveRenderer,
@@ -86,9 +89,20 @@ class CallbackModule(Observer):
     def __init__(self) -> None:
         super().__init__()
         self._show: Renderer | None = None
+        self._ended = False
+        # Not told of an interrupt; the end of the process comes in any case.
+        atexit.register(self._say_how_to_go_on, os.getpid())
 
     def event(self, event: Event) -> None:
         self._renderer().event(event)
+
+    def _say_how_to_go_on(self, process: int) -> None:
+        if self._ended or self._show is None or process != os.getpid():
+            return
+        left = [one.id for one in self._show.progress.deployments if one.closed is None and one.id]
+        if left and not context.CLIARGS.get("check"):
+            self._show.close()
+            self._say(f"{left[-1]} is not finished. {ways_on(left[-1])}")
 
     @only_looking
     def v2_runner_retry(self, result: CallbackTaskResult) -> None:
@@ -103,6 +117,7 @@ class CallbackModule(Observer):
 
     @only_looking
     def v2_playbook_on_stats(self, stats: AggregateStats) -> None:
+        self._ended = True
         progress = self._renderer().progress
         self._renderer().close()
         if not progress.deployments and progress.refusal is None:

@@ -15,10 +15,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 # The actions of the collection, in the order in which a deployment meets them.
-STEPS = ("open", "stage", "admit", "traffic", "lifecycle", "settle", "close", "drift", "outdated")
+STEPS = (
+    "open",
+    "stage",
+    "admit",
+    "traffic",
+    "lifecycle",
+    "settle",
+    "close",
+    "drift",
+    "outdated",
+    "control",
+)
 COLLECTION = "bascule.deploy."
 # Steps that belong to the deployment as a whole and run on the controller.
-WHOLE = ("open", "close", "outdated")
+WHOLE = ("open", "close", "outdated", "control")
 # The states of traffic that a target is brought to; others only look.
 MOVES = ("drained", "in_service")
 
@@ -30,9 +41,10 @@ class Event:
     """One thing that happened.
 
     kind: opened, started, staged, admitted, current, refused, traffic, lifecycle, settled, closed,
-    drift, error, diff, task or warning. ``at`` is in epoch seconds; ``target`` is None for what
-    concerns the deployment as a whole. ``data`` holds the action's own ``bascule`` result (or, for
-    ``lifecycle``, the one event of it), with the keys told in docs/architecture.md.
+    drift, error, diff, task, notice (what is waited for) or warning. ``at`` is in epoch seconds;
+    ``target`` is None for what concerns the deployment as a whole. ``data`` holds the action's own
+    ``bascule`` result (or, for ``lifecycle``, the one event of it), with the keys told in
+    docs/architecture.md.
     """
 
     kind: str

@@ -14,6 +14,8 @@ if t.TYPE_CHECKING:
     from ._progress_events import Event
 
 DONE = ("Succeeded", "Current", "Failed", "Skipped", "Refused")
+# What shows that a deployment does not wait any more.
+ENDS_WAITING = ("admitted", "refused", "settled", "closed")
 # What a target does between two results, by the step that began.
 DOING = {
     "stage": "staging",
@@ -59,6 +61,8 @@ class DeploymentProgress:
     message: str = ""
     error_code: str = ""
     note: str = ""
+    # What the deployment waits for, until something goes on.
+    notice: str = ""
     opened: float = 0.0
     closed: float | None = None
     rolling: float | None = None
@@ -140,6 +144,10 @@ class Progress:
         deployment = self._of(event)
         if deployment is None:
             return
+        if event.kind == "notice":
+            deployment.notice = event.message
+        elif event.kind in ENDS_WAITING:
+            deployment.notice = ""
         if event.kind == "closed":
             _close(deployment, event)
         elif event.target is not None:
@@ -158,7 +166,7 @@ def waits_for(deployment: DeploymentProgress, target: TargetProgress) -> str:
     """Return what a target that asked for a slot waits for."""
     busy = deployment.in_flight()
     if not busy:
-        return "waiting for its turn"
+        return deployment.notice or "waiting for its turn"
     slots = deployment.plan.get("slots")
     of = f" of {slots}" if isinstance(slots, int) else ""
     names = ", ".join(busy[:3]) + (", …" if len(busy) > 3 else "")

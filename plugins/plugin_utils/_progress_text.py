@@ -230,6 +230,8 @@ def _error(event: Event, _verbose: bool) -> list[str]:
     if event.name == "open":
         first, *rest = failure_lines(event)
         return [f"cannot begin: {first}", *(f"    {line}" for line in rest)]
+    if event.status == "paused":
+        return [event.message]
     return _failed(event.name, event)
 
 
@@ -246,6 +248,10 @@ def _task(event: Event, verbose: bool) -> list[str]:
         shown = {key: value for key, value in event.data.items() if _telling(key)}
         lines[0] += f" => {json.dumps(shown, default=str, sort_keys=True)}"
     return lines
+
+
+def _notice(event: Event, _verbose: bool) -> list[str]:
+    return [event.message]
 
 
 def _warning(event: Event, _verbose: bool) -> list[str]:
@@ -308,5 +314,6 @@ _WRITERS: Mapping[str, _Writer] = {
     "error": _error,
     "task": _task,
     "warning": _warning,
+    "notice": _notice,
     "diff": _diff,
 }

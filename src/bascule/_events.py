@@ -73,7 +73,7 @@ class EventStream:
         if text.startswith(NOTICE) and text not in self._warned:
             self._warned.add(text)
             yield Event(
-                kind="warning",
+                kind="notice",
                 deployment_id=self._translator.deployment_id,
                 target=None,
                 name="",

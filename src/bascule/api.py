@@ -35,14 +35,26 @@ if t.TYPE_CHECKING:
 
 PathOrName = str | PathLike[str]
 Inventory = PathOrName | Sequence[PathOrName] | Mapping[str, t.Any] | None
-# Playbooks that are parts of others.
-PARTS = frozenset({"carry_out", "drift", "leg", "mark_revision", "outdated"})
+# Playbooks that are parts of others, or that carry no deployment out.
+NO_STRATEGIES = frozenset(
+    {
+        "abandon",
+        "approve",
+        "carry_out",
+        "drift",
+        "leg",
+        "mark_revision",
+        "outdated",
+        "reject",
+        "stop",
+    }
+)
 
 
 def strategies() -> list[str]:
     """Return the names of the strategies, which are the collection's playbooks."""
     found = {path.stem for path in (collection_root() / "playbooks").glob("*.yml")}
-    return sorted(found - PARTS)
+    return sorted(found - NO_STRATEGIES)
 
 
 def deploy(

@@ -164,3 +164,11 @@ def test_when_nobody_answers_in_time(
     ended = record.finish(deployment.id)
     assert ended.status == status
     assert (ended.error_code == "APPROVAL_TIMEOUT") == (status == "Stopped")
+
+
+def test_a_target_that_was_done_when_the_controller_died_was_changed(record: Record) -> None:
+    deployment = begin(record)
+    assert record.admit(deployment.id, "a").verdict == "admitted"
+    record.note_current(deployment.id, "a")
+    record.note_current(deployment.id, "b")
+    assert [target.changed for target in record.targets(deployment.id)] == [True, False, False]

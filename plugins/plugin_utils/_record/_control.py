@@ -115,7 +115,7 @@ def waiting_text(deployment_id: str, stage: int, until: float, on_timeout: str) 
     """Say that a deployment waits for a person, until when, and what that person types."""
     then = "goes on" if on_timeout == _approval.CONTINUE else "stops"
     return (
-        f"{deployment_id} waits for the approval of stage {stage + 1} until {clock(until)}, when "
+        f"waits for the approval of stage {stage + 1} until {clock(until)}, when "
         f"it {then} by itself: `bascule approve {deployment_id}` or `bascule reject "
         f"{deployment_id}`"
     )

@@ -350,15 +350,21 @@ class Record:
         self._change(deployment_id, note)
 
     def note_current(self, deployment_id: str, target: str) -> None:
-        """Note that the target has the revision already: it succeeds without a change."""
+        """Note that the target has the revision already: it succeeds without a change.
+
+        If it was admitted before, it was this deployment that has brought the revision to it.
+        """
 
         def note(change: Change) -> None:
-            if change.target(target)["status"] not in ("Pending", "InProgress"):
+            before = change.target(target)
+            if before["status"] not in ("Pending", "InProgress"):
                 return
+            begun = before["started_at"]
             change.begin_work()
             change.set_target(
-                target, status="Succeeded", staged=True, changed=False, in_service=True,
-                started_at=change.now, finished_at=change.now,
+                target, status="Succeeded", staged=True, changed=begun is not None,
+                in_service=True, started_at=change.now if begun is None else begun,
+                finished_at=change.now,
             )  # fmt: skip
             change.note("Current", target, status="Succeeded")
 
@@ -403,7 +409,6 @@ class Record:
         *,
         error_code: str | None = None,
         message: str = "",
-        changed: bool = True,
     ) -> None:
         """Write how a target ended: Succeeded or Failed.
 
@@ -427,7 +432,7 @@ class Record:
             values: dict[str, Any] = {"in_service": True} if status == "Succeeded" else {}
             change.set_target(
                 target, status=status, error_code=error_code, message=message,
-                changed=changed and before["started_at"] is not None, finished_at=change.now,
+                changed=before["started_at"] is not None, finished_at=change.now,
                 **values,
             )  # fmt: skip
             change.note("Settled", target, status=status, error_code=error_code, message=message)
