@@ -91,7 +91,7 @@ def rehearsal_lines(rehearsal: dict[str, Any]) -> list[str]:
         revision += f" ({rehearsal['description']})"
     lines = [f"Rollback: to revision {revision}, {rehearsal['why']}{_when(rehearsal)}."]
     place = "in this controller's cache" if rehearsal["cached"] else "on the targets"
-    how = "automatic" if rehearsal["automatic"] else "only by hand, deploy_rollback_on has no rule"
+    how = "automatic" if rehearsal["automatic"] else "only by hand"
     number = rehearsal["targets"]
     lines.append(
         f"  Its bundle is {place}; at most {number} target{'' if number == 1 else 's'} would be "

@@ -12,7 +12,7 @@ from ..module_utils._approval import approval_rule
 from ..module_utils._configuration import parse_duration, parse_minimum_healthy, parse_stages
 from ..module_utils._plan import UNKNOWN, PlanTarget, make_plan
 from ..module_utils._rehearsal import GoodRevision, rehearse
-from ._revisions import load_revision
+from ._revisions import has_revision
 
 if t.TYPE_CHECKING:
     from pathlib import Path
@@ -157,7 +157,7 @@ def _rehearsal(
             description=good.description,
             deployment_id=found.id,
             succeeded_at=found.finished_at,
-            cached=load_revision(good.digest, cache=cache) is not None,
+            cached=has_revision(good.digest, cache=cache),
             holders=frozenset(holders),
         ),
         names,

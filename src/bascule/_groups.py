@@ -6,7 +6,6 @@ import dataclasses
 import typing as t
 
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import UsageError
-from ansible_collections.bascule.deploy.plugins.plugin_utils._outdated import group_targets
 
 from bascule import _recorded
 from bascule.result import Revision
@@ -109,6 +108,8 @@ def outdated(
 
 
 def _targets(book: Record, application: str, name: str) -> tuple[GroupTarget, ...]:
+    from ansible_collections.bascule.deploy.plugins.plugin_utils._outdated import group_targets
+
     return tuple(GroupTarget(**one) for one in group_targets(book, application, name))
 
 

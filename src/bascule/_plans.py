@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import typing as t
 from collections.abc import Mapping
 from contextlib import suppress
@@ -176,6 +175,8 @@ def plan_of(planned: Deployment) -> Plan:
 
 def _draft(place: Path) -> Path:
     """Return a file beside the one to be written, so that a whole plan takes its place."""
+    import tempfile  # only here: slow to import
+
     try:
         number, name = tempfile.mkstemp(prefix=f".{place.name}-", dir=place.parent)
     except OSError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import UsageError
-from ansible_collections.bascule.deploy.plugins.plugin_utils._revision_names import find_known
 
 from bascule import _recorded
 
@@ -38,6 +37,8 @@ def revision(
     :param name: a digest, at least its first 6 characters, or the id of a deployment
     :raises UsageError: no revision or several have that name
     """
+    from ansible_collections.bascule.deploy.plugins.plugin_utils._revision_names import find_known
+
     with _recorded.opened(record) as book:
         found = find_known(book, name, application)
         return found, book.revision_holders(found.digest)
@@ -56,6 +57,8 @@ def mark_revision(
     :param name: a digest, at least its first 6 characters, or the id of a deployment
     :raises UsageError: no revision or several have that name
     """
+    from ansible_collections.bascule.deploy.plugins.plugin_utils._revision_names import find_known
+
     with _recorded.opened(record) as book:
         found = find_known(book, name, application)
         book.mark_revision(found.application, found.digest, bad=bad, why=why)

@@ -9,7 +9,6 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ...module_utils._host._events import GATE, OF_PREVIOUS
 from ._rows import RevisionRow
 from ._session import Query
 
@@ -109,6 +108,8 @@ def fault_of_revision(session: Session, deployment_id: str) -> str:
 
     A script of the revision before, and a host that was lost, say nothing about this revision.
     """
+    from ...module_utils._host._events import GATE, OF_PREVIOUS
+
     query = Query(
         table="events",
         columns=("target", "event", "error_code", "message"),

@@ -7,6 +7,6 @@ from __future__ import annotations
 
 from ._model import Entry, Revision
 from ._presigned import bundle_address
-from ._resolve import load_revision, resolve
+from ._resolve import has_revision, load_revision, resolve
 
-__all__ = ["Entry", "Revision", "bundle_address", "load_revision", "resolve"]
+__all__ = ["Entry", "Revision", "bundle_address", "has_revision", "load_revision", "resolve"]

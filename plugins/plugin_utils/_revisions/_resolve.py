@@ -70,6 +70,11 @@ def _inside(subdirectory: str | None) -> str:
     return "" if text == "." else text
 
 
+def has_revision(digest: str, *, cache: Path) -> bool:
+    """Tell whether the cache has the bundle of a revision, whatever its AppSpec file says."""
+    return digest.isalnum() and Cache(cache).load(digest, verify=False) is not None
+
+
 def load_revision(digest: str, *, cache: Path) -> Revision | None:
     """Give a revision that was resolved before, or None when the cache does not have it (any more).
 

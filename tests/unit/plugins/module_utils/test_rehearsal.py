@@ -48,8 +48,7 @@ def test_what_a_person_reads() -> None:
     assert rehearsal_lines(told) == [
         "Rollback: to revision gggggggggggg (1.4), it succeeded before, last on 2023-11-14 22:13 "
         "UTC (d-AAAAAAAAA).",
-        "  Its bundle is on the targets; at most 2 targets would be changed; only by hand, "
-        "deploy_rollback_on has no rule.",
+        "  Its bundle is on the targets; at most 2 targets would be changed; only by hand.",
     ]
 
 
