@@ -119,7 +119,7 @@ def open_record(arguments: Arguments) -> Record:
     """
     from ._record import PATIENCE_SECONDS, Record, listen
 
-    listen(_tell)
+    listen(tell)
     url = arguments["record"] or None
     if not url and arguments["state_directory"]:
         url = f"sqlite:///{state_directory(arguments['state_directory']) / 'record.db'}"
@@ -132,6 +132,7 @@ def fence_of(arguments: Arguments) -> int | None:
     return None if fence is None else int(fence)
 
 
-def _tell(text: str) -> None:
+def tell(text: str) -> None:
+    """Tell a person at once what is waited for."""
     # A worker has no standard error, and a warning is only told when its task has ended.
     Display().display(f"{NOTICE}{text}", stderr=True)

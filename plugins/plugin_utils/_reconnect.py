@@ -17,6 +17,7 @@ import typing as t
 from ansible.errors import AnsibleConnectionFailure
 
 from ..module_utils._errors import HostError
+from ._action import tell
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,7 +121,7 @@ def persist(
         if pause is None:
             raise HostError(_given_up(reason, patience, tried, killed=killed))
         if not tried:
-            _tell(action, host, reason, limit)
+            _tell(host, reason, limit)
         time.sleep(pause)
 
 
@@ -133,9 +134,9 @@ def _given_up(reason: str, patience: Patience, tried: float, *, killed: bool) ->
     return text
 
 
-def _tell(action: ActionBase, host: str, reason: str, limit: float) -> None:
+def _tell(host: str, reason: str, limit: float) -> None:
     until = time.strftime("%H:%M:%S", time.localtime(time.time() + limit))
-    action._display.warning(
+    tell(
         f"{host}: the connection was lost ({reason.rstrip('.')}). Trying again until {until}; what"
         " runs on the host goes on."
     )

@@ -31,7 +31,12 @@ def controller(fleet: Fleet, tmp_path: Path) -> Controller:
     return Controller(
         fleet.inventory,
         tmp_path / "state",
-        {"deploy_application": "shop", "deploy_targets": "web"},
+        {
+            "deploy_application": "shop",
+            "deploy_targets": "web",
+            # Hosts that go do not come back here.
+            "deploy_reconnect_timeout": "3s",
+        },
         within=fleet.command,
     )
 

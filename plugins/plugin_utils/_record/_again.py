@@ -44,7 +44,7 @@ def repeated(attempt: Callable[[bool], Answer], patience: float, shown: str) -> 
                 if patience:
                     tell(
                         f"The record {shown} does not answer; trying again for up to "
-                        f"{patience:.0f} seconds."
+                        f"{patience:.0f} seconds. {error}"
                     )
             if now + pause > begun + patience:
                 raise _given_up(error, patience, unsure=unsure) from error
