@@ -10,7 +10,7 @@ export LC_ALL := C.UTF-8
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help setup packages demo test check lint types sanity docs-lint test-unit test-integration \
-        test-e2e test-molecule test-wheel test-matrix fuzz benchmark clean
+        test-e2e test-molecule test-wheel test-matrix test-crash fuzz benchmark clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -67,6 +67,9 @@ test-e2e: setup packages ## Whole deployments under load
 
 test-molecule: setup ## A scenario for each strategy
 	for scenario in in_place rolling; do $(BIN)/molecule test -s $$scenario || exit 1; done
+
+test-crash: setup packages ## Kill the controller before, in and after everything it does (a quarter of an hour)
+	CRASH_SIDES=before,after,during $(BIN)/pytest -q tests/e2e/test_crash.py
 
 test-wheel: setup ## The pip package in an empty virtual environment
 	bash tests/wheel.sh
