@@ -46,8 +46,8 @@ options:
     default: ""
   routing:
     description:
-      - What the load balancers have answered to M(bascule.deploy.traffic) with C(state=observed). Needed by a
-        plan that is saved or applied.
+      - What the load balancers have answered to M(bascule.deploy.traffic) with C(state=observed).
+        Needed by a plan that is saved or applied.
     type: list
     elements: dict
     default: []

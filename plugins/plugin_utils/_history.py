@@ -10,7 +10,7 @@ import typing as t
 from ..module_utils._errors import UsageError
 
 if t.TYPE_CHECKING:
-    from ._record import Deployment, RevisionRow
+    from ._record import Deployment, Record, RevisionRow
 
 SHORTEST_DIGEST = 6
 
@@ -69,3 +69,11 @@ def _stands(deployments: t.Sequence[Deployment]) -> bool:
     """Tell whether the newest deployment that ended left the group on a good revision."""
     ended = [one for one in deployments if one.is_final]
     return bool(ended) and ended[0].status == "Succeeded"
+
+
+def left_open(deployment: Deployment, record: Record) -> Deployment:
+    """Return what there is to go on with: the rollback of a deployment that has failed already."""
+    if deployment.is_final and deployment.rolled_back_by:
+        rollback = record.deployment(deployment.rolled_back_by)
+        return rollback if not rollback.is_final else deployment
+    return deployment

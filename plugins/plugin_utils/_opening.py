@@ -17,6 +17,7 @@ from ..module_utils._plan import NO_PROVIDER, render_plan
 from ..module_utils._plan_hash import plan_hash
 from ..module_utils._saved_plan import Saved, first_difference, plan_difference
 from ._choosing import find_revision
+from ._history import left_open
 from ._planning import Endpoint, Plan, Settings, plan_deployment
 from ._record import NewDeployment, group_id
 from ._saving import load_saved, save, write_saved
@@ -134,7 +135,7 @@ def resume_deployment(
     :raises UsageError: it has ended, or belongs to another deployment group
     :raises LeaseHeldError: its controller is alive
     """
-    found = record.deployment(deployment_id)
+    found = left_open(record.deployment(deployment_id), record)
     if found.is_final:
         raise UsageError(
             f"The deployment {found.id} has ended as {found.status}; there is nothing to resume."

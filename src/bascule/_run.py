@@ -27,6 +27,8 @@ if t.TYPE_CHECKING:
 # How long ansible-playbook may take to put down its work after an interrupt.
 GRACE_SECONDS = 30.0
 POLL_SECONDS = 0.5
+# What ansible-runner calls the status of a process that a signal has ended.
+KILLED = 254
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _ERROR = re.compile(r"^\[?ERROR\]?!?:?\s*", re.MULTILINE)
 
@@ -61,6 +63,11 @@ class Outcome:
     interrupted: bool
     complaint: str
 
+    @property
+    def killed(self) -> bool:
+        """Whether ansible-playbook was ended by a signal (runner has no status of its own then)."""
+        return self.status == KILLED
+
 
 def run(
     request: Request,
@@ -84,7 +91,7 @@ def run(
     if watch.failure is not None:
         raise watch.failure
     return Outcome(
-        status=int(runner.rc if runner.rc is not None else 254),
+        status=int(runner.rc if runner.rc is not None else KILLED),
         interrupted=watch.asked > 0,
         complaint=watch.complaint(),
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ansible_collections.bascule.deploy.plugins.module_utils._advice import paused_text
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import UsageError
+from ansible_collections.bascule.deploy.plugins.plugin_utils._history import left_open
 from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_model import Progress
 
 from bascule import _recorded
@@ -190,12 +191,16 @@ def resume(
 ) -> Deployment:
     """Go on with a deployment that was interrupted; targets that have succeeded are left alone.
 
+    Of one that has failed, its interrupted rollback is meant.
+
     :param variables: those that the deployment was started with and the inventory does not have
     :raises UsageError: there is none of this id
     """
     with _recorded.opened(record) as book:
-        found = _recorded.find(book, deployment_id)
+        found = left_open(_recorded.find(book, deployment_id), book)
         given = {"deployment_id": found.id, **group_variables(book, found, targets)}
+    if found.id != deployment_id and notice is not None:
+        notice(f"{deployment_id} has failed; going on with its rollback {found.id}.")
     return deploy(
         found.strategy,
         inventory=inventory,
@@ -312,7 +317,7 @@ def _result(
             status="Refused",
             strategy=strategy,
             error=_refusal(collected.progress.refusal, outcome),
-            interrupted=outcome.interrupted,
+            interrupted=outcome.interrupted or outcome.killed,
             seen=seen,
         )
     asked = collected.progress.deployments[0]
@@ -386,6 +391,12 @@ def _refusal(event: Event | None, outcome: Outcome) -> Failure | None:
         return Failure(kind=event.status, message=event.message)
     if outcome.interrupted:
         return Failure(kind="interrupted", message="Interrupted before anything was begun.")
+    if outcome.killed:
+        return Failure(
+            kind="interrupted",
+            message="ansible-playbook was killed before it told anything. 'bascule status' shows "
+            "whether a deployment is left to go on with.",
+        )
     if outcome.complaint:
         return Failure(kind="usage", message=outcome.complaint)
     return Failure(
