@@ -41,6 +41,7 @@ EXCEPTIONS: dict[str, tuple[str, ...]] = {
     "plugin_utils/_action.py": ("ansible",),
     "plugin_utils/_direct.py": ("ansible",),
     "plugin_utils/_observer.py": ("ansible",),
+    "plugin_utils/_reconnect.py": ("ansible",),
     "plugin_utils/_target.py": ("ansible",),
 }
 
