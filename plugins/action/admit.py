@@ -40,15 +40,17 @@ class ActionModule(BasculeAction):
             return self._answer(target, "admitted", "check mode: nothing is admitted", 0.0)
         begun = time.monotonic()
         with open_record(arguments) as record:
-            admission = self._wait(record, arguments["deployment"]["id"], target)
+            batch = variables["ansible_play_batch"]
+            admission = self._wait(record, arguments["deployment"]["id"], target, batch)
         waited = time.monotonic() - begun
         return self._answer(target, admission.verdict, admission.reason, waited)
 
-    def _wait(self, record: Record, deployment_id: str, target: str) -> Admission:
+    def _wait(self, record: Record, deployment_id: str, target: str, batch: list[str]) -> Admission:
         """Ask until there is an answer; the first in line tells what all wait for."""
         pause = SHORTEST_PAUSE
         passed_over: float | None = None
         told = ""
+        looked_for_lost = False
         while True:
             wanted = pause_wanted()
             if wanted is not None:
@@ -58,6 +60,11 @@ class ActionModule(BasculeAction):
             admission = record.admit(deployment_id, target, in_turn=in_turn)
             if admission.verdict != "wait":
                 return admission
+            if not looked_for_lost:
+                # What is not in this batch of the play has had its batch, or never gets one.
+                record.lose_absent(deployment_id, target, batch)
+                looked_for_lost = True
+                continue
             if admission.leads and admission.reason != told:
                 told = admission.reason
                 tell(told)

@@ -349,3 +349,32 @@ def test_two_controllers_at_the_same_moment(url: str, tmp_path: Path) -> None:
         ):  # fmt: skip
             assert words in loser["refused"]
     assert len({line["id"] for line in told if "id" in line}) == rounds
+
+
+def test_a_target_that_was_lost_does_not_hold_up_the_stages_after_it(
+    url: str, record: Record
+) -> None:
+    deployment = create(record, ["a", "b", "c", "d"], stages=[3, 1])
+    held = deployment.id
+    with Record.open(url, fence=deployment.fence) as controller:
+        for name in ("a", "b"):
+            assert controller.admit(held, name).verdict == "admitted"
+        controller.settle(held, "a", "Succeeded")
+        waits = controller.admit(held, "d")
+        assert (waits.verdict, "2 targets of earlier stages" in waits.reason) == ("wait", True)
+        # While they are in the batch they are waited for, and by who knows no batch for ever.
+        controller.lose_absent(held, "d", ["b", "c", "d"])
+        record.lose_absent(held, "d", ["d"])
+        controller.lose_absent(held, "b", ["b"])
+        assert controller.admit(held, "d").verdict == "wait"
+        controller.lose_absent(held, "d", ["d"])
+        assert [(one.status, one.changed) for one in controller.targets(held)] == [
+            ("Succeeded", True), ("Unknown", True), ("Skipped", False), ("Pending", False),
+        ]  # fmt: skip
+        admitted = controller.admit(held, "d")
+        assert (admitted.verdict, admitted.failed, admitted.in_flight) == ("admitted", 1, 0)
+        lost = [(one.target, one.status) for one in record.events(held) if one.event == "Lost"]
+        assert lost == [("b", "Unknown"), ("c", "Skipped")]
+        # Its result may still come.
+        controller.settle(held, "b", "Succeeded")
+        assert controller.targets(held)[1].status == "Succeeded"

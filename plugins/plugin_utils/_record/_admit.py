@@ -6,18 +6,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...module_utils import _approval
 from ...module_utils._admission import ADMIT, HALT, Counts, decide
 from ._change import SUMMARY, Change, check_fence, find_target, only
 from ._control import ask, halt, rule_of, time_out, waiting_text
 from ._lease import clock
-from ._rows import DECIDED, FINAL_STATUSES, Admission
+from ._rows import FINAL_STATUSES, UNDECIDED, Admission
 from ._session import Query, Row, Session
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +169,48 @@ def evaluate(
     return Evaluation(answer("admitted", decision.reason), admits=True, from_service=in_service)
 
 
+def lost_targets(
+    session: Session, deployment_id: str, name: str, present: Collection[str]
+) -> list[Row]:
+    """Return the targets of earlier stages than ``name``'s that nobody decides about any more.
+
+    A controller goes through the stages one after the other. Those it is at are ``present``; if
+    another one of an earlier stage is undecided, whatever worked on it has ended without a word.
+    """
+    stage = find_target(session, deployment_id, name)["stage"]
+    query = Query(
+        table="targets",
+        columns=("name", "stage", "status"),
+        equals={"deployment_id": deployment_id},
+        among=("status", UNDECIDED),
+        order=("position",),
+    )
+    return [
+        row for row in session.rows(query) if row["stage"] < stage and row["name"] not in present
+    ]
+
+
+def lose(change: Change, name: str, present: Collection[str]) -> None:
+    """Write down that the targets that are lost are not waited for.
+
+    One that was begun is Unknown and may still be settled; it counts as failed, and a rollback
+    brings it back. One that was not is Skipped.
+    """
+    for row in lost_targets(change.session, change.deployment["id"], name, present):
+        begun = row["status"] == "InProgress"
+        status = "Unknown" if begun else "Skipped"
+        message = (
+            "What worked on it has ended without a result."
+            if begun
+            else "It never asked to be admitted, and its stage has ended."
+        )
+        values: dict[str, Any] = {"changed": True} if begun else {}
+        change.set_target(
+            row["name"], status=status, message=message, finished_at=change.now, **values
+        )
+        change.note("Lost", row["name"], status=status, message=message)
+
+
 def _is_next(session: Session, deployment_id: str, target: Row, slots: int) -> bool:
     """Whether a target is among the first of its stage that the free slots are for."""
     equals = {"deployment_id": deployment_id, "stage": target["stage"], "status": "Pending"}
@@ -183,7 +225,7 @@ def _held_by_stage(
 ) -> tuple[str, float | None] | None:
     """Why a target of ``stage`` must wait for the stages before it, and until when if known."""
     before = [group for group in groups if group["stage"] < stage]
-    undecided = sum(group["n"] for group in before if group["status"] not in DECIDED)
+    undecided = sum(group["n"] for group in before if group["status"] in UNDECIDED)
     if undecided:
         return f"{undecided} targets of earlier stages are not decided yet", None
     # Targets that had the revision already give no reason to watch them.

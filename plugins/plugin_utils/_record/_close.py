@@ -179,9 +179,11 @@ def abandon(change: Change, why: str) -> None:
 
 def _end(change: Change, status: str, code: str | None, message: str, event: str) -> None:
     session, deployment_id = change.session, change.deployment["id"]
-    for before, after in (("Pending", "Skipped"), ("InProgress", "Unknown")):
-        values = {"status": after, "finished_at": change.now}
-        session.update("targets", values, deployment_id=deployment_id, status=before)
+    skipped = {"status": "Skipped", "finished_at": change.now}
+    session.update("targets", skipped, deployment_id=deployment_id, status="Pending")
+    # What was begun may have changed the target: a rollback has to bring it back.
+    unknown = {"status": "Unknown", "finished_at": change.now, "changed": True}
+    session.update("targets", unknown, deployment_id=deployment_id, status="InProgress")
     _keep_states(change, succeeded=status == "Succeeded")
     session.delete("active", deployment_id=deployment_id)
     change.set_deployment(

@@ -13,13 +13,11 @@ from ...module_utils._errors import RecordError
 from . import _audit
 from ._close import group_digest
 from ._known import fault_of_revision
-from ._known import fault_of_revision
 from ._rows import BundleHolder, TargetState
 from ._session import Query
 
 if TYPE_CHECKING:
     from ._change import Change
-    from ._rows import Deployment
     from ._rows import Deployment
     from ._session import Session
 
@@ -35,14 +33,6 @@ def mark_revision(session: Session, application: str, digest: str, *, bad: bool,
     action = "RevisionMarkedBad" if bad else "RevisionUnmarked"
     link = _audit.entry(action, time.time(), why=why, application=application, digest=digest)
     _audit.append(session, MAIN, [link])
-
-
-def mark_at_fault(session: Session, failed: Deployment) -> None:
-    """Mark the revision of a failed deployment bad, if one of its hooks or gates has failed."""
-    why = fault_of_revision(session, failed.id)
-    if why:
-        digest = failed.revision.digest
-        mark_revision(session, failed.application, digest, bad=True, why=why)
 
 
 def mark_at_fault(session: Session, failed: Deployment) -> None:

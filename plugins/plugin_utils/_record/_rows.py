@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 FINAL_STATUSES = frozenset({"Succeeded", "Failed", "Stopped"})
 DECIDED = frozenset({"Succeeded", "Failed", "Skipped"})
+# Something is still to happen to these; of an Unknown target nothing is known, and may never be.
+UNDECIDED = ("Pending", "InProgress")
 
 
 class ClaimedError(Exception):
@@ -152,7 +154,7 @@ class Event:
     ``kind`` is ``lifecycle`` (``event`` is CodeDeploy's name of it, the other fields are as the
     host reported them) or ``record`` (``event`` is Created, Staged, Current, Admitted, InService,
     OutOfService, Settled, Halted, StopRequested, Paused, ApprovalAsked, ApprovalDecided,
-    TakenOver, Finished or Abandoned; ``target`` is empty where none is meant).
+    TakenOver, Lost, Finished or Abandoned; ``target`` is empty where none is meant).
     """
 
     sequence: int

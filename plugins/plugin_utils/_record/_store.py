@@ -35,7 +35,7 @@ from ._rows import (
 from ._session import Query, Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from types import TracebackType
 
     from ._lease import Lease
@@ -400,6 +400,17 @@ class Record:
             lambda change: _admit.admit(change, target, in_turn=in_turn),
             now=moment,
         )
+
+    def lose_absent(self, deployment_id: str, target: str, present: Collection[str]) -> None:
+        """Give up targets of earlier stages whose work has ended without a result.
+
+        ``present`` are the targets that the controller of ``target`` works on now. Only a
+        controller with a fence may ask: without it, another one may be at work on the others.
+        """
+        if self._fence is None:
+            return
+        if self._read(lambda session: _admit.lost_targets(session, deployment_id, target, present)):
+            self._change(deployment_id, lambda change: _admit.lose(change, target, present))
 
     def settle(
         self,
