@@ -42,7 +42,8 @@ def parse_appspec(text: bytes | str, *, strict: str | None = None) -> dict[str, 
             1,
             "byte-order-mark",
         )
-    return _appspec_rules.build(_appspec_yaml.load(text), strict)
+    root = _appspec_yaml.load(text, ruby=strict == "agent-v1")
+    return _appspec_rules.build(root, strict)
 
 
 def _has_byte_order_mark(text: bytes | str) -> bool:

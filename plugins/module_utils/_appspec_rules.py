@@ -13,7 +13,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
-from ._appspec_yaml import LocatedError, ruby_text
+from ._appspec_yaml import BLANKS, LocatedError, ruby_text
 from ._host import _acl
 
 if TYPE_CHECKING:
@@ -86,9 +86,9 @@ def _behavior(node: Node | None) -> str | None:
         return None
     if node.value not in BEHAVIORS:
         raise node.error(
-            f"The deployment failed because an invalid file_exists_behavior ({node.text()}) was"
-            " specified in the application specification file. Specify DISALLOW, OVERWRITE or"
-            f" RETAIN, {_AGAIN}",
+            f"The deployment failed because an invalid file_exists_behavior value ({node.text()}) was"
+            " entered in the application specification file. Make sure your AppSpec file specifies"
+            f" one of {','.join(BEHAVIORS)} as the file_exists_behavior, {_AGAIN}",
             "file-exists-behavior",
         )
     return str(node.value)
@@ -96,7 +96,7 @@ def _behavior(node: Node | None) -> str | None:
 
 def _entries(node: Node | None, section: str, example: str) -> list[Node]:
     """Return the maps of a section, or say how the section should look."""
-    if node is None or node.is_empty:
+    if node is None or node.is_absent or node.is_empty:
         return []
     if node.kind != "list":
         raise node.error(f"{section} must be a list, such as {example}, not {_what(node)}.", "type")
@@ -113,7 +113,7 @@ def _entries(node: Node | None, section: str, example: str) -> list[Node]:
 
 
 def _hooks(node: Node | None, strict: str | None) -> dict[str, list[dict[str, Any]]]:
-    if node is None or (node.kind == "map" and not node.value):
+    if node is None or node.is_absent or (node.kind == "map" and not node.value):
         return {}
     if node.kind != "map":
         raise node.error(
@@ -133,7 +133,7 @@ def _hooks(node: Node | None, strict: str | None) -> dict[str, list[dict[str, An
 
 def _script(item: Node, event: str, strict: str | None) -> dict[str, Any]:
     location = item.get("location")
-    text = location.text().strip() if location else ""
+    text = location.text().strip(BLANKS) if location else ""
     if not text or "\0" in text:
         raise (location or item).error(
             "The deployment failed because the application specification file specifies a script"
@@ -142,7 +142,7 @@ def _script(item: Node, event: str, strict: str | None) -> dict[str, Any]:
             "location",
         )
     runas = item.get("runas")
-    user = runas.text().strip() if runas else ""
+    user = runas.text().strip(BLANKS) if runas else ""
     if "\0" in user or user.startswith("-"):
         raise (runas or item).error(f"runas must be the name of a user, not {user!r}.", "runas")
     script: dict[str, Any] = {
@@ -174,7 +174,8 @@ def _timeout(item: Node, strict: str | None) -> int:
         raise node.error(
             "The deployment failed because an invalid timeout value was provided for a script in"
             " the application specification file. Make corrections in the hooks section of the"
-            f" AppSpec file (a whole number of seconds above 0), {_AGAIN}",
+            f" AppSpec file, {_AGAIN} A timeout is a whole number of seconds above 0, not"
+            f" {node.text()!r}.",
             "timeout",
         )
     return seconds
@@ -240,14 +241,14 @@ def _files(node: Node | None, strict: str | None) -> list[dict[str, str]]:
         if source is None:
             raise item.error(
                 "The deployment failed because the application specification file specifies a"
-                f" destination file ({destination.text() if destination else ''}), but no source"
-                f" file. Update the files section of the AppSpec file, {_AGAIN}",
+                " destination file, but no source file. Update the files section of the AppSpec"
+                f" file, {_AGAIN}",
                 "source",
             )
         if destination is None or destination.text() == "":
             raise item.error(
                 "The deployment failed because the application specification file specifies only a"
-                f" source file ({source.text()}). Add the name of the destination to the files"
+                f" source file ({source.text()}). Add the name of the destination file to the files"
                 f" section of the AppSpec file, {_AGAIN}",
                 "destination",
             )
@@ -281,7 +282,7 @@ def _permissions(node: Node | None, strict: str | None) -> list[dict[str, Any]]:
 
 def _permission(item: Node, strict: str | None) -> dict[str, Any]:
     subject = item.get("object")
-    path = subject.text().strip() if subject else ""
+    path = subject.text().strip(BLANKS) if subject else ""
     if not path or "\0" in path:
         raise item.error(
             "The deployment failed because a permission listed in the application specification"
@@ -292,7 +293,7 @@ def _permission(item: Node, strict: str | None) -> dict[str, Any]:
     pattern = item.get("pattern")
     return {
         "object": path,
-        "pattern": pattern.text() if pattern else "**",
+        "pattern": "**" if pattern is None or pattern.is_absent else pattern.text(),
         "except": [entry.text() for entry in _list(item, "except")],
         "type": _types(item),
         "owner": _account(item, "owner", strict),
@@ -305,7 +306,7 @@ def _permission(item: Node, strict: str | None) -> dict[str, Any]:
 
 def _list(item: Node, field: str) -> list[Node]:
     node = item.get(field)
-    if node is None:
+    if node is None or node.is_absent:
         return []
     if node.kind != "list":
         raise node.error(
@@ -317,15 +318,17 @@ def _list(item: Node, field: str) -> list[Node]:
 
 
 def _types(item: Node) -> list[str]:
-    if item.get("type") is None:
+    node = item.get("type")
+    if node is None or node.is_absent:
         return ["file", "directory"]
     result = []
     for entry in _list(item, "type"):
         if entry.value not in ("file", "directory"):
             raise entry.error(
-                "The deployment failed because the application specification file specifies an"
-                f" invalid type ({entry.text()}) for a permission. Specify file or directory in the"
-                f" permissions section of the AppSpec file, {_AGAIN}",
+                "The deployment failed because the application specification file specifies a"
+                f" permission for an object type not supported for permissions ({entry.text()})."
+                f" Update the permissions section of the AppSpec file, {_AGAIN} The types are file"
+                " and directory.",
                 "permission-type",
             )
         result.append(str(entry.value))
@@ -339,7 +342,7 @@ def _account(item: Node, field: str, strict: str | None) -> str | None:
     if node.kind != "scalar" or (strict == "agent-v1" and not isinstance(node.value, str)):
         raise node.error(f"{field} must be a name, not {_what(node)}.", "owner")
     text = node.raw if node.plain else node.text()
-    if not text or "\0" in text or ":" in text:
+    if "\0" in text:
         raise node.error(f"{field} must be a name or a number, not {text!r}.", "owner")
     return text
 
@@ -355,25 +358,35 @@ def _mode(item: Node, strict: str | None) -> str | None:
     digits = text.rjust(3, "0")
     if len(digits) == 5 and digits[0] == "0" and octal and strict is None:
         digits = digits[1:]
-    if len(digits) > 4 or any(digit not in "01234567" for digit in digits):
-        hint = (
-            f" (written {node.raw} without quotes, which YAML reads as the number {node.value};"
-            f" write '{node.raw}')"
-            if octal
-            else ""
+    update = f"Update the permissions section of the AppSpec file, {_AGAIN}"
+    if octal and text != node.raw:
+        update += (
+            f" The mode is written {node.raw} without quotes, which YAML reads as the number"
+            f" {node.value}: write '{node.raw}'."
         )
+    if len(digits) > 4:
         raise node.error(
-            "The deployment failed because the application specification file specifies an invalid"
-            f" mode ({text}){hint}. Give 3 or 4 octal digits in quotes in the permissions section"
-            f" of the AppSpec file, {_AGAIN}",
+            f"The deployment failed because the length of a permissions mode ({digits}) in the"
+            " application specification file is invalid. Permissions modes must be between one"
+            f" and four characters long. {update}",
             "mode",
         )
+    for digit in digits:
+        if digit not in "01234567":
+            raise node.error(
+                f"The deployment failed because the permissions mode ({digits}) in the application"
+                f" specification file contains an invalid character ({digit}). {update}",
+                "mode",
+            )
     return digits
 
 
 def _acls(item: Node) -> list[str] | None:
-    if item.get("acls") is None:
+    node = item.get("acls")
+    if node is None:
         return None
+    if node.is_absent:
+        raise node.error("acls must be a list of entries, not false.", "acl")
     result = []
     for entry in _list(item, "acls"):
         text = entry.raw if entry.plain else entry.text()
@@ -381,9 +394,9 @@ def _acls(item: Node) -> list[str] | None:
             _acl.parse_entry(text)
         except ValueError as error:
             raise entry.error(
-                "The deployment failed because the application specification file specifies an"
-                f" invalid access control list entry ({text}): {error}. Correct the permissions"
-                f" section of the AppSpec file, {_AGAIN}",
+                "The deployment failed because of a problem with the acls permission settings in the"
+                f" application specification file. {error} Update the permissions section of the"
+                f" AppSpec file, {_AGAIN} An entry is such as 'u:www-data:r-x'.",
                 "acl",
             ) from error
         result.append(text)
@@ -396,9 +409,9 @@ def _context(item: Node, strict: str | None) -> dict[str, str | None] | None:
         return None
     if node.kind != "map" or node.get("type") is None:
         raise node.error(
-            "The deployment failed because the application specification file specifies a context"
-            " without a type. Add the type to the permissions section of the AppSpec file,"
-            f" {_AGAIN}",
+            "The deployment failed because the application specification file specifies an invalid"
+            f" context type ({node.text()}). Update the permissions section of the AppSpec file,"
+            f" {_AGAIN} A context is a map with a type, such as {{type: httpd_t, range: s0}}.",
             "context",
         )
     result: dict[str, str | None] = {}
@@ -415,7 +428,11 @@ def _context(item: Node, strict: str | None) -> dict[str, str | None] | None:
             _acl.check_range(result["range"])
         except ValueError as error:
             raise node.error(
-                f"The context has an invalid range ({result['range']}): {error}.", "context"
+                "The deployment failed because of a problem with the SELinux range specified"
+                f" ({result['range']}) for the context parameter in the permissions section of the"
+                f" application specification file: {error}. Make corrections in the permissions"
+                f" section of the AppSpec file, {_AGAIN}",
+                "context",
             ) from error
     return result
 

@@ -4,8 +4,9 @@
 """YAML as the CodeDeploy agent reads it, with the place of every value.
 
 The agent loads an AppSpec with Ruby's Psych: YAML 1.1 with a few readings of its own (``1:30`` is
-5400, ``1,000`` is 1000, ``089`` is text). PyYAML gives the events here, the readings are made by
-:func:`scalar`, so that the same text means the same thing on both sides.
+5400, ``1,000`` is 1000, ``089`` is text). PyYAML gives the events here, from libyaml where it has
+it, as Psych does; the readings are made by :func:`scalar`, so that the same text means the same
+thing on both sides.
 """
 
 from __future__ import annotations
@@ -30,6 +31,14 @@ _FLOAT = re.compile(r"[-+]?(?:[0-9][0-9_,]*)?\.[0-9]*(?:[eE][+-][0-9]+)?\Z")
 _INTEGER = re.compile(
     r"[-+]?(?:0[0-7_,]+|0|[1-9](?:[0-9_,]*[0-9])?|0[bB][01_,]+|0[xX][0-9a-fA-F_,]+)\Z"
 )
+_DATE = re.compile(
+    r"(?:\d{4}-(?:1[012]|0\d|\d)-(?:[12]\d|3[01]|0\d|\d)"
+    r"|-?\d{4}-\d{1,2}-\d{1,2}(?:[Tt]|\s+)\d{1,2}:\d\d:\d\d(?:\.\d*)?"
+    r"(?:\s*(?:Z|[-+]\d{1,2}:?(?:\d\d)?))?)\Z",
+    re.ASCII,
+)
+# What Ruby's strip takes at both ends.
+BLANKS = "\0\t\n\v\f\r "
 _STANDARD_TAG = "tag:yaml.org,2002:"
 
 
@@ -71,6 +80,11 @@ class Node:
         return self.kind == "scalar" and self.value is None
 
     @property
+    def is_absent(self) -> bool:
+        """Whether Ruby's ``||`` goes past this to a default: null and false."""
+        return self.kind == "scalar" and (self.value is None or self.value is False)
+
+    @property
     def is_empty(self) -> bool:
         """Whether this is null or a collection without members."""
         return self.is_null or (self.kind != "scalar" and not self.value)
@@ -99,9 +113,11 @@ class Node:
         return LocatedError(message, self.line, self.column, code)
 
 
-def load(text: bytes | str) -> Node:
+def load(text: bytes | str, *, ruby: bool = False) -> Node:
     """Read the first document of an AppSpec.
 
+    :param ruby: refuse what Psych refuses under Ruby 3.1 and later: aliases, and dates without
+        quotes
     :raises AppSpecError: for text that is no YAML, is empty, nests or expands beyond all reason
     """
     # PyYAML is a requirement of the controller only; without it the other floors still import.
@@ -115,8 +131,7 @@ def load(text: bytes | str) -> Node:
             code="empty",
         )
     try:
-        composer = _Composer(yaml)
-        root = composer.document(iter(yaml.parse(decoded, Loader=yaml.SafeLoader)))
+        root = _Composer(yaml, ruby).document(_events(yaml, decoded))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
@@ -133,6 +148,29 @@ def load(text: bytes | str) -> Node:
     return root
 
 
+def _events(yaml: Any, text: str) -> Iterator[Any]:
+    return iter(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+
+
+def second_document(text: bytes | str) -> tuple[int, int] | None:
+    """Return where a second document begins, which nobody reads; None without one.
+
+    :param text: what :func:`load` accepts
+    """
+    import yaml
+
+    documents = 0
+    try:
+        for event in _events(yaml, _decode(text)):
+            documents += isinstance(event, yaml.DocumentStartEvent)
+            if documents == 2:
+                return event.start_mark.line + 1, event.start_mark.column + 1
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        return (mark.line + 1, mark.column + 1) if mark else None
+    return None
+
+
 def _decode(text: bytes | str) -> str:
     if len(text) > MAX_BYTES:
         raise LocatedError(
@@ -141,7 +179,8 @@ def _decode(text: bytes | str) -> str:
             code="yaml",
         )
     if isinstance(text, str):
-        return text[1:] if text.startswith("\ufeff") else text
+        # libyaml takes bytes, which half a surrogate pair cannot become.
+        text = text.encode("utf-8", "surrogatepass")
     try:
         encoding = "utf-16" if text[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
         return text.decode(encoding)
@@ -158,8 +197,9 @@ def _decode(text: bytes | str) -> str:
 class _Composer:
     """Builds nodes from PyYAML's events; aliases are copied against a budget."""
 
-    def __init__(self, yaml: Any) -> None:
+    def __init__(self, yaml: Any, ruby: bool) -> None:
         self._yaml = yaml
+        self._ruby = ruby
         self._anchors: dict[str, Node | None] = {}
         self._sizes: dict[int, int] = {}
         self._made = 0
@@ -197,7 +237,7 @@ class _Composer:
             self._anchors[event.anchor] = None
         if isinstance(event, self._yaml.ScalarEvent):
             node.raw = event.value
-            node.plain = event.style is None and event.tag is None
+            node.plain = not event.style and event.tag is None
             node.value = self._scalar(event)
         elif isinstance(event, self._yaml.SequenceStartEvent):
             node.kind, node.value = "list", []
@@ -214,6 +254,12 @@ class _Composer:
         return node
 
     def _alias(self, event: Any) -> Node:
+        if self._ruby:
+            raise self._error(
+                event,
+                f"The alias *{event.anchor} is refused by CodeDeploy's agent 1 where it runs on"
+                " Ruby 3.1 or later. Write the value again in its place.",
+            )
         if event.anchor not in self._anchors:
             raise self._error(event, f"The alias *{event.anchor} has no anchor before it.")
         node = self._anchors[event.anchor]
@@ -244,11 +290,16 @@ class _Composer:
                 raise value.error("A merge key (<<) wants a map or a list of maps.", "yaml")
             node.value.update(source.value)
 
-    @staticmethod
-    def _scalar(event: Any) -> Any:
+    def _scalar(self, event: Any) -> Any:
         tag = event.tag or ""
         if tag == _STANDARD_TAG + "str" or (tag == "" and not event.implicit[0]) or tag == "!":
             return event.value
+        if self._ruby and _DATE.match(event.value):
+            raise self._error(
+                event,
+                f"The date {event.value} is refused by CodeDeploy's agent 1 where it runs on Ruby"
+                " 3.1 or later. Put it in quotes.",
+            )
         return scalar(event.value)
 
 

@@ -228,11 +228,11 @@ def test_unusual_names(host: Host) -> None:
         ("[{source: /web/a, destination: /d}, {source: /w2/a, destination: /d/}]", "two source"),
         (
             "[{source: /web/a, destination: /d}, {source: /w2, destination: /d/a}]",
-            "a directory and",
+            "a directory and a file",
         ),
         (
             "[{source: /w2, destination: /d/a}, {source: /web/a, destination: /d}]",
-            "a directory with",
+            "It would be a directory, too",
         ),
         ("[{source: /missing, destination: /d}]", "does not hold"),
         ("[{source: ../other, destination: /d}]", "leaves the revision"),

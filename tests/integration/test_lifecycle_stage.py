@@ -135,7 +135,7 @@ def test_a_bundle_that_is_not_the_one(
         ),
         (
             FILES + "permissions: [{object: /srv, acls: ['d:u:root:rw']}]\n",
-            "a default access control list for the object",
+            "the -d parameter has been specified to apply an acl setting to a file",
         ),
         (FILES + "permissions: [{object: /srv/app/a, owner: no-such-user}]\n", "can't find user"),
         (FILES + "permissions: [{object: /srv/app/a, group: no-such-group}]\n", "can't find group"),

@@ -310,7 +310,7 @@ def test_download_and_install_come_first(host: LocalHost, events: str, order: st
         ("version: 0.0\nos: Linux\n", "unsupported operating system (Linux)"),
         ("version: 0.0\nos: linux\nfile_exists_behavior: retain\n", "retain"),
         ("version: 0.0\nos: linux\nhooks:\n  AfterInstall:\n    - timeout: 5\n", "location"),
-        ("version: 0.0\nos: linux\nfiles: [", "line 3"),
+        ("version: 0.0\nos: linux\nfiles: [", "not valid YAML"),
     ],
 )
 def test_a_refused_appspec_changes_nothing(host: LocalHost, text: str, part: str) -> None:

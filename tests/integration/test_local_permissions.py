@@ -98,7 +98,7 @@ def test_modes_that_are_refused(host: LocalHost, mode: str) -> None:
     section = permissions(f"object: {{d}}/x/a, mode: {mode}")
     done = host.deploy({"appspec.yml": appspec("app {d}/x", section), "app/a": "1"})
     assert (done.status, done.failed_event) == (1, "BeforeInstall")
-    assert "invalid mode" in done.message
+    assert "permissions mode (" in done.message
 
 
 def owners() -> tuple[str, str]:

@@ -10,7 +10,6 @@ from typing import NamedTuple
 _KINDS = {
     "u": "user",
     "user": "user",
-    "": "user",
     "g": "group",
     "group": "group",
     "m": "mask",
@@ -36,44 +35,44 @@ class Entry(NamedTuple):
 
 
 def parse_entry(text: str) -> Entry:
-    """Read ``[d:]{u|g|m|o}:name:perm``; two to four parts, the kind defaults to user.
+    """Read ``[d:]{u|g|m|o}:name:perm`` as the agent does: two to four parts.
 
-    :raises ValueError: with the reason, for an entry that the agent refuses too
+    Only m and o are kinds without a third part: ``u:r`` is the user named u.
+
+    :raises ValueError: with the agent's reason, for an entry that it refuses
     """
     parts = text.split(":")
-    if not 2 <= len(parts) <= 4:
-        raise ValueError(f"it has {len(parts)} parts instead of 2 to 4")
-    default = parts[0] in ("d", "default")
-    if default:
-        parts = parts[1:]
-    elif len(parts) == 4:
-        raise ValueError("the first of 4 parts is not d or default")
-    if len(parts) == 1:
-        raise ValueError("it names no permission")
-    permissions = rights(parts[-1])
-    if len(parts) == 3:
-        kind_text, name = parts[0], parts[1]
-    elif parts[0] in _KINDS and parts[0]:
-        kind_text, name = parts[0], ""
-    else:
-        kind_text, name = "", parts[0]
-    if kind_text not in _KINDS:
-        raise ValueError(f"{kind_text!r} is not one of user, group, mask, other")
-    kind = _KINDS[kind_text]
+    default = parts[0] in ("d", "default") and len(parts) > 2
+    kind_text = parts[1] if default and len(parts) == 4 else parts[0]
+    has_kind = len(parts) - default == 3
+    if (
+        not 2 <= len(parts) <= 4
+        or (len(parts) == 4 and not default)
+        or (has_kind and (not kind_text or kind_text not in _KINDS))
+    ):
+        raise ValueError(f"Invalid acl entry ({text}).")
+    name = parts[-2]
+    kind = _KINDS[kind_text] if has_kind else "user"
+    if not has_kind and name in ("m", "mask", "o", "other"):
+        kind, name = _KINDS[name], ""
     if kind in ("mask", "other") and name:
-        raise ValueError(f"{kind} takes no name")
+        raise ValueError(f"Invalid acl entry ({text}).")
     if not default and not name and kind != "mask":
-        raise ValueError(f"use mode to set the base acl entry of {kind}")
-    return Entry(default, kind, name, permissions)
+        raise ValueError(f"Use mode to set the base acl entry ({text}).")
+    return Entry(default, kind, name, rights(parts[-1]))
 
 
 def rights(text: str) -> str:
-    """Return ``rwx`` form for one octal digit or letters out of ``rwx-``."""
+    """Return ``rwx`` form for one octal digit or letters out of ``rwx-``; none is ``---``.
+
+    :raises ValueError: for another letter
+    """
     if len(text) == 1 and text in "01234567":
         number = int(text)
         return "".join(letter if number & bit else "-" for bit, letter in _BITS)
-    if not text or any(letter not in "rwx-" for letter in text):
-        raise ValueError(f"{text!r} is neither an octal digit nor letters of rwx-")
+    for letter in text:
+        if letter not in "rwx-":
+            raise ValueError(f"It contains an invalid character ({letter}).")
     return "".join(letter if letter in text else "-" for _bit, letter in _BITS)
 
 
@@ -121,12 +120,15 @@ def check_range(text: str) -> None:
         raise ValueError(f"the sensitivity {low} is above {high}")
     if not colon:
         return
+    if not categories:
+        raise ValueError("nothing follows the colon")
     seen = set()
-    for part in categories.split(","):
+    # Ruby's split drops what is empty at the end.
+    for part in categories.rstrip(",").split(","):
         first, dot, last = part.partition(".")
         start = _number(first, "c")
         end = _number(last, "c") if dot else start
-        if end < start or (dot and end == start) or end > 1023:
+        if end < start or end > 1023:
             raise ValueError(f"{part!r} is no range of categories up to c1023")
         for number in range(start, end + 1):
             if number in seen:
@@ -136,6 +138,7 @@ def check_range(text: str) -> None:
 
 def _number(text: str, letter: str) -> int:
     digits = text[1:]
-    if text[:1] != letter or not (digits.isascii() and digits.isdigit()) or len(digits) > 4:
-        raise ValueError(f"{text!r} is not {letter} and a number")
-    return int(digits)
+    if text[:1] != letter or not (digits.isascii() and digits.isdigit()):
+        raise ValueError(f"{text[:40]!r} is not {letter} and a number")
+    # Python converts no more than some thousand digits; none of them changes what is decided.
+    return int(digits.lstrip("0")[:9] or "0")

@@ -196,9 +196,10 @@ class _Planner:
     def _mkdir(self, path: str, source: str | None) -> None:
         if path in self.plan.copies:
             raise InstallError(
-                f"The deployment failed because the application specification file makes ({path})"
-                f" both a directory and a file (from {self.plan.copies[path]}). Correct its files"
-                f" section, {_AGAIN}"
+                "The deployment failed because the application specification file includes an mkdir"
+                f" command more than once for the same destination path ({path}) from"
+                f" ({self.plan.copies[path]}). Update the files section of the AppSpec file,"
+                f" {_AGAIN} It would be a directory and a file."
             )
         if path not in self.plan.directories:
             self.plan.directories[path] = source
@@ -237,8 +238,9 @@ class _Planner:
         if target in plan.directories:
             raise InstallError(
                 "The deployment failed because the application specification file calls for"
-                f" installing the file {source}, but makes a directory with that name at"
-                f" ({target}). Correct its files section, {_AGAIN}"
+                f" installing the file {source}, but a file with that name already exists at the"
+                f" location ({target}). Update your AppSpec file or directory structure, {_AGAIN}"
+                " It would be a directory, too."
             )
         kind = self._ground.kind(target)
         if kind is not None:

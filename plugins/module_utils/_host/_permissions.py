@@ -51,7 +51,7 @@ def assign(
         elif path in directories or is_directory(path):
             reached = [*_members(permission, path, copies, "file")]
             if reached and _has_default(permission):
-                raise _for_directories("a default access control list", reached[0])
+                raise _default_on_file(reached[0])
             reached += _members(permission, path, directories, "directory")
         else:
             continue
@@ -59,9 +59,10 @@ def assign(
             if member in holders:
                 raise InstallError(
                     f"The deployment failed because the permissions setting for ({member}) is"
-                    " specified more than once in the application specification file (by the"
-                    f" objects {holders[member]} and {name}). Narrow one of them by its pattern,"
-                    " except or type, and then try again."
+                    " specified more than once in the application specification file. Update the"
+                    " permissions section of the AppSpec file, and then try again. The objects"
+                    f" {holders[member]} and {name} both reach it: narrow one of them by its"
+                    " pattern, except or type."
                 )
             holders[member] = name
             grants.append(Grant(member, permission))
@@ -109,25 +110,36 @@ def single_level(relative: str, pattern: str) -> bool:
 
 
 def _check_file(permission: dict[str, Any]) -> None:
-    name = permission["object"]
-    reason = None
-    if permission["pattern"] != "**":
-        reason = f"the pattern {permission['pattern']!r}"
-    elif permission["except"]:
-        reason = "an except list"
-    elif _has_default(permission):
-        reason = "a default access control list"
-    if reason:
-        raise _for_directories(reason, name)
+    name, pattern, exceptions = permission["object"], permission["pattern"], permission["except"]
+    if pattern != "**":
+        raise InstallError(
+            "The deployment failed because the application specification file includes an object"
+            f" ({name}) with an invalid pattern ({pattern}), such as a pattern for a file applied"
+            " to a directory. Correct the permissions section of the AppSpec file, and then try"
+            " again. The object is a file; patterns are for directories only."
+        )
+    if exceptions:
+        raise InstallError(
+            "The deployment failed because the except parameter for a pattern in the permissions"
+            f" section ({', '.join(exceptions)}) for the object named {name} contains an invalid"
+            " format. Update the AppSpec file, and then try again. The object is a file; exceptions"
+            " are for directories only."
+        )
+    if _has_default(permission):
+        raise _default_on_file(name)
 
 
 def _has_default(permission: dict[str, Any]) -> bool:
-    return any(acl.split(":")[0] in ("d", "default") for acl in permission["acls"] or ())
+    if not permission["acls"]:
+        return False
+    from . import _acl
+
+    return any(_acl.parse_entry(acl).default for acl in permission["acls"])
 
 
-def _for_directories(reason: str, name: str) -> InstallError:
+def _default_on_file(path: str) -> InstallError:
     return InstallError(
-        f"The deployment failed because the application specification file includes {reason}"
-        f" for the object ({name}), which is a file; that is for directories only. Correct the"
-        " permissions section of the AppSpec file, and then try again."
+        "The deployment failed because the -d parameter has been specified to apply an acl setting"
+        " to a file. This parameter is supported for directories only. Update the AppSpec file, and"
+        f" then try again. The file is {path}; type: [directory] leaves files out."
     )

@@ -49,7 +49,14 @@ def run_validate(options: argparse.Namespace) -> int:
         return USAGE
     findings = [dataclasses.asdict(finding) for finding in validation.findings]
     if options.format == "json":
-        say_json({"path": str(path), "accepted": validation.accepted, "findings": findings})
+        say_json(
+            {
+                "path": str(path),
+                "accepted": validation.accepted,
+                "findings": findings,
+                "appspec": validation.appspec,
+            }
+        )
     else:
         for finding in validation.findings:
             say(finding_line(finding))

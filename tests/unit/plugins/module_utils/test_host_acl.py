@@ -20,7 +20,10 @@ from ansible_collections.bascule.deploy.plugins.module_utils._host import _acl
         ("default:g::rx", "default:group::r-x"),
         ("d:o:4", "default:other::r--"),
         ("d:bob:x", "default:user:bob:--x"),
-        (":bob:7", "user:bob:rwx"),
+        # Only m and o are kinds without a third part, and no right is no right.
+        ("g:7", "user:g:rwx"),
+        ("d:7", "user:d:rwx"),
+        ("u:bob:", "user:bob:---"),
     ],
 )
 def test_entries(text: str, written: str) -> None:
@@ -32,18 +35,16 @@ def test_entries(text: str, written: str) -> None:
     [
         "rw",
         "u:bob:8",
-        "u:bob:",
         "u:bob:q",
         "u::rw",
         "o:4",
-        "g:7",
         "m:bob:7",
         "d:o:bob:7",
         "x:bob:7",
         "u:bob:rw:x",
         "a:u:bob:rw",
         "d:u:bob:rw:x",
-        "d:7",
+        ":bob:7",
     ],
 )
 def test_entries_that_are_refused(text: str) -> None:
