@@ -98,8 +98,9 @@ def switch(inside: Inside, ground: Ground) -> None:
     aside = f"{link}.bascule-before"
     try:
         if not (os.path.islink(link) and os.readlink(link) == target):
-            # A power cut must not leave a link to files that were never written.
-            os.sync()
+            if not inside.again:
+                # A power cut must not leave a link to files that were never written.
+                _sync_files(inside.path)
             if os.path.isdir(link) and not os.path.islink(link):
                 # What copies have left: a link cannot be renamed over a directory.
                 ground.forget(link)
@@ -111,6 +112,22 @@ def switch(inside: Inside, ground: Ground) -> None:
             shutil.rmtree(aside)
     except OSError as error:
         raise InstallError(f"Cannot let {link} lead to {target}: {error.strerror}.") from error
+
+
+def _sync_files(path: str) -> None:
+    """Write out the file system of a path; all file systems where it cannot be done for one."""
+    import ctypes
+
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            failed = ctypes.CDLL(None).syncfs(descriptor)
+        finally:
+            os.close(descriptor)
+    except (AttributeError, OSError):
+        failed = True
+    if failed:
+        os.sync()
 
 
 def _sync_folder(path: str) -> None:
