@@ -86,9 +86,9 @@ def _behavior(node: Node | None) -> str | None:
         return None
     if node.value not in BEHAVIORS:
         raise node.error(
-            f"The deployment failed because an invalid file_exists_behavior value ({node.text()}) was"
-            " entered in the application specification file. Make sure your AppSpec file specifies"
-            f" one of {','.join(BEHAVIORS)} as the file_exists_behavior, {_AGAIN}",
+            f"The deployment failed because an invalid file_exists_behavior value ({node.text()})"
+            " was entered in the application specification file. Make sure your AppSpec file"
+            f" specifies one of {','.join(BEHAVIORS)} as the file_exists_behavior, {_AGAIN}",
             "file-exists-behavior",
         )
     return str(node.value)
@@ -394,9 +394,9 @@ def _acls(item: Node) -> list[str] | None:
             _acl.parse_entry(text)
         except ValueError as error:
             raise entry.error(
-                "The deployment failed because of a problem with the acls permission settings in the"
-                f" application specification file. {error} Update the permissions section of the"
-                f" AppSpec file, {_AGAIN} An entry is such as 'u:www-data:r-x'.",
+                "The deployment failed because of a problem with the acls permission settings in"
+                f" the application specification file. {error} Update the permissions section of"
+                f" the AppSpec file, {_AGAIN} An entry is such as 'u:www-data:r-x'.",
                 "acl",
             ) from error
         result.append(text)

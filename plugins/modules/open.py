@@ -40,8 +40,8 @@ options:
     default: false
   follows:
     description:
-      - Id of a deployment that has succeeded. Opened is then one that brings its revision to the targets that have
-        joined since it was planned, if there are any.
+      - Id of a deployment that has succeeded. Opened is then one that brings its revision to the
+        targets that have joined since it was planned, if there are any.
     type: str
     default: ""
   routing:

@@ -151,8 +151,18 @@ def test_the_first_failure_in_the_agents_order_is_the_one_that_is_told() -> None
         ("permissions: [{object: a, mode: u+x}]", 3, 33, "invalid character (u)"),
         ("permissions: [{object: a, mode: '00755'}]", 3, 33, "length of a permissions mode"),
         ("permissions: [{object: a, context: {range: s0}}]", 3, 36, "invalid context type"),
-        ("permissions: [{object: a, context: {type: t, range: s}}]", 3, 36, "problem with the SELinux range"),
-        ("permissions: [{object: a, acls: ['u::rw']}]", 3, 34, "Use mode to set the base acl entry"),
+        (
+            "permissions: [{object: a, context: {type: t, range: s}}]",
+            3,
+            36,
+            "problem with the SELinux range",
+        ),
+        (
+            "permissions: [{object: a, acls: ['u::rw']}]",
+            3,
+            34,
+            "Use mode to set the base acl entry",
+        ),
         ("file_exists_behavior: overwrite", 3, 23, "file_exists_behavior"),
     ],
 )
