@@ -232,6 +232,7 @@ class ActionModule(BasculeAction):
                     ),
                     port=_port(port, target),
                     zone=str(own.get(f"{PREFIX}zone", "")),
+                    instance=str(own.get("instance_id", "")),
                 )
             )
         return found

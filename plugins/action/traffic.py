@@ -24,6 +24,10 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._action import (
     open_record,
 )
 from ansible_collections.bascule.deploy.plugins.plugin_utils._direct import run_on_host
+from ansible_collections.bascule.deploy.plugins.plugin_utils._providers import (
+    on_controller,
+    run_on_controller,
+)
 
 
 class ActionModule(BasculeAction):
@@ -43,10 +47,13 @@ class ActionModule(BasculeAction):
         targets = [_inventory_name(given, here, variables) for given in arguments["targets"]]
         started = time.time()
         try:
-            reconnect = parse_duration(
-                arguments["options"]["reconnect_timeout"], "deploy_reconnect_timeout"
-            )
-            answer = run_on_host(self, variables, request, reconnect=reconnect)
+            if on_controller(request["provider"]):
+                answer = self._run_here(arguments, request)
+            else:
+                reconnect = parse_duration(
+                    arguments["options"]["reconnect_timeout"], "deploy_reconnect_timeout"
+                )
+                answer = run_on_host(self, variables, request, reconnect=reconnect)
         except BasculeError as error:
             answer = self.refuse(error, variables)
         event = traffic_event(arguments["state"], answer, started, time.time())
@@ -64,6 +71,14 @@ class ActionModule(BasculeAction):
             **answer.get("bascule", {}),
         }
         return answer
+
+    def _run_here(self, arguments: Arguments, request: dict[str, t.Any]) -> Result:
+        """Ask a provider that is reached from here, together with all who ask it just now."""
+        deployment = arguments["deployment"].get("id")
+        if not deployment or self.checking:
+            return run_on_controller(request)
+        with open_record(arguments) as record:
+            return run_on_controller(request, record=record, deployment=deployment)
 
     def _write_down(
         self, arguments: Arguments, targets: list[str], events: list[dict[str, t.Any]]

@@ -27,12 +27,28 @@ PROVIDER_OPTIONS: dict[str, dict[str, str]] = {
         "haproxy_backend": "backend",
         "haproxy_drain_with": "drain_with",
     },
+    "elbv2": {
+        "elbv2_target_groups": "target_groups",
+        "elbv2_target_port": "target_port",
+        "elbv2_propagation": "propagation",
+    },
+    "elb": {
+        "elb_names": "names",
+        "elb_propagation": "propagation",
+    },
+}
+_TYPES: dict[str, dict[str, Any]] = {
+    "elbv2_target_groups": {"type": "list", "elements": "str"},
+    "elbv2_target_port": {"type": "int"},
+    "elbv2_propagation": {"type": "raw"},
+    "elb_names": {"type": "list", "elements": "str"},
+    "elb_propagation": {"type": "raw"},
 }
 
 # A task needs state, provider and targets; the module can also get a finished request instead.
 TRAFFIC_OPTIONS: dict[str, dict[str, Any]] = {
     "state": {"type": "str", "choices": ["drained", "in_service", "observed"]},
-    "provider": {"type": "str", "choices": ["envoy", "haproxy"]},
+    "provider": {"type": "str", "choices": sorted(PROVIDER_OPTIONS)},
     "options": {
         "type": "dict",
         "default": {},
@@ -46,7 +62,11 @@ TRAFFIC_OPTIONS: dict[str, dict[str, Any]] = {
                 "choices": ["proceed", "fail"],
                 "default": "proceed",
             },
-            **{name: {"type": "str"} for names in PROVIDER_OPTIONS.values() for name in names},
+            **{
+                name: _TYPES.get(name, {"type": "str"})
+                for names in PROVIDER_OPTIONS.values()
+                for name in names
+            },
         },
     },
     "targets": {"type": "list", "elements": "dict"},
@@ -68,7 +88,7 @@ def traffic_request(arguments: dict[str, Any], here: str, *, check: bool) -> dic
         "check": check,
         "provider": arguments["provider"],
         "provider_options": {
-            names[name]: options[name] for name in names if options.get(name) not in (None, "")
+            names[name]: options[name] for name in names if options.get(name) not in (None, "", [])
         },
         "targets": [
             {
@@ -76,6 +96,7 @@ def traffic_request(arguments: dict[str, Any], here: str, *, check: bool) -> dic
                 "address": given.get("address") or here,
                 "port": given.get("port"),
                 "weight": given.get("weight"),
+                **({"instance": given["instance"]} if given.get("instance") else {}),
             }
             for given in arguments["targets"]
         ],

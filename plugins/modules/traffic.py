@@ -28,13 +28,14 @@ options:
     choices: [drained, in_service, observed]
   provider:
     description:
-      - The load balancer.
+      - The load balancer. V(elbv2) is an Application or Network Load Balancer of AWS, V(elb) a
+        classic one; both are reached from the controller with boto3.
     type: str
-    choices: [envoy, haproxy]
+    choices: [elb, elbv2, envoy, haproxy]
   options:
     description:
       - How the load balancer is reached and how long it may take. The roles fill this from the
-        variables C(deploy_traffic_*), C(deploy_envoy_*) and C(deploy_haproxy_*).
+        variables C(deploy_traffic_*) and those that begin with the provider's name.
       - A time is a number of seconds or a text such as V(90s) or V(5m).
     type: dict
     default: {}
@@ -100,11 +101,34 @@ options:
             V(drain) still gets the clients whose cookie names it, one in V(maint) does not.
             V(auto), the default, means V(maint) for servers with a cookie.
         type: str
+      elbv2_target_groups:
+        description:
+          - Names or ARNs of the target groups; a target leaves and enters all of them together.
+        type: list
+        elements: str
+      elbv2_target_port:
+        description:
+          - Port with which a target is registered. The default is the port of the target group.
+        type: int
+      elbv2_propagation:
+        description:
+          - How long after an order the load balancer may still send requests as before. V(10s) if
+            nothing else is said.
+        type: raw
+      elb_names:
+        description:
+          - Names of the classic load balancers; a target leaves and enters all of them together.
+        type: list
+        elements: str
+      elb_propagation:
+        description:
+          - As O(options.elbv2_propagation), for classic load balancers.
+        type: raw
   targets:
     description:
       - The targets, all in one order, each with its C(name) at the load balancer, C(address) and
         C(port). C(target) is its inventory name where that is another one, C(weight) the
-        weight it is registered with.
+        weight it is registered with, C(instance) the id of its EC2 instance.
     type: list
     elements: dict
   deployment:
@@ -168,6 +192,19 @@ EXAMPLES = r"""
         address: "{{ ansible_host }}"
         port: 8080
   delegate_to: lb-1
+
+- name: Take this instance out of two target groups and wait until its requests have ended
+  bascule.deploy.traffic:
+    state: drained
+    provider: elbv2
+    options:
+      elbv2_target_groups: [shop, shop-internal]
+    targets:
+      - name: "{{ inventory_hostname }}"
+        address: "{{ ansible_host }}"
+        port: 8080
+        instance: "{{ instance_id }}"
+  delegate_to: localhost
 """
 
 RETURN = r"""

@@ -37,6 +37,7 @@ class Endpoint:
     address: str
     port: int
     zone: str
+    instance: str = ""
 
     def at_load_balancer(self) -> dict[str, t.Any]:
         """Return the endpoint as the action ``traffic`` takes it."""
@@ -45,6 +46,7 @@ class Endpoint:
             "name": self.name,
             "address": self.address,
             "port": self.port,
+            **({"instance": self.instance} if self.instance else {}),
         }
 
 

@@ -77,6 +77,8 @@ def traffic_settings(settings: dict[str, t.Any]) -> None:
     needed = {
         "envoy": ("deploy_envoy_eds_path", "deploy_envoy_cluster", "deploy_envoy_admin_url"),
         "haproxy": ("deploy_haproxy_socket", "deploy_haproxy_backend"),
+        "elbv2": ("deploy_elbv2_target_groups",),
+        "elb": ("deploy_elb_names",),
     }
     missing = [name for name in needed.get(provider, ()) if not settings.get(name)]
     if missing:

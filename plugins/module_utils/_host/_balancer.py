@@ -20,16 +20,22 @@ if TYPE_CHECKING:
 CAPABILITIES: dict[str, frozenset[str]] = {
     "envoy": frozenset(("observe", "drain", "restore", "register")),
     "haproxy": frozenset(("observe", "drain", "restore")),
+    "elbv2": frozenset(("observe", "drain", "restore", "register")),
+    "elb": frozenset(("observe", "drain", "restore", "register")),
 }
 
 
 class Target(NamedTuple):
-    """One target as the balancer knows it: by name (HAProxy) or by address and port (Envoy)."""
+    """One target as the balancer knows it.
+
+    By name (HAProxy), by address and port (Envoy, ALB) or by the id of its instance (ALB, ELB).
+    """
 
     name: str
     address: str
     port: int
     weight: int | None = None
+    instance: str = ""
 
 
 class Seen(NamedTuple):
@@ -43,6 +49,8 @@ class Seen(NamedTuple):
     :ivar state: the balancer's own words, for people
     :ivar active: requests on their way now, those waiting in a queue included
     :ivar served: requests ever given to the target; a number that stands still means quiet
+    :ivar ending: the balancer itself still waits for open requests to end, and does not count them
+    :ivar counted: the balancer counts requests; ``active`` and ``served`` mean something
     """
 
     known: bool
@@ -53,6 +61,8 @@ class Seen(NamedTuple):
     state: str
     active: int
     served: int
+    ending: bool = False
+    counted: bool = True
 
 
 ABSENT = Seen(
@@ -75,10 +85,14 @@ class Balancer:
     :ivar where: the balancer and its place, for messages
     :ivar quiet_seconds: how long a target must have been without a request to count as drained: a
         balancer's threads learn of an order a moment after its administration shows it
+    :ivar interval: seconds that must lie between two looks, for a balancer that is asked remotely
+    :ivar slack: seconds that are added to a drain's time, for a balancer that keeps time itself
     """
 
     where = ""
     quiet_seconds = 0.2
+    interval = 0.0
+    slack = 0.0
 
     def observe(self) -> dict[str, Seen]:
         """Ask the balancer once for all targets and return what it says, by target name."""

@@ -12,13 +12,21 @@ from __future__ import annotations
 import contextlib
 import importlib
 import time
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .._errors import TrafficError, UsageError
 from ._balancer import CAPABILITIES, Balancer, Seen, Target
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Opener = Callable[[str, dict[str, Any], list[Target]], Balancer]
+
 ACTIONS = ("observe", "drain", "restore")
 ON_DRAIN_TIMEOUT = ("proceed", "fail")
+
+# The providers whose balancer is reached on its own host; their files lie beside this one.
+ON_PROXY_HOST = ("envoy", "haproxy")
 
 # An order that is not seen after this many seconds will not be: a refused file, a stopped watch.
 TAKE_UP_SECONDS = 15.0
@@ -73,7 +81,7 @@ class _Progress:
             return False
         self.trouble = None
         for name, now in seen.items():
-            if not now.blocked or now.active:
+            if not now.blocked or now.active or now.ending:
                 self.quiet_since[name] = None
             elif self.quiet_since[name] is None or now.served != self.last[name].served:
                 self.quiet_since[name] = time.monotonic()
@@ -94,6 +102,17 @@ def run(request: dict[str, Any], bundle: BinaryIO | None = None) -> dict[str, An
         "address", "port", "weight"?}], "drain_timeout": s, "restore_timeout": s, "interval": s,
         "on_drain_timeout": "proceed" | "fail"}``
     :param bundle: not used
+    :returns: see ``carry_out``
+    """
+    del bundle
+    return carry_out(request, open_balancer)
+
+
+def carry_out(request: dict[str, Any], opener: Opener) -> dict[str, Any]:
+    """Do what a request says at the balancer that ``opener`` gives, wherever that is reached from.
+
+    :param request: see ``run``
+    :param opener: returns the balancer for a provider's name, its options and the targets
     :returns: ``{"changed", "msg", "targets": {name: {"in_service", "state", "active", "waited",
         "cut"}}, "diff": {"before", "after"}, "waited", "where", "warnings"}``; ``cut`` counts the
         requests that were still open when the drain's time was over
@@ -101,9 +120,11 @@ def run(request: dict[str, Any], bundle: BinaryIO | None = None) -> dict[str, An
     :raises TrafficError: a balancer that cannot be reached, does not know the target, or does not
         do as asked in time
     """
-    del bundle
     asked = _Request(request)
-    balancer = open_balancer(asked.provider, asked.options, asked.targets)
+    balancer = opener(asked.provider, asked.options, asked.targets)
+    asked.interval = max(asked.interval, balancer.interval)
+    if asked.drain_timeout:
+        asked.drain_timeout += balancer.slack
     first = balancer.observe()
     _refuse_unknown(asked, balancer, first)
     if asked.action == "observe":
@@ -118,6 +139,11 @@ def run(request: dict[str, Any], bundle: BinaryIO | None = None) -> dict[str, An
 
 def open_balancer(provider: str, options: dict[str, Any], targets: list[Target]) -> Balancer:
     """Return the provider's balancer; its file is only imported when it is asked for."""
+    if provider not in ON_PROXY_HOST:
+        raise UsageError(
+            f"The provider {provider} is reached from the controller, not from a proxy's host: use "
+            "bascule.deploy.traffic as a task of a playbook."
+        )
     module = importlib.import_module("._" + provider, __package__)
     balancer: Balancer = module.connect(options, targets)
     return balancer
@@ -180,10 +206,14 @@ def _drain_is_over(asked: _Request, balancer: Balancer, progress: _Progress) -> 
         time.sleep(asked.interval)
         return {}
     busy = {name: progress.last[name].active for name in late if progress.last[name].active}
-    if busy and asked.on_drain_timeout == "fail":
+    ending = [name for name in late if progress.last[name].ending]
+    if (busy or ending) and asked.on_drain_timeout == "fail":
         raise TrafficError(
             f"{balancer.where}: after {asked.drain_timeout:g} s there were still "
-            + ", ".join(f"{count} requests open on {name}" for name, count in busy.items())
+            + ", ".join(
+                [f"{count} requests open on {name}" for name, count in busy.items()]
+                + [f"requests ending on {name} ({progress.last[name].state})" for name in ending]
+            )
             + ". The targets were put back in service. Raise deploy_traffic_drain_timeout, or set "
             "deploy_traffic_on_drain_timeout to 'proceed' to cut such requests."
         )
@@ -305,7 +335,8 @@ def _lines(seen: dict[str, Seen]) -> str:
 
 def _states(progress: _Progress, names: list[str]) -> str:
     return ", ".join(
-        f"{name} {progress.last[name].state}, {progress.last[name].active} requests open"
+        f"{name} {progress.last[name].state}"
+        + (f", {progress.last[name].active} requests open" if progress.last[name].counted else "")
         for name in names
     )
 
@@ -322,6 +353,7 @@ def _target(given: dict[str, Any]) -> Target:
             address=str(given["address"]),
             port=int(given["port"]),
             weight=None if weight is None else int(weight),
+            instance=str(given.get("instance") or ""),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(

@@ -93,7 +93,7 @@ def test_a_time_that_cannot_be_read_names_the_variable() -> None:
     ("change", "message"),
     [
         ({"action": "move"}, "action is 'move', wanted one of observe, drain, restore"),
-        ({"provider": "nginx"}, "provider is 'nginx', wanted one of envoy, haproxy"),
+        ({"provider": "nginx"}, "provider is 'nginx', wanted one of elb, elbv2, envoy, haproxy"),
         ({"targets": []}, "No target"),
         ({"targets": REQUEST["targets"] * 2}, "named twice: web-1, web-1"),
         ({"targets": [{"name": "web-1", "address": "x"}]}, "deploy_traffic_target_port"),

@@ -1,0 +1,231 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Application and Network Load Balancers: targets are members of target groups.
+
+Sources: the ELBv2 API reference (``TargetHealth``) and the user guide's page on deregistration. A
+deregistered target is ``draining`` until its group's deregistration delay is over, also if its last
+request ended before; then it is no member any more.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ...module_utils._configuration import parse_duration
+from ...module_utils._errors import TrafficError
+from ...module_utils._host._balancer import Target, read_options
+from ._calls import CallError, pages, parts, patiently, service
+from ._members import ENDING, GONE, SERVING, WAITING, Member, Members, Pool, instance_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from botocore.client import BaseClient
+
+    from ._desk import Desk
+
+# TargetHealth.State: ``unavailable`` is a group whose health checks are disabled.
+KINDS = {
+    "healthy": SERVING,
+    "unavailable": SERVING,
+    "initial": WAITING,
+    "unhealthy": WAITING,
+    "unused": WAITING,
+    "draining": ENDING,
+    "unhealthy.draining": ENDING,
+}
+# TargetHealth.Reason of targets that no health check can help.
+HOPELESS = {
+    "Target.NotInUse": "no listener forwards to its target group, or its zone is not enabled at "
+    "the load balancer. Attach the group to a listener (at weight 0 is enough)",
+    "Target.InvalidState": "its instance is stopped or terminated",
+    "Target.IpUnusable": "the load balancer cannot use its address",
+}
+# Limits of one call: names in DescribeTargetGroups, targets in RegisterTargets.
+GROUPS_A_CALL = 20
+TARGETS_A_CALL = 100
+GROUPS_SECONDS = 600.0
+
+
+def connect(options: dict[str, Any], targets: Sequence[Target], desk: Desk) -> TargetGroups:
+    """Return the target groups behind these options; nothing is asked yet.
+
+    :raises UsageError: an option that is missing, unknown or malformed
+    """
+    read = read_options(
+        "elbv2",
+        options,
+        required=("target_groups",),
+        optional={"target_port": 0, "propagation": "10s"},
+    )
+    return TargetGroups(
+        [str(name) for name in read["target_groups"]],
+        int(read["target_port"]),
+        targets,
+        desk,
+        parse_duration(read["propagation"], "deploy_elbv2_propagation"),
+    )
+
+
+class TargetGroups(Members):
+    """One or more target groups."""
+
+    kind: ClassVar[str] = "elbv2"
+
+    def __init__(
+        self,
+        names: list[str],
+        port: int,
+        targets: Sequence[Target],
+        desk: Desk,
+        propagation: float,
+    ) -> None:
+        """Keep what is asked for (see ``connect``)."""
+        super().__init__(targets, desk, propagation)
+        self._names = names
+        self._port = port
+        self._client: BaseClient | None = None
+        self._pools: list[Pool] = []
+        plural = "s" if len(names) > 1 else ""
+        self.where = f"target group{plural} {', '.join(short_name(name) for name in names)}"
+
+    def pools(self) -> list[Pool]:
+        """Ask for the groups, once a deployment."""
+        if not self._pools:
+            found = self._desk.look(
+                f"elbv2 groups {' '.join(self._names)}", self._describe, interval=GROUPS_SECONDS
+            )
+            self._pools = [Pool(one["arn"], one["name"], one) for one in found]
+        return self._pools
+
+    def member(self, pool: Pool, target: Target) -> str:
+        """Return ``ID:PORT``, or the ARN of a function."""
+        kind = pool.about["type"]
+        if kind == "lambda":
+            return target.name
+        port = self._port or pool.about["port"]
+        if kind == "ip":
+            return f"{address_of(target)}:{port}"
+        if kind == "instance":
+            return f"{instance_of(target)}:{port}"
+        raise TrafficError(
+            f"The target group {pool.name} is one of type {kind}, which hosts cannot be registered "
+            "in: name one of type instance or ip in deploy_elbv2_target_groups."
+        )
+
+    def ask(self, pool: Pool) -> dict[str, list[str]]:
+        """Describe the health of all the group's targets."""
+        made = self._made()
+        answer = patiently(
+            lambda: made.describe_target_health(TargetGroupArn=pool.id),
+            f"The health of target group {pool.name} could not be read",
+        )
+        return {
+            member_of(one["Target"]): list(read_health(one.get("TargetHealth") or {}))
+            for one in answer["TargetHealthDescriptions"]
+        }
+
+    def add(self, pool: Pool, members: list[str]) -> None:
+        """Register targets."""
+        self._change(pool, "register_targets", members, "registered in")
+
+    def remove(self, pool: Pool, members: list[str]) -> None:
+        """Deregister targets."""
+        self._change(pool, "deregister_targets", members, "deregistered from")
+
+    def _change(self, pool: Pool, operation: str, members: list[str], words: str) -> None:
+        call = getattr(self._made(), operation)
+        for some in parts(members, TARGETS_A_CALL):
+            targets = [described(member) for member in some]
+            patiently(
+                partial(call, TargetGroupArn=pool.id, Targets=targets),
+                f"{', '.join(some)} could not be {words} target group {pool.name}",
+            )
+
+    def _describe(self) -> list[dict[str, Any]]:
+        """Return id, name, type, port and protocol of each group, in the order of the names."""
+        made = self._made()
+        found: dict[str, dict[str, Any]] = {}
+        named = {
+            "TargetGroupArns": [name for name in self._names if name.startswith("arn:")],
+            "Names": [name for name in self._names if not name.startswith("arn:")],
+        }
+        for parameter, names in named.items():
+            for some in parts(names, GROUPS_A_CALL):
+                try:
+                    groups = patiently(
+                        partial(
+                            pages,
+                            made,
+                            "describe_target_groups",
+                            "TargetGroups",
+                            **{parameter: some},
+                        ),
+                        f"The target groups {', '.join(some)} could not be found",
+                    )
+                except CallError as error:
+                    if error.code in ("TargetGroupNotFound", "ValidationError"):
+                        raise TrafficError(
+                            f"{error} Check deploy_elbv2_target_groups, the region and the account."
+                        ) from error
+                    raise
+                for group in groups:
+                    one = {
+                        "arn": group["TargetGroupArn"],
+                        "name": group["TargetGroupName"],
+                        "type": group.get("TargetType", "instance"),
+                        "port": group.get("Port", 0),
+                        "protocol": group.get("Protocol", ""),
+                    }
+                    found[one["arn"]] = found[one["name"]] = one
+        return [found[name] for name in self._names]
+
+    def _made(self) -> BaseClient:
+        if self._client is None:
+            self._client = service("elbv2")
+        return self._client
+
+
+def read_health(health: dict[str, Any]) -> Member:
+    """Understand a ``TargetHealth``."""
+    state, why = str(health.get("State", "")), str(health.get("Reason", ""))
+    words = str(health.get("Description", "")).rstrip(".")
+    if why == "Target.NotRegistered":
+        return Member(GONE, "absent")
+    shown = f"{state} ({why}: {words})" if why and state not in ("healthy", "draining") else state
+    return Member(KINDS.get(state, WAITING), shown, HOPELESS.get(why, ""))
+
+
+def member_of(target: dict[str, Any]) -> str:
+    """Return how a ``TargetDescription`` is written here."""
+    return f"{target['Id']}:{target['Port']}" if target.get("Port") else str(target["Id"])
+
+
+def described(member: str) -> dict[str, Any]:
+    """Return the ``TargetDescription`` of a member."""
+    if member.startswith("arn:"):
+        return {"Id": member}
+    identity, _colon, port = member.rpartition(":")
+    return {"Id": identity, "Port": int(port)}
+
+
+def address_of(target: Target) -> str:
+    """Return a target's IP address.
+
+    :raises TrafficError: it has a name instead
+    """
+    try:
+        return str(ipaddress.ip_address(target.address))
+    except ValueError as error:
+        raise TrafficError(
+            f"The target {target.name} is registered by its IP address, and {target.address!r} is "
+            "none: set deploy_traffic_target_address."
+        ) from error
+
+
+def short_name(name: str) -> str:
+    """Return the name in a target group's ARN; a name stays itself."""
+    return name.split(":targetgroup/")[-1].split("/")[0]
