@@ -32,7 +32,21 @@ if t.TYPE_CHECKING:
 PACKAGE = "bascule_host"
 MARK = "BASCULE-RESULT:"
 # What only a load balancer's host needs, what only a look at a target does, and what all do.
-AT_PROXY = frozenset({"_traffic", "_balancer", "_envoy", "_eds", "_haproxy"})
+AT_PROXY = frozenset(
+    {
+        "_capabilities",
+        "_routing_data",
+        "_traffic",
+        "_router",
+        "_balancer",
+        "_eds",
+        "_envoy",
+        "_envoy_admin",
+        "_envoy_router",
+        "_envoy_routes",
+        "_haproxy",
+    }
+)
 LOOKING = frozenset({"_drift", "_running"})
 SHARED = frozenset({"_errors", "_entry"})
 # What only a module needs: the direct way has no terminal.
@@ -81,7 +95,8 @@ def program(operation: str) -> tuple[bytes, bytes]:
     compiles what it imports if not.
     """
     floor = Path(__file__).resolve().parent.parent / "module_utils"
-    paths = [floor / "_errors.py", *sorted((floor / "_host").glob("_[!_]*.py"))]
+    shared = [floor / f"{name}.py" for name in ("_errors", "_capabilities", "_routing_data")]
+    paths = [*shared, *sorted((floor / "_host").glob("_[!_]*.py"))]
     at_proxy = operation == "traffic"
     paths = [path for path in paths if path.stem not in MODULES]
     paths = [path for path in paths if path.stem in SHARED or (path.stem in AT_PROXY) == at_proxy]

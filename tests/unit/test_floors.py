@@ -14,7 +14,12 @@ COLLECTION = "ansible_collections.bascule.deploy.plugins."
 
 # What each floor may import, beside the standard library and itself.
 RULES: dict[str, tuple[str, ...]] = {
-    "module_utils/_host": ("module_utils._host", "module_utils._errors"),
+    "module_utils/_host": (
+        "module_utils._host",
+        "module_utils._errors",
+        "module_utils._capabilities",
+        "module_utils._routing_data",
+    ),
     "module_utils": ("module_utils", "yaml"),
     "plugin_utils": (
         "module_utils",

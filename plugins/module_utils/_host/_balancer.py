@@ -15,15 +15,6 @@ from .._errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# What a provider can do. Generic code asks this table, never the provider's name.
-#   register: a target that the balancer does not know is added when it is put in service
-CAPABILITIES: dict[str, frozenset[str]] = {
-    "envoy": frozenset(("observe", "drain", "restore", "register")),
-    "haproxy": frozenset(("observe", "drain", "restore")),
-    "elbv2": frozenset(("observe", "drain", "restore", "register")),
-    "elb": frozenset(("observe", "drain", "restore", "register")),
-}
-
 
 class Target(NamedTuple):
     """One target as the balancer knows it.

@@ -54,7 +54,7 @@ def find_assignment(content: Any, service_name: str, path: str) -> dict[str, Any
     for resource in resources:
         # A resource may be wrapped to carry a name of its own (discovery.v3.Resource).
         inner = resource.get("resource", resource)
-        name = _get(inner, "cluster_name", "")
+        name = get_field(inner, "cluster_name", "")
         if name == service_name:
             found: dict[str, Any] = inner
             return found
@@ -82,7 +82,7 @@ def set_status(
     found = False
     for endpoint in _endpoints(assignment):
         if _place(endpoint) in places:
-            endpoint[_key(endpoint, "health_status")] = status
+            endpoint[spelling(endpoint, "health_status")] = status
             found = True
     if found:
         return
@@ -96,7 +96,7 @@ def set_status(
     localities = assignment.setdefault("endpoints", [])
     if not localities:
         localities.append({})
-    localities[0].setdefault(_key(localities[0], "lb_endpoints"), []).append(added)
+    localities[0].setdefault(spelling(localities[0], "lb_endpoints"), []).append(added)
 
 
 @contextlib.contextmanager
@@ -112,7 +112,7 @@ def locked(directory: str) -> Iterator[None]:
         descriptor = os.open(directory, os.O_RDONLY)
     except OSError as error:
         raise TrafficError(
-            f"The directory {directory} of the endpoint file cannot be opened: {error.strerror}. "
+            f"The directory {directory} cannot be opened: {error.strerror}. "
             "The task's user needs read and write permission on it, or become."
         ) from error
     try:
@@ -132,7 +132,7 @@ def locked(directory: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def replace_file(path: str, text: str) -> None:
+def replace_file(path: str, text: str, what: str = "endpoint file") -> None:
     """Put text in place of a file, as a whole or not at all, with the file's owner and mode.
 
     :raises TrafficError: no permission, no space
@@ -155,14 +155,14 @@ def replace_file(path: str, text: str) -> None:
             with contextlib.suppress(OSError):
                 Path(temporary).unlink()
         raise TrafficError(
-            f"The endpoint file {path} cannot be replaced: {error.strerror}. The task's user "
+            f"The {what} {path} cannot be replaced: {error.strerror}. The task's user "
             f"needs write permission on the directory {directory}, or become."
         ) from error
 
 
 def _endpoints(assignment: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for locality in assignment.get("endpoints", []):
-        yield from _get(locality, "lb_endpoints", [])
+        yield from get_field(locality, "lb_endpoints", [])
 
 
 def _place(endpoint: dict[str, Any]) -> Endpoint | None:
@@ -171,8 +171,8 @@ def _place(endpoint: dict[str, Any]) -> Endpoint | None:
 
 def socket_address(address: dict[str, Any]) -> Endpoint | None:
     """Return (address, port), or None for a pipe or an internal address."""
-    found = _get(address, "socket_address", {})
-    port = _get(found, "port_value", None)
+    found = get_field(address, "socket_address", {})
+    port = get_field(found, "port_value", None)
     if "address" not in found or port is None:
         return None
     text = str(found["address"])
@@ -182,18 +182,19 @@ def socket_address(address: dict[str, Any]) -> Endpoint | None:
 
 
 def _status(endpoint: dict[str, Any]) -> str:
-    status = _get(endpoint, "health_status", "UNKNOWN")
+    status = get_field(endpoint, "health_status", "UNKNOWN")
     if isinstance(status, int):
         return HEALTH_STATUS[status] if 0 <= status < len(HEALTH_STATUS) else str(status)
     return str(status)
 
 
-def _key(data: dict[str, Any], name: str) -> str:
+def spelling(data: dict[str, Any], name: str) -> str:
     """Return the spelling that the data uses: ``lb_endpoints`` or ``lbEndpoints``."""
     first, *rest = name.split("_")
     camel = first + "".join(word.capitalize() for word in rest)
     return camel if camel in data else name
 
 
-def _get(data: dict[str, Any], name: str, default: Any) -> Any:
-    return data.get(_key(data, name), default)
+def get_field(data: dict[str, Any], name: str, default: Any) -> Any:
+    """Return a field of protobuf's JSON in either spelling."""
+    return data.get(spelling(data, name), default)

@@ -14,15 +14,13 @@ This file runs on hosts: Python 3.8 and the standard library only.
 from __future__ import annotations
 
 import contextlib
-import http.client
 import ipaddress
 import json
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from .._errors import TrafficError, UsageError
+from .._errors import TrafficError
 from ._balancer import ABSENT, Balancer, Seen, Target, read_options
 from ._eds import (
     SERVING,
@@ -34,6 +32,7 @@ from ._eds import (
     set_status,
     socket_address,
 )
+from ._envoy_admin import Admin, parse_admin_url
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,9 +44,6 @@ FAILING = {
     "pending_active_hc": "waits for its first health check",
     "excluded_via_immediate_hc_fail": "asked to be left out",
 }
-
-ADMIN_SECONDS = 5.0
-
 
 # cluster.proto, CommonLbConfig.update_merge_window: Envoy may hold changes of health back from its
 # workers for up to this long, while /clusters shows them at once. (Changes of the endpoint file
@@ -74,23 +70,6 @@ def connect(options: dict[str, Any], targets: Sequence[Target]) -> Envoy:
     )
 
 
-def parse_admin_url(url: str) -> tuple[str, int]:
-    """Return (host, port) of ``http://host:port``, or (path, 0) of ``unix:///path``.
-
-    :raises UsageError: another kind of URL
-    """
-    try:
-        parts = urlsplit(url)
-        port = parts.port or 80
-    except ValueError:
-        parts, port = urlsplit(""), 0
-    if parts.scheme == "unix" and parts.path.startswith("/"):
-        return parts.path, 0
-    if parts.scheme == "http" and parts.hostname:
-        return parts.hostname, port
-    raise UsageError(f"deploy_envoy_admin_url is {url!r}, wanted http://HOST:PORT or unix:///PATH.")
-
-
 class Envoy(Balancer):
     """One cluster of one Envoy process."""
 
@@ -105,13 +84,11 @@ class Envoy(Balancer):
         self._path = path
         self._cluster = cluster
         self._service_name = service_name
-        self._address = address
+        self._admin = Admin(address)
         self._targets = list(targets)
         self._resolved: dict[str, list[str]] = {}
         self._known: list[str] = []
-        host, port = address
-        self._place = f"{host}:{port}" if port else host
-        self.where = f"Envoy cluster {cluster} ({self._place})"
+        self.where = f"Envoy cluster {cluster} ({self._admin.place})"
 
     def observe(self) -> dict[str, Seen]:
         """Read the file and ask the administration, once each."""
@@ -177,7 +154,7 @@ class Envoy(Balancer):
         return content, find_assignment(content, self._service_name, self._path)
 
     def _hosts(self) -> dict[Endpoint, dict[str, Any]]:
-        clusters = self._get("/clusters?format=json").get("cluster_statuses", [])
+        clusters = self._admin.get("/clusters?format=json").get("cluster_statuses", [])
         for cluster in clusters:
             if cluster.get("name") == self._cluster:
                 return {
@@ -188,64 +165,20 @@ class Envoy(Balancer):
                 }
         names = ", ".join(sorted(cluster.get("name", "?") for cluster in clusters))
         raise TrafficError(
-            f"Envoy at {self._place} has no cluster {self._cluster!r}; it has {names or 'none'}. "
-            "Set deploy_envoy_cluster, and see that its endpoint file was accepted."
+            f"Envoy at {self._admin.place} has no cluster {self._cluster!r}; it has "
+            f"{names or 'none'}. Set deploy_envoy_cluster, and see that its endpoint file was "
+            "accepted."
         )
 
     def _merge_window(self) -> float:
         try:
-            dump = self._get("/config_dump?resource=dynamic_active_clusters")
+            dump = self._admin.get("/config_dump?resource=dynamic_active_clusters")
             dump.setdefault("configs", []).extend(
-                self._get("/config_dump?resource=static_clusters").get("configs", [])
+                self._admin.get("/config_dump?resource=static_clusters").get("configs", [])
             )
         except TrafficError:
             return DEFAULT_MERGE_WINDOW
         return merge_window(dump, self._cluster)
-
-    def _get(self, path: str) -> dict[str, Any]:
-        connection = _AdminConnection(self._address)
-        try:
-            connection.request("GET", path)
-            response = connection.getresponse()
-            body = response.read()
-            if response.status != http.client.OK:
-                raise TrafficError(
-                    f"Envoy's administration at {self._place} answered {response.status} to "
-                    f"{path}: {body[:200].decode('utf-8', 'replace').strip()}. Check "
-                    "deploy_envoy_admin_url."
-                )
-            content = json.loads(body)
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise TrafficError(
-                f"Envoy's administration at {self._place} does not answer: {error}. Check that "
-                "Envoy runs, that its configuration has 'admin' at this address, and that the "
-                "task runs on the proxy's host."
-            ) from error
-        finally:
-            connection.close()
-        if not isinstance(content, dict):
-            raise TrafficError(
-                f"{self._place} answered something else than Envoy's administration. Check "
-                "deploy_envoy_admin_url."
-            )
-        return content
-
-
-class _AdminConnection(http.client.HTTPConnection):
-    """HTTP to an address, or to a unix socket where the port is 0."""
-
-    def __init__(self, address: tuple[str, int]) -> None:
-        self._unix_path = "" if address[1] else address[0]
-        super().__init__(*(("localhost", 80) if self._unix_path else address))
-        self.timeout = ADMIN_SECONDS
-
-    def connect(self) -> None:
-        if not self._unix_path:
-            super().connect()
-            return
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(ADMIN_SECONDS)
-        self.sock.connect(self._unix_path)
 
 
 def read_host(ordered: str, host: dict[str, Any] | None) -> Seen:

@@ -14,8 +14,9 @@ import importlib
 import time
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from .._capabilities import CAPABILITIES, ON_HOST
 from .._errors import TrafficError, UsageError
-from ._balancer import CAPABILITIES, Balancer, Seen, Target
+from ._balancer import Balancer, Seen, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 
 ACTIONS = ("observe", "drain", "restore")
 ON_DRAIN_TIMEOUT = ("proceed", "fail")
-
-# The providers whose balancer is reached on its own host; their files lie beside this one.
-ON_PROXY_HOST = ("envoy", "haproxy")
 
 # An order that is not seen after this many seconds will not be: a refused file, a stopped watch.
 TAKE_UP_SECONDS = 15.0
@@ -139,7 +137,7 @@ def carry_out(request: dict[str, Any], opener: Opener) -> dict[str, Any]:
 
 def open_balancer(provider: str, options: dict[str, Any], targets: list[Target]) -> Balancer:
     """Return the provider's balancer; its file is only imported when it is asked for."""
-    if provider not in ON_PROXY_HOST:
+    if provider not in ON_HOST:
         raise UsageError(
             f"The provider {provider} is reached from the controller, not from a proxy's host: use "
             "bascule.deploy.traffic as a task of a playbook."

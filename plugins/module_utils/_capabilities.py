@@ -1,0 +1,89 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What each traffic provider can do. Generic code asks this table, never the provider's name.
+
+This file also runs on hosts: Python 3.8 and the standard library only.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ._errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# The words, and how a message says them.
+MEANINGS: dict[str, str] = {
+    "observe": "tell the state of a target",
+    "drain": "take a target out of service",
+    "restore": "put a target back in service",
+    "register": "add a target that it does not know",
+    "weights": "share the traffic between pools",
+    "match": "choose a pool by a header or a cookie",
+    "sticky": "keep a user on one pool by a header or a cookie",
+    "mirror": "send a copy of requests to a pool",
+    "measure": "count requests, errors and latency of a pool",
+}
+
+_TARGETS = ("observe", "drain", "restore")
+_ROUTING = ("weights", "match", "sticky", "measure")
+
+CAPABILITIES: dict[str, frozenset[str]] = {
+    "envoy": frozenset((*_TARGETS, "register", *_ROUTING, "mirror")),
+    "haproxy": frozenset((*_TARGETS, *_ROUTING)),
+    "nginx": frozenset((*_TARGETS, "register", *_ROUTING, "mirror")),
+    "elbv2": frozenset((*_TARGETS, "register", *_ROUTING)),
+    "elb": frozenset((*_TARGETS, "register")),
+    "lambda_alias": frozenset(("weights", "measure")),
+}
+
+# Providers whose work is done on the proxy's own host; the others are asked from the controller.
+ON_HOST = frozenset(("envoy", "haproxy", "nginx"))
+
+
+def lacking(provider: str, wishes: Iterable[str]) -> list[str]:
+    """Return those wishes that the provider cannot fulfil.
+
+    :raises UsageError: a provider or a wish that does not exist
+    """
+    if provider not in CAPABILITIES:
+        raise UsageError(
+            f"deploy_traffic_provider is {provider!r}, wanted one of "
+            f"{', '.join(sorted(CAPABILITIES))}."
+        )
+    wanted = list(dict.fromkeys(wishes))
+    unknown = [wish for wish in wanted if wish not in MEANINGS]
+    if unknown:
+        raise UsageError(f"{unknown[0]!r} is not one of {', '.join(MEANINGS)}.")
+    return [wish for wish in wanted if wish not in CAPABILITIES[provider]]
+
+
+def require(provider: str, wishes: Iterable[str]) -> None:
+    """Refuse what the provider cannot do, and name the providers that can do all of it.
+
+    :raises UsageError: a wish that the provider lacks
+    """
+    wanted = list(dict.fromkeys(wishes))
+    missing = lacking(provider, wanted)
+    if not missing:
+        return
+    able = sorted(name for name, words in CAPABILITIES.items() if words.issuperset(wanted))
+    raise UsageError(
+        f"The traffic provider {provider} cannot "
+        + ", nor ".join(f"{MEANINGS[wish]} ({wish})" for wish in missing)
+        + ". "
+        + (
+            f"Set deploy_traffic_provider to one that can: {', '.join(able)}."
+            if able
+            else "No provider can do all that is asked for at once: "
+            + "; ".join(
+                f"{wish}: "
+                + ", ".join(sorted(n for n, words in CAPABILITIES.items() if wish in words))
+                for wish in wanted
+            )
+            + "."
+        )
+    )

@@ -1,0 +1,113 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What every proxy is to the code that shares traffic between pools: a few words and methods.
+
+This file runs on hosts: Python 3.8 and the standard library only.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .._errors import UsageError
+
+if TYPE_CHECKING:
+    from .._routing_data import Routing
+
+QUANTILES = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
+
+
+class Counters(NamedTuple):
+    """What a proxy has counted of one pool since it, or its statistics, began.
+
+    :ivar errors: answers with a status of 500 or more, and connections that failed
+    :ivar histogram: (upper bound in seconds, requests up to it), rising; ``None``: not known
+    """
+
+    requests: int
+    errors: int
+    histogram: list[tuple[float, int]] | None = None
+
+    def as_data(self) -> dict[str, Any]:
+        """Return plain data, with the quantiles of the latency in seconds."""
+        latency: dict[str, Any] | None = None
+        if self.histogram and self.histogram[-1][1]:
+            latency = {name: quantile(self.histogram, share) for name, share in QUANTILES}
+            latency["histogram"] = [list(pair) for pair in self.histogram]
+        return {"requests": self.requests, "errors": self.errors, "latency": latency}
+
+
+class Router:
+    """The methods that a provider has for pools; one instance serves one request.
+
+    Everything may raise ``TrafficError``.
+
+    :ivar where: the proxy and its place, for messages
+    :ivar settle_seconds: how long after the proxy shows a routing all its threads go by it
+    """
+
+    where = ""
+    settle_seconds = 0.0
+    warnings: tuple[str, ...] = ()
+
+    def shown(self) -> Routing | None:
+        """Return the routing that the proxy itself shows; ``None`` is none that we understand."""
+        raise NotImplementedError
+
+    def order(self, routing: Routing) -> None:
+        """Order this routing; returns before it is observed."""
+        raise NotImplementedError
+
+    def missing(self, routing: Routing) -> str:
+        """Say what is still missing until the proxy goes by this routing; nothing is ``""``."""
+        raise NotImplementedError
+
+    def take_back(self) -> None:
+        """Put back what was there before the order, as far as that is possible."""
+        raise NotImplementedError
+
+    def measure(self) -> dict[str, Counters]:
+        """Return what the proxy has counted, by pool."""
+        raise NotImplementedError
+
+
+def quantile(histogram: list[tuple[float, int]], share: float) -> float:
+    """Return the quantile of a cumulative histogram, linear within its bucket.
+
+    :param histogram: (upper bound, values up to it), rising
+    """
+    wanted = histogram[-1][1] * share
+    lower, before = 0.0, 0
+    for upper, count in histogram:
+        if count >= wanted and count > before:
+            if upper == float("inf"):
+                return lower
+            return round(lower + (upper - lower) * (wanted - before) / (count - before), 6)
+        lower, before = upper, count
+    return lower
+
+
+def pool_names(pools: Any, key: str, provider: str) -> dict[str, str]:
+    """Return how the provider names each pool, out of ``deploy_traffic_pools``.
+
+    :raises UsageError: no pools, or one without this key
+    """
+    if not isinstance(pools, dict) or not pools:
+        raise UsageError(
+            "No pool is named: set deploy_traffic_pools, for instance {blue: {"
+            f"{key}: shop-blue}}, green: {{{key}: shop-green}}}}."
+        )
+    names = {}
+    for pool, entry in pools.items():
+        name = entry.get(key) if isinstance(entry, dict) else None
+        if not isinstance(name, str) or not name:
+            raise UsageError(
+                f"deploy_traffic_pools: {pool} is {entry!r}; with {provider} it needs {key!r}."
+            )
+        names[str(pool)] = name
+    if len(set(names.values())) != len(names):
+        raise UsageError(
+            f"deploy_traffic_pools: two pools have the same {key}: {', '.join(names.values())}."
+        )
+    return names
