@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import _appspec, _appspec_rules, _appspec_yaml, _findings_appspec, _findings_files
+from . import _appspec, _appspec_lambda, _appspec_rules, _appspec_yaml, _findings_appspec, _findings_files
 from ._errors import ArchiveError, BasculeError
 from ._findings_model import Finding
 from ._host import _archive, _tree
@@ -35,7 +35,7 @@ class Validation:
 
 
 def validate(path: str | Path, *, strict: str | None = None) -> Validation:
-    """Check a revision's folder, its archive, or an AppSpec file by itself.
+    """Check a revision's folder, its archive, or an AppSpec file by itself, for hosts or Lambda.
 
     :param strict: ``agent-v1`` or ``agent-v2`` to refuse exactly what that agent refuses
     :raises AppSpecError: for a strictness that does not exist
@@ -101,6 +101,11 @@ def _judge(
     text: bytes, tree: Tree | None, top: Path | None, strict: str | None, name: str
 ) -> Validation:
     try:
+        told = _appspec_lambda.load(text)
+        if _appspec_lambda.is_lambda(told):
+            # A file beside the code of a package does not know its version yet.
+            function = _appspec_lambda.build(told, published=tree is None)
+            return Validation(True, _appspec_lambda.hazards(told, function), function)
         appspec = _appspec.parse_appspec(text, strict=strict)
     except _appspec_yaml.LocatedError as error:
         findings = [Finding("error", error.code, error.line, error.column, error.message)]
