@@ -9,7 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import _appspec, _appspec_lambda, _appspec_rules, _appspec_yaml, _findings_appspec, _findings_files
+from . import (
+    _appspec,
+    _appspec_lambda,
+    _appspec_rules,
+    _appspec_yaml,
+    _findings_appspec,
+    _findings_files,
+)
 from ._errors import ArchiveError, BasculeError
 from ._findings_model import Finding
 from ._host import _archive, _tree

@@ -117,7 +117,7 @@ def _layers(value: Any, name: str) -> list[str]:
     fits = isinstance(value, Sequence) and not isinstance(value, str) and len(value) <= _MOST_LAYERS
     if not fits or not all(str(one).startswith("arn:") for one in value):
         raise UsageError(
-            f"{name} must be a list of at most {_MOST_LAYERS} ARNs of layers, each with its version."
+            f"{name} must be a list of at most {_MOST_LAYERS} ARNs of versions of layers."
         )
     return [str(one) for one in value]
 

@@ -184,7 +184,7 @@ class Worker:
 
     def __init__(self, function: LambdaFunction) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="lambda-")
-        package = IMAGES.get(function.code.get("ImageUri", ""), None)
+        package = IMAGES.get(function.code.get("ImageUri", ""))
         content = package if package is not None else function.code_bytes
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             archive.extractall(self._folder.name)
@@ -332,7 +332,9 @@ class Plane:
             routing = asked.body.get("RoutingConfig", alias.routing_config) or {}
             weights = routing.get("AdditionalVersionWeights") or {}
             self._check_weights(storage, asked.name, version, weights)
-            alias.update(asked.body.get("Description"), version, {"AdditionalVersionWeights": weights})
+            alias.update(
+                asked.body.get("Description"), version, {"AdditionalVersionWeights": weights}
+            )
             LOG["aliases"].append(
                 {"at": time.time(), "function": asked.name, "alias": alias.name,
                  "version": version, "weights": weights}

@@ -16,6 +16,7 @@ from ._auditing import (
     verify_audit,
     verify_audit_file,
 )
+from ._functions import FunctionVersion
 from ._known import GoodDeployment, GroupState, KnownRevision
 from ._lease import BEAT_SECONDS, LEASE_SECONDS, Lease
 from ._location import state_folder, warm
@@ -47,6 +48,7 @@ __all__ = [
     "BundleHolder",
     "Deployment",
     "Event",
+    "FunctionVersion",
     "GoodDeployment",
     "GroupState",
     "KnownRevision",

@@ -153,7 +153,7 @@ class Event:
 
     ``kind`` is ``lifecycle`` (``event`` is CodeDeploy's name of it, the other fields are as the
     host reported them) or ``record`` (``event`` is Created, Staged, Current, Admitted, InService,
-    OutOfService, Settled, Halted, StopRequested, Paused, ApprovalAsked, ApprovalDecided,
+    OutOfService, Published, Settled, Halted, StopRequested, Paused, ApprovalAsked, ApprovalDecided,
     TakenOver, Lost, Finished or Abandoned; ``target`` is empty where none is meant).
     """
 

@@ -162,6 +162,12 @@ def metadata() -> MetaData:
         key("digest"), moment("delivered_at"),
     )  # fmt: skip
     Index("bundles_of_digest", bundles.c.digest)
+    # The versions of a Lambda function that a deployment moves its alias between.
+    Table(
+        "function_versions", metadata, key("deployment_id"), key("target"), text("function"),
+        text("alias"), maybe_text("old_version"), text("version"), text("code_sha256"),
+        text("digest"), moment("at"),
+    )  # fmt: skip
     # Only ever added to; each line holds the hash of the one before in its chain.
     Table(
         "audit", metadata, key("chain"), number_key("sequence"), moment("at"), text("actor"),

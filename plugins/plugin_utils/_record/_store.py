@@ -12,6 +12,7 @@ from ...module_utils._errors import LeaseHeldError, LeaseLostError, RecordError
 from . import _admit, _close, _control, _history, _known, _lease
 from ._again import Answer, repeated
 from ._change import SUMMARY, Change, check_fence, only
+from ._functions import FunctionRecord
 from ._holder import is_orphaned
 from ._location import locate, prepare, reading, release, writing
 from ._notice import tell
@@ -45,7 +46,7 @@ _CLAIM_ATTEMPTS = 5
 _LEASE_PAUSE = 0.5
 
 
-class Record:
+class Record(FunctionRecord):
     """A record that is ready to be used; make one with ``Record.open``.
 
     Each method is a transaction of its own, safe in forked processes and with several

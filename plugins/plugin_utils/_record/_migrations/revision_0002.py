@@ -72,6 +72,11 @@ def upgrade(operations: Operations) -> None:
         text("deployment_id"), text("target"), text("digest"), text("plan_hash"), text("why"),
         text("detail"), text("previous_hash"), text("hash"),
     )  # fmt: skip
+    make(
+        "function_versions", key("deployment_id"), key("target"), text("function"),
+        text("alias"), maybe_text("old_version"), text("version"), text("code_sha256"),
+        text("digest"), moment("at"),
+    )  # fmt: skip
     make("audit_heads", key("chain"), integer("length"), text("hash"))
     connection = operations.get_bind()
     for statement in append_only(connection.dialect.name):

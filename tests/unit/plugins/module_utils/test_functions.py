@@ -30,7 +30,12 @@ SEEN = {
 def test_only_what_is_set_is_changed() -> None:
     seen = _functions.seen_configuration(SEEN)
     wanted = _functions.parse_configuration(
-        {"memory": "256", "timeout": 3, "environment": {"TOKEN": "new", "DEBUG": False}, "layers": []}
+        {
+            "memory": "256",
+            "timeout": 3,
+            "environment": {"TOKEN": "new", "DEBUG": False},
+            "layers": [],
+        }
     )
     assert _functions.api_changes(seen, wanted) == {
         "MemorySize": 256,
@@ -139,9 +144,7 @@ def test_functions_in_order_each_get_the_whole_schedule(functions: int, name: st
     assert shares[-1] == 100
     own = [step["share"] for step in steps if step["kind"] == "shift"]
     for number in range(functions):
-        seen = [
-            _aliases.share_at(share, number, functions, _aliases.IN_ORDER) for share in shares
-        ]
+        seen = [_aliases.share_at(share, number, functions, _aliases.IN_ORDER) for share in shares]
         before, after = number * len(own), (number + 1) * len(own)
         assert set(seen[:before]) <= {0.0}
         assert seen[before:after] == pytest.approx(own, abs=1e-5)
