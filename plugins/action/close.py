@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import time
 import typing as t
 
 from ansible_collections.bascule.deploy.plugins.module_utils._advice import paused_text
+from ansible_collections.bascule.deploy.plugins.module_utils._notifications import parse_channels
 from ansible_collections.bascule.deploy.plugins.plugin_utils._action import (
     DEPLOYMENT_OPTIONS,
     Arguments,
@@ -21,10 +23,18 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._closing import (
     close_deployment,
     is_paused,
 )
+from ansible_collections.bascule.deploy.plugins.plugin_utils._notify import (
+    notification_failures,
+    undelivered,
+)
 from ansible_collections.bascule.deploy.plugins.plugin_utils._opening import deployment_fact
 
 if t.TYPE_CHECKING:
+    from ansible_collections.bascule.deploy.plugins.module_utils._notifications import Channel
     from ansible_collections.bascule.deploy.plugins.plugin_utils._record import Deployment, Record
+
+# How long the end of a run waits for what is still to be told.
+PATIENCE_SECONDS = 10.0
 
 
 class ActionModule(BasculeAction):
@@ -34,6 +44,7 @@ class ActionModule(BasculeAction):
         "refusal": {"type": "dict", "default": {}},
         "verdict": {"type": "bool", "default": False},
         "joined": {"type": "bool", "default": False},
+        "notifications": {"type": "list", "elements": "dict", "default": [], "no_log": True},
     }
 
     def act(self, arguments: Arguments, _variables: Variables) -> Result:
@@ -44,7 +55,10 @@ class ActionModule(BasculeAction):
             return {"changed": False, "msg": "nothing to close", "bascule": {}}
         with open_record(arguments) as record:
             if arguments["verdict"]:
-                return self._verdict(record.deployment(deployment["id"]), record)
+                answer = self._verdict(record.deployment(deployment["id"]), record)
+                channels = parse_channels(arguments["notifications"])
+                warning = await_notifications(record, deployment["id"], channels)
+                return {**answer, "warnings": [warning]} if warning else answer
             paused = record.deployment(deployment["id"])
             if is_paused(paused):
                 record.release(paused.id)
@@ -111,6 +125,19 @@ class ActionModule(BasculeAction):
             message += f" The rollback {rollback.id} {rollback.status}."
         told["error"] = {"kind": "failed", "message": message}
         return {"failed": True, "changed": False, "msg": message, "bascule": told}
+
+
+def await_notifications(record: Record, deployment_id: str, channels: list[Channel]) -> str:
+    """Wait a little for what is still to be told; return a warning about what is not told then."""
+    if not channels:
+        return ""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while (left := undelivered(record, deployment_id, channels)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    if left:
+        return f"{left} notifications are still to be sent; the sender goes on for a minute."
+    failed = notification_failures(record, deployment_id)
+    return f"Not everybody was told of {deployment_id}: {failed[0]}" if failed else ""
 
 
 def joinable(deployment: Deployment, arguments: Arguments) -> dict[str, t.Any]:

@@ -14,9 +14,11 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.parsing.vault import VaultHelper
 from ansible.utils.vars import load_extra_vars
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import UsageError
+from ansible_collections.bascule.deploy.plugins.module_utils._notifications import parse_channels
 from ansible_collections.bascule.deploy.plugins.plugin_utils._action import (
     BasculeAction,
     open_record,
+    record_url,
     state_directory,
 )
 from ansible_collections.bascule.deploy.plugins.plugin_utils._direct import program
@@ -24,6 +26,7 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._joining import (
     joined_since,
     open_follow_up,
 )
+from ansible_collections.bascule.deploy.plugins.plugin_utils._notify import start
 from ansible_collections.bascule.deploy.plugins.plugin_utils._opening import (
     open_deployment,
     resume_deployment,
@@ -111,6 +114,9 @@ class ActionModule(BasculeAction):
                     check=self.checking,
                     situation=self._situation(arguments, settings, endpoints, variables),
                 )
+            channels = parse_channels(settings["deploy_notifications"])
+            if channels and not self.checking:
+                start(record_url(where), opened.deployment["id"], channels)
         return {
             # Ansible's own display shows the difference only of what would change.
             "changed": self.checking and self.diffing,
@@ -232,7 +238,7 @@ class ActionModule(BasculeAction):
                     ),
                     port=_port(port, target),
                     zone=str(own.get(f"{PREFIX}zone", "")),
-                    instance=str(own.get("instance_id", "")),
+                    instance=str(own.get(f"{PREFIX}instance_id", own.get("instance_id", ""))),
                 )
             )
         return found

@@ -38,7 +38,9 @@ _PARTS = {
     "routing": dict, "record": dict, "made": dict, "salt": str,
 }  # fmt: skip
 # Public variables that hold what must not be read: hooks and gates get passwords.
-SECRET = frozenset({"deploy_hook_environment", "deploy_health_gates", "deploy_record"})
+SECRET = frozenset(
+    {"deploy_hook_environment", "deploy_health_gates", "deploy_notifications", "deploy_record"}
+)
 # What names the plan itself, or how the run is carried out.
 OWN = frozenset({"deploy_plan", "deploy_plan_output", "deployment_id"})
 _CREDENTIALS = re.compile(r"://[^/\s@]*@|https?://\S*\?")

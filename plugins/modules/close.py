@@ -40,6 +40,13 @@ options:
       - Whether what could not begin is the deployment of targets that joined.
     type: bool
     default: false
+  notifications:
+    description:
+      - Who is told, as in C(deploy_notifications). What is still to be told when the
+        verdict is given is waited for, for some seconds.
+    type: list
+    elements: dict
+    default: []
   verdict:
     description:
       - Only fail if the deployment has failed.

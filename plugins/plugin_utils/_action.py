@@ -120,10 +120,14 @@ def open_record(arguments: Arguments) -> Record:
     from ._record import PATIENCE_SECONDS, Record, listen
 
     listen(tell)
-    url = arguments["record"] or None
-    if not url and arguments["state_directory"]:
-        url = f"sqlite:///{state_directory(arguments['state_directory']) / 'record.db'}"
-    return Record.open(url, fence=fence_of(arguments), patience=PATIENCE_SECONDS)
+    return Record.open(record_url(arguments), fence=fence_of(arguments), patience=PATIENCE_SECONDS)
+
+
+def record_url(arguments: Arguments) -> str | None:
+    """Return the address of the record that arguments name; None for that of the environment."""
+    if not arguments["record"] and arguments["state_directory"]:
+        return f"sqlite:///{state_directory(arguments['state_directory']) / 'record.db'}"
+    return arguments["record"] or None
 
 
 def fence_of(arguments: Arguments) -> int | None:

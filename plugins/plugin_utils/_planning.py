@@ -30,7 +30,7 @@ Plan = dict[str, t.Any]
 
 @dataclasses.dataclass(frozen=True)
 class Endpoint:
-    """A target as the inventory and the load balancer know it."""
+    """A target as the inventory, the load balancer and EC2 (``instance``) know it."""
 
     target: str
     name: str

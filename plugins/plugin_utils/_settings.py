@@ -14,6 +14,7 @@ import yaml
 
 from ..module_utils._configuration import parse_duration
 from ..module_utils._errors import UsageError
+from ..module_utils._notifications import parse_channels
 
 PREFIX = "deploy_"
 Spec = dict[str, dict[str, t.Any]]
@@ -66,6 +67,7 @@ def host_settings(settings: dict[str, t.Any]) -> None:
     :raises UsageError: a time that cannot be read
     """
     parse_duration(settings["deploy_reconnect_timeout"], "deploy_reconnect_timeout")
+    parse_channels(settings["deploy_notifications"])
 
 
 def traffic_settings(settings: dict[str, t.Any]) -> None:

@@ -17,10 +17,12 @@ from ._auditing import (
     verify_audit_file,
 )
 from ._functions import FunctionVersion
+from ._holder import is_gone, this_controller
 from ._known import GoodDeployment, GroupState, KnownRevision
 from ._lease import BEAT_SECONDS, LEASE_SECONDS, Lease
 from ._location import state_folder, warm
 from ._notice import listen, tell
+from ._notifying import NotificationKey
 from ._rows import (
     ActiveDeploymentError,
     Admission,
@@ -54,6 +56,7 @@ __all__ = [
     "KnownRevision",
     "Lease",
     "NewDeployment",
+    "NotificationKey",
     "Record",
     "RecordVersion",
     "RevisionRow",
@@ -61,11 +64,13 @@ __all__ = [
     "TargetState",
     "export_audit",
     "group_id",
+    "is_gone",
     "listen",
     "newest_audit",
     "record_version",
     "state_folder",
     "tell",
+    "this_controller",
     "upgrade_record",
     "verify_audit",
     "verify_audit_file",

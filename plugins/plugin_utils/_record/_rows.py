@@ -153,8 +153,9 @@ class Event:
 
     ``kind`` is ``lifecycle`` (``event`` is CodeDeploy's name of it, the other fields are as the
     host reported them) or ``record`` (``event`` is Created, Staged, Current, Admitted, InService,
-    OutOfService, Published, Settled, Halted, StopRequested, Paused, ApprovalAsked, ApprovalDecided,
-    TakenOver, Lost, Finished or Abandoned; ``target`` is empty where none is meant).
+    OutOfService, Published, Settled, Halted, StopRequested, Paused, ApprovalAsked,
+    ApprovalDecided, TakenOver, Lost, NotificationFailed, Finished or Abandoned; ``target`` is empty
+    where none is meant).
     """
 
     sequence: int

@@ -149,6 +149,11 @@ def metadata() -> MetaData:
         moment("asked_at"), maybe_moment("until"), text("status"), maybe_moment("decided_at"),
         maybe_text("decided_by"), maybe_text("decided_from"), text("why"),
     )  # fmt: skip
+    # status: Sending (claimant is who does it), Sent or Failed.
+    Table(
+        "notifications", metadata, key("deployment_id"), number_key("sequence"), key("event"),
+        key("channel"), text("status"), moment("at"), text("claimant"), text("message"),
+    )  # fmt: skip
     Table(
         "revisions", metadata, key("application"), key("digest"), moment("first_seen_at"),
         flag("bad"), text("why"),

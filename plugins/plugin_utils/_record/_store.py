@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ...module_utils._errors import LeaseHeldError, LeaseLostError, RecordError
-from . import _admit, _close, _control, _history, _known, _lease
+from . import _admit, _close, _control, _history, _known, _lease, _notifying
 from ._again import Answer, repeated
 from ._change import SUMMARY, Change, check_fence, only
 from ._functions import FunctionRecord
@@ -36,7 +36,7 @@ from ._rows import (
 from ._session import Query, Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from types import TracebackType
 
     from ._lease import Lease
@@ -484,6 +484,35 @@ class Record(FunctionRecord):
                     change.add({**entry, "target": target})
 
         self._change(deployment_id, add)
+
+    # Notifications
+
+    def notified(self, deployment_id: str) -> set[_notifying.NotificationKey]:
+        """Return the messages about a deployment that were sent, or could not be."""
+        return self._read(lambda session: _notifying.notified(session, deployment_id))
+
+    def claim_notifications(
+        self,
+        deployment_id: str,
+        keys: Sequence[_notifying.NotificationKey],
+        *,
+        claimant: str,
+        stale_after: float,
+    ) -> tuple[list[_notifying.NotificationKey], list[_notifying.NotificationKey]]:
+        """Claim messages; return those that are this ``claimant``'s to send, and those of others.
+
+        Those that have an outcome are in neither. A claim that is older than ``stale_after``
+        seconds is taken over.
+        """
+        return self._change(
+            deployment_id, lambda change: _notifying.claim(change, keys, claimant, stale_after)
+        )
+
+    def settle_notifications(
+        self, deployment_id: str, outcomes: Sequence[tuple[_notifying.NotificationKey, str]]
+    ) -> None:
+        """Write what became of messages: an empty text, or why one could not be sent."""
+        self._change(deployment_id, lambda change: _notifying.settle(change, outcomes))
 
     # What is known between deployments
 

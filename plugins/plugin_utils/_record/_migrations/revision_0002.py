@@ -67,6 +67,10 @@ def upgrade(operations: Operations) -> None:
         maybe_text("decided_by"), maybe_text("decided_from"), text("why"),
     )  # fmt: skip
     make(
+        "notifications", key("deployment_id"), number_key("sequence"), key("event"),
+        key("channel"), text("status"), moment("at"), text("claimant"), text("message"),
+    )  # fmt: skip
+    make(
         "audit", key("chain"), number_key("sequence"), moment("at"), text("actor"),
         text("origin"), text("action"), text("application"), text("deployment_group"),
         text("deployment_id"), text("target"), text("digest"), text("plan_hash"), text("why"),

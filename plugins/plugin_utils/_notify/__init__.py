@@ -1,0 +1,9 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Notifications: who is told what about a deployment, and what became of it."""
+
+from ._delivery import deliver, notification_failures, undelivered
+from ._start import start
+
+__all__ = ["deliver", "notification_failures", "start", "undelivered"]
