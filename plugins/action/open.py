@@ -33,7 +33,7 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._opening import (
 )
 from ansible_collections.bascule.deploy.plugins.plugin_utils._pausing import pause_wanted
 from ansible_collections.bascule.deploy.plugins.plugin_utils._planning import Endpoint
-from ansible_collections.bascule.deploy.plugins.plugin_utils._record import warm
+from ansible_collections.bascule.deploy.plugins.plugin_utils._record import employ_clerk, warm
 from ansible_collections.bascule.deploy.plugins.plugin_utils._saving import Situation, routing_of
 from ansible_collections.bascule.deploy.plugins.plugin_utils._settings import (
     PREFIX,
@@ -117,6 +117,8 @@ class ActionModule(BasculeAction):
             channels = parse_channels(settings["deploy_notifications"])
             if channels and not self.checking:
                 start(record_url(where), opened.deployment["id"], channels)
+        if opened.fleet["targets"] and not self.checking:
+            employ_clerk(record_url(where))
         return {
             # Ansible's own display shows the difference only of what would change.
             "changed": self.checking and self.diffing,

@@ -117,10 +117,13 @@ def open_record(arguments: Arguments) -> Record:
     With the fence of the deployment that they name, if any: then the record refuses what a
     controller wants to write that has lost it.
     """
-    from ._record import PATIENCE_SECONDS, Record, listen
+    from ._record import PATIENCE_SECONDS, Record, ServedRecord, listen
 
     listen(tell)
-    return Record.open(record_url(arguments), fence=fence_of(arguments), patience=PATIENCE_SECONDS)
+    fence = fence_of(arguments)
+    # Whoever works for a deployment that runs is one of many.
+    kind = Record if fence is None else ServedRecord
+    return kind.open(record_url(arguments), fence=fence, patience=PATIENCE_SECONDS)
 
 
 def record_url(arguments: Arguments) -> str | None:

@@ -36,6 +36,7 @@ from ._rows import (
     TargetState,
     group_id,
 )
+from ._served import ServedRecord, employ_clerk
 from ._store import Record
 from ._upgrade import RecordVersion, record_version, upgrade_record
 
@@ -60,8 +61,10 @@ __all__ = [
     "Record",
     "RecordVersion",
     "RevisionRow",
+    "ServedRecord",
     "Target",
     "TargetState",
+    "employ_clerk",
     "export_audit",
     "group_id",
     "is_gone",

@@ -16,6 +16,10 @@ _PROC = Path("/proc")
 _STATE, _START = 0, 19
 
 
+# The controller that this process serves without having been forked by it (see ``_clerk``).
+_served: list[Holder] = []
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
     """A controller.
@@ -44,12 +48,22 @@ def this_controller() -> Holder:
     Ansible runs an action in a forked worker: then it is the process that forked us, whether that
     still runs or not.
     """
+    if _served:
+        return _served[0]
     pid = _controller_pid()
     return Holder(user=user(), host=host(), boot=_boot(), pid=pid, started=_start_of(pid))
 
 
+def work_for(controller: Holder) -> None:
+    """Let this process count as one of a controller that has not forked it."""
+    _served[:] = [controller]
+
+
 def is_orphaned() -> bool:
-    """Tell whether the process that forked this worker has ended."""
+    """Tell whether the process that forked this worker, or that it serves, has ended."""
+    if _served:
+        own = _served[0]
+        return is_gone(own.host, own.boot, own.pid, own.started) is not False
     return _controller_pid() not in (os.getpid(), os.getppid())
 
 

@@ -49,6 +49,8 @@ _PASSING = (
     "Temporary failure in name resolution", "connection is closed", "consuming input failed",
 )  # fmt: skip
 
+# How many connections a process keeps; a worker needs one.
+_kept = [1]
 _engines: dict[str, Engine] = {}
 _of_the_parent: list[Pool] = []
 _checked: set[str] = set()
@@ -212,13 +214,22 @@ def _new_engine(location: Location) -> Engine:
         settings = {key: value for key, value in _SETTINGS.items() if key not in location.url}
     try:
         return create_engine(
-            location.url, pool_size=1, max_overflow=20, pool_pre_ping=True, connect_args=settings
+            location.url,
+            pool_size=_kept[0],
+            max_overflow=20,
+            pool_pre_ping=True,
+            connect_args=settings,
         )
     except (ImportError, ArgumentError, NoSuchModuleError) as error:
         raise RecordError(
             f"The record {location.shown} needs a database driver that is not there: {error}. "
             "For PostgreSQL: pip install 'bascule[postgresql]'."
         ) from error
+
+
+def keep_sessions(number: int) -> None:
+    """Let this process keep so many connections to a server from now on."""
+    _kept[0] = number
 
 
 def release(location: Location) -> None:
