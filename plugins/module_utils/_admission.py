@@ -34,8 +34,10 @@ HALT = "halt"
 HEALTH_CONSTRAINTS = "HEALTH_CONSTRAINTS"
 HEALTH_CONSTRAINTS_INVALID = "HEALTH_CONSTRAINTS_INVALID"
 
+# An alarm is active, or whether one is cannot be told.
+ALARM_CODES = frozenset({"ALARM_ACTIVE", "ALARM_POLL_FAILED"})
 # A deployment that was stopped on purpose ends as Stopped, not as Failed.
-STOPPING_CODES = frozenset({"ALARM_ACTIVE", "MANUAL_STOP", APPROVAL_TIMEOUT})
+STOPPING_CODES = frozenset({*ALARM_CODES, "MANUAL_STOP", APPROVAL_TIMEOUT})
 
 
 @dataclass(frozen=True)

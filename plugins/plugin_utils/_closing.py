@@ -49,9 +49,10 @@ def close_deployment(record: Record, deployment_id: str) -> Closed:
 
 
 def is_paused(deployment: Deployment) -> bool:
-    """Tell whether a deployment has targets left that wait for somebody to resume it."""
+    """Tell whether a deployment waits for somebody to resume it: with targets left, or a gate."""
     left = deployment.overview.get("Pending", 0) + deployment.overview.get("InProgress", 0)
-    return deployment.paused_at is not None and not deployment.is_final and left > 0
+    waits = left > 0 or deployment.paused_step is not None
+    return deployment.paused_at is not None and not deployment.is_final and waits
 
 
 def rollback_asked(ended: Deployment) -> bool:

@@ -9,6 +9,7 @@ Import names from here only.
 from __future__ import annotations
 
 from ._again import PATIENCE_SECONDS
+from ._alarms import AlarmPoll
 from ._auditing import (
     AuditReport,
     export_audit,
@@ -17,6 +18,7 @@ from ._auditing import (
     verify_audit_file,
 )
 from ._functions import FunctionVersion
+from ._gating import GateDecision, GateLook, GateRun
 from ._holder import is_gone, this_controller
 from ._known import GoodDeployment, GroupState, KnownRevision
 from ._lease import BEAT_SECONDS, LEASE_SECONDS, Lease
@@ -46,12 +48,16 @@ __all__ = [
     "PATIENCE_SECONDS",
     "ActiveDeploymentError",
     "Admission",
+    "AlarmPoll",
     "Approval",
     "AuditReport",
     "BundleHolder",
     "Deployment",
     "Event",
     "FunctionVersion",
+    "GateDecision",
+    "GateLook",
+    "GateRun",
     "GoodDeployment",
     "GroupState",
     "KnownRevision",

@@ -259,7 +259,7 @@ def _unapproved(
         return None
     until = rows[0]["until"] if rows else now + rule["timeout"]
     return (
-        waiting_text(deployment["id"], wanted, until, rule["on_timeout"]),
+        waiting_text(deployment["id"], f"stage {wanted + 1}", until, rule["on_timeout"]),
         until,
         wanted if verdict == _approval.ASK else None,
         wanted if verdict == _approval.TIME_OUT else None,
@@ -282,5 +282,5 @@ def admit(change: Change, name: str, *, in_turn: bool) -> Admission:
         if evaluation.asks is not None:
             ask(change, evaluation.asks, rule)
         elif evaluation.times_out is not None:
-            time_out(change, evaluation.times_out, rule)
+            time_out(change, rule)
     return answer

@@ -122,6 +122,7 @@ def _deployment_row(
         "started_by": new.started_by or user(), "started_from": new.started_from or host(),
         "fence": 1, "plan_hash": plan_hash(plan, new.revision.digest),
         "approval": json.dumps(plan["approval"]) if plan.get("approval") else None,
+        "gated": bool(plan.get("gates")),
     }  # fmt: skip
 
 

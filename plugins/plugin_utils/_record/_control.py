@@ -47,12 +47,15 @@ def request_stop(change: Change, why: str, *, rollback: bool) -> None:
         change.note("StopRequested", message=f"{who} wants it to stop{also}. {why}".strip())
 
 
-def pause(change: Change, why: str) -> None:
-    """Admit nobody until somebody resumes the deployment; it does not end."""
+def pause(change: Change, why: str, step: str | None = None) -> None:
+    """Admit nobody until somebody resumes the deployment; it does not end.
+
+    ``step`` is that whose gates have paused it: then it also waits if all targets are decided.
+    """
     deployment = change.deployment
     if change.is_final or deployment["paused_at"] is not None:
         return
-    change.set_deployment(paused_at=change.now, pause_reason=why)
+    change.set_deployment(paused_at=change.now, pause_reason=why, paused_step=step)
     change.note("Paused", message=why)
 
 
@@ -67,20 +70,21 @@ def ask(change: Change, stage: int, rule: dict[str, Any]) -> None:
                 "deployment_id": change.deployment["id"], "number": number, "stage": stage,
                 "asked_at": change.now, "until": until, "status": _approval.WAITING,
                 "decided_at": None, "decided_by": None, "decided_from": None, "why": "",
+                "step": None,
             }
         ],
     )  # fmt: skip
     change.note("ApprovalAsked", status=_approval.WAITING, message=f"Stage {stage + 1} is done.")
 
 
-def time_out(change: Change, stage: int, rule: dict[str, Any]) -> None:
+def time_out(change: Change, rule: dict[str, Any]) -> None:
     """Note that nobody has answered in time; the rule says whether that stops the deployment."""
     waiting = _waiting(change)
     if waiting is None:
         return
     _decide(change, waiting, _approval.TIMED_OUT, who=None, origin=None, why="")
     if rule["on_timeout"] == _approval.STOP:
-        message = f"nobody approved stage {stage + 1} until {clock(waiting.until or change.now)}"
+        message = f"nobody approved {waiting.what} until {clock(waiting.until or change.now)}"
         halt(change, _approval.APPROVAL_TIMEOUT, message)
 
 
@@ -107,15 +111,15 @@ def decide(change: Change, why: str, *, approve: bool) -> None:
     who = user()
     _decide(change, waiting, status, who=who, origin=host(), why=why)
     if not approve:
-        message = f"{who}@{host()} rejected stage {waiting.stage + 1}" + (f": {why}" if why else "")
+        message = f"{who}@{host()} rejected {waiting.what}" + (f": {why}" if why else "")
         halt(change, _approval.APPROVAL_REJECTED, message)
 
 
-def waiting_text(deployment_id: str, stage: int, until: float, on_timeout: str) -> str:
+def waiting_text(deployment_id: str, what: str, until: float, on_timeout: str) -> str:
     """Say that a deployment waits for a person, until when, and what that person types."""
     then = "goes on" if on_timeout == _approval.CONTINUE else "stops"
     return (
-        f"waits for the approval of stage {stage + 1} until {clock(until)}, when "
+        f"waits for the approval of {what} until {clock(until)}, when "
         f"it {then} by itself: `bascule approve {deployment_id}` or `bascule reject "
         f"{deployment_id}`"
     )
@@ -141,7 +145,8 @@ def _decide(
     key = {"deployment_id": change.deployment["id"], "number": asked.number}
     change.session.update("approvals", values, **key)
     by = f" by {who}@{origin}" if who else ""
-    message = f"Stage {asked.stage + 1}{by}" + (f": {why}" if why else "")
+    what = asked.what[0].upper() + asked.what[1:]
+    message = f"{what}{by}" + (f": {why}" if why else "")
     change.note("ApprovalDecided", status=status, message=message)
 
 

@@ -133,7 +133,7 @@ def take(change: Change) -> None:
     values = held_by(holder, change.session.now())
     change.session.update("active", values, deployment_id=change.deployment["id"])
     fence_off(change)
-    change.set_deployment(paused_at=None, pause_reason=None)
+    change.set_deployment(paused_at=None, pause_reason=None, paused_step=None)
     change.note("TakenOver", message=f"{holder.shown} goes on with it. {before.text()}")
 
 

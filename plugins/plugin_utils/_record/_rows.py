@@ -83,7 +83,8 @@ class Deployment:
     """One attempt to bring one revision to one deployment group.
 
     ``fence`` counts the controllers that have taken it; only the last one may change it.
-    ``paused_at`` and ``pause_reason`` are set while nobody is to be admitted until it is resumed;
+    ``paused_at`` and ``pause_reason`` are set while nobody is to be admitted until it is resumed
+    (``paused_step``: because the gates of this step could not be decided);
     ``stop_requested_by`` is who asked for its end, ``rollback_on_stop`` whether that rolls it back.
     """
 
@@ -112,6 +113,7 @@ class Deployment:
     plan_hash: str | None = None
     paused_at: float | None = None
     pause_reason: str | None = None
+    paused_step: str | None = None
     stop_requested_by: str | None = None
     rollback_on_stop: bool = False
 
@@ -154,7 +156,8 @@ class Event:
     ``kind`` is ``lifecycle`` (``event`` is CodeDeploy's name of it, the other fields are as the
     host reported them) or ``record`` (``event`` is Created, Staged, Current, Admitted, InService,
     OutOfService, Published, Settled, Halted, StopRequested, Paused, ApprovalAsked,
-    ApprovalDecided, TakenOver, Lost, NotificationFailed, Finished or Abandoned; ``target`` is empty
+    ApprovalDecided, GatesAsked, GateDecided, GatesExtended, GatesDecided, AlarmState,
+    AlarmsUnknown, TakenOver, Lost, NotificationFailed, Finished or Abandoned; ``target`` is empty
     where none is meant).
     """
 
@@ -203,7 +206,7 @@ class Admission:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Approval:
-    """A person's leave to begin the stage after ``stage`` (counted from 0).
+    """A person's leave to begin the stage after ``stage`` (counted from 0), or to pass ``step``.
 
     ``status`` is Waiting, Approved, Rejected or TimedOut. ``decided_by`` is a user on the machine
     ``decided_from``; both are None where nobody has answered.
@@ -218,6 +221,12 @@ class Approval:
     decided_by: str | None
     decided_from: str | None
     why: str
+    step: str | None = None
+
+    @property
+    def what(self) -> str:
+        """What is to be approved, as people say it."""
+        return self.step if self.step is not None else f"stage {self.stage + 1}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the same as plain data, for JSON."""
@@ -284,6 +293,7 @@ def deployment_from(row: Mapping[str, Any], overview: dict[str, int]) -> Deploym
         fence=row["fence"],
         paused_at=row["paused_at"],
         pause_reason=row["pause_reason"],
+        paused_step=row["paused_step"],
         stop_requested_by=row["stop_requested_by"],
         rollback_on_stop=bool(row["rollback_on_stop"]),
     )

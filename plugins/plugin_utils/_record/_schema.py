@@ -97,7 +97,8 @@ def metadata() -> MetaData:
         maybe_moment("expires_at"),
     )  # fmt: skip
     # fence: how many controllers have taken the deployment; only the last one may write.
-    # approval: the rule of the plan, kept apart because each admission asks for it.
+    # approval: the rule of the plan, kept apart because each admission asks for it; gated: gates
+    # are asked between its stages.
     deployments = Table(
         "deployments", metadata, counted_key("number"),
         indexed("id"), indexed("application"), indexed("deployment_group"), text("strategy"),
@@ -109,7 +110,9 @@ def metadata() -> MetaData:
         moment("created_at"), maybe_moment("finished_at"), text("started_by"),
         text("started_from"), integer("fence", default=1), maybe_text("plan_hash"),
         maybe_moment("paused_at"), maybe_text("pause_reason"), new_flag("rollback_on_stop"),
-        maybe_text("stop_requested_by"), maybe_text("approval"), UniqueConstraint("id"),
+        maybe_text("stop_requested_by"), maybe_text("approval"), new_flag("gated"),
+        maybe_text("paused_step"),
+        UniqueConstraint("id"),
     )  # fmt: skip
     Index(
         "deployments_of_group", deployments.c.application, deployments.c.deployment_group,
@@ -142,12 +145,26 @@ def metadata() -> MetaData:
     Table(
         "gate_decisions", metadata, key("deployment_id"), number_key("sequence"), moment("at"),
         text("target"), text("gate"), text("verdict"), text("data"), text("message"),
+        text("step"), integer("round"),
     )  # fmt: skip
-    # status: Waiting, Approved, Rejected or TimedOut.
+    # One row a step whose gates are or were asked, with the one who asks them (see _gating).
+    Table(
+        "gate_runs", metadata, key("deployment_id"), key("step"), moment("started_at"),
+        moment("until"), integer("round"), text("verdict"), text("message"),
+        maybe_text("holder"), maybe_integer("fence"), maybe_moment("claimed_until"),
+        text("waits_for"),
+    )  # fmt: skip
+    # One row a deployment with alarms: when they are to be looked at next, and what was seen.
+    Table(
+        "alarm_polls", metadata, key("deployment_id"), moment("next_at"), maybe_moment("polled_at"),
+        integer("failures"), text("states"),
+    )  # fmt: skip
+    # step: of an approval that was asked for by a step and not by a stage. status: Waiting,
+    # Approved, Rejected or TimedOut.
     Table(
         "approvals", metadata, key("deployment_id"), number_key("number"), integer("stage"),
         moment("asked_at"), maybe_moment("until"), text("status"), maybe_moment("decided_at"),
-        maybe_text("decided_by"), maybe_text("decided_from"), text("why"),
+        maybe_text("decided_by"), maybe_text("decided_from"), text("why"), maybe_text("step"),
     )  # fmt: skip
     # status: Sending (claimant is who does it), Sent or Failed.
     Table(

@@ -13,6 +13,7 @@ from . import _admit, _close, _control, _history, _known, _lease, _notifying
 from ._again import Answer, repeated
 from ._change import SUMMARY, Change, check_fence, only
 from ._functions import FunctionRecord
+from ._gated import GatedRecord
 from ._holder import is_orphaned
 from ._location import locate, prepare, reading, release, writing
 from ._notice import tell
@@ -46,7 +47,7 @@ _CLAIM_ATTEMPTS = 5
 _LEASE_PAUSE = 0.5
 
 
-class Record(FunctionRecord):
+class Record(FunctionRecord, GatedRecord):
     """A record that is ready to be used; make one with ``Record.open``.
 
     Each method is a transaction of its own, safe in forked processes and with several
@@ -258,12 +259,14 @@ class Record(FunctionRecord):
             synced=True,
         )
 
-    def pause(self, deployment_id: str, why: str) -> None:
+    def pause(self, deployment_id: str, why: str, *, step: str | None = None) -> None:
         """Admit nobody until somebody takes the deployment over; targets in flight go on.
 
         It does nothing to a deployment that has ended or is paused already.
+
+        :param step: that whose gates could not be decided, if it is because of them
         """
-        self._change(deployment_id, lambda change: _control.pause(change, why), synced=True)
+        self._change(deployment_id, lambda change: _control.pause(change, why, step), synced=True)
 
     def decide_approval(self, deployment_id: str, *, approve: bool, why: str = "") -> None:
         """Give or refuse the approval that a deployment waits for; a refusal halts it.

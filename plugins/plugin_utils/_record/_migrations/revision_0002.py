@@ -43,7 +43,8 @@ def upgrade(operations: Operations) -> None:
     control: list[Column[Any]] = [
         integer("fence", default=1), maybe_text("plan_hash"), maybe_moment("paused_at"),
         maybe_text("pause_reason"), new_flag("rollback_on_stop"), maybe_text("stop_requested_by"),
-        maybe_text("approval"),
+        maybe_text("approval"), new_flag("gated"),
+        maybe_text("paused_step"),
     ]  # fmt: skip
     for column in control:
         add("deployments", column)
@@ -60,11 +61,21 @@ def upgrade(operations: Operations) -> None:
     make(
         "gate_decisions", key("deployment_id"), number_key("sequence"), moment("at"),
         text("target"), text("gate"), text("verdict"), text("data"), text("message"),
+        text("step"), integer("round"),
+    )  # fmt: skip
+    make(
+        "gate_runs", key("deployment_id"), key("step"), moment("started_at"), moment("until"),
+        integer("round"), text("verdict"), text("message"), maybe_text("holder"),
+        maybe_integer("fence"), maybe_moment("claimed_until"), text("waits_for"),
+    )  # fmt: skip
+    make(
+        "alarm_polls", key("deployment_id"), moment("next_at"), maybe_moment("polled_at"),
+        integer("failures"), text("states"),
     )  # fmt: skip
     make(
         "approvals", key("deployment_id"), number_key("number"), integer("stage"),
         moment("asked_at"), maybe_moment("until"), text("status"), maybe_moment("decided_at"),
-        maybe_text("decided_by"), maybe_text("decided_from"), text("why"),
+        maybe_text("decided_by"), maybe_text("decided_from"), text("why"), maybe_text("step"),
     )  # fmt: skip
     make(
         "notifications", key("deployment_id"), number_key("sequence"), key("event"),

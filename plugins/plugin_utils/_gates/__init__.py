@@ -1,0 +1,25 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Gates: asked on the controller while a step of a deployment bakes, and written to the record.
+
+Import names from here only.
+"""
+
+from __future__ import annotations
+
+from ._model import Moment, Pools, SourceError, Traffic
+from ._run import ON_INCONCLUSIVE, Rules, StepOutcome, run_step
+from ._sources import measure
+
+__all__ = [
+    "ON_INCONCLUSIVE",
+    "Moment",
+    "Pools",
+    "Rules",
+    "SourceError",
+    "StepOutcome",
+    "Traffic",
+    "measure",
+    "run_step",
+]

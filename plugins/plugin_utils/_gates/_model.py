@@ -1,0 +1,86 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a source of measurements is given, and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ...module_utils._errors import GateError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from .._record import Record
+
+
+class SourceError(GateError):
+    """A source that does not answer, or whose answer cannot be read."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One answer: a phase of ``_gate_rules``, what was seen in words, and as data.
+
+    ``data`` is JSON, without secrets; a decision can be made again from it.
+    """
+
+    phase: str
+    seen: str
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+class Traffic(Protocol):
+    """The load balancers of a deployment, seen from the controller."""
+
+    def measured(self) -> dict[str, Any]:
+        """Return ``{"at": epoch seconds, "pools": {name: {"requests", "errors", "latency"}}}``.
+
+        The counters only grow; ``latency`` is ``{"p50", "p95", "p99"}`` in milliseconds or None.
+
+        :raises BasculeError: a load balancer does not answer
+        """
+
+    def observed(self) -> dict[str, Any]:
+        """Return ``{"targets": {name: {"state": …}}}`` as the load balancers see them.
+
+        :raises BasculeError: a load balancer does not answer
+        """
+
+
+@dataclass(frozen=True)
+class Pools:
+    """Which pools are compared, and the canary's part of the traffic (0 to 1; None: not known)."""
+
+    canary: str = ""
+    baseline: str = ""
+    share: float | None = None
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The moment at which a gate is asked; times are epoch seconds.
+
+    ``over``: the bake time has passed, so what is not told now is told by nobody. ``earlier`` is
+    the data of the gate's decisions in this step, of all rounds and in order.
+    """
+
+    record: Record
+    deployment: Mapping[str, Any]
+    step: str
+    round: int
+    started: float
+    until: float
+    now: float
+    over: bool
+    late: bool
+    pools: Pools
+    traffic: Traffic | None
+    earlier: Sequence[Mapping[str, Any]]
+
+    @property
+    def bakes(self) -> bool:
+        """Whether the step has a bake time at all."""
+        return self.until > self.started
