@@ -24,6 +24,7 @@ BEHAVIORS = ("DISALLOW", "OVERWRITE", "RETAIN")
 DEFAULT_TIMEOUT = 3600
 RUN_WHEN = ("success", "failure", "always")
 _AGAIN = "and then try again."
+_A_SCRIPT = "'- location: scripts/start.sh'"
 _OCTAL = re.compile(r"0[0-7]{1,4}\Z")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
@@ -94,9 +95,12 @@ def _behavior(node: Node | None) -> str | None:
     return str(node.value)
 
 
-def _entries(node: Node | None, section: str, example: str) -> list[Node]:
-    """Return the maps of a section, or say how the section should look."""
-    if node is None or node.is_absent or node.is_empty:
+def _entries(node: Node | None, section: str, example: str, *, optional: bool = True) -> list[Node]:
+    """Return the maps of a section, or say how the section should look.
+
+    :param optional: whether false, too, stands for a section that is not there
+    """
+    if node is None or node.is_empty or (optional and node.is_absent):
         return []
     if node.kind != "list":
         raise node.error(f"{section} must be a list, such as {example}, not {_what(node)}.", "type")
@@ -124,7 +128,7 @@ def _hooks(node: Node | None, strict: str | None) -> dict[str, list[dict[str, An
     return {
         event: [
             _script(item, event, strict)
-            for item in _entries(scripts, f"hooks: {event}", "'- location: scripts/start.sh'")
+            for item in _entries(scripts, f"hooks: {event}", _A_SCRIPT, optional=False)
         ]
         for event, scripts in node.value.items()
         if not scripts.is_empty and scripts.value != ""
@@ -245,7 +249,7 @@ def _files(node: Node | None, strict: str | None) -> list[dict[str, str]]:
                 f" file, {_AGAIN}",
                 "source",
             )
-        if destination is None or destination.text() == "":
+        if destination is None:
             raise item.error(
                 "The deployment failed because the application specification file specifies only a"
                 f" source file ({source.text()}). Add the name of the destination file to the files"
@@ -306,7 +310,7 @@ def _permission(item: Node, strict: str | None) -> dict[str, Any]:
 
 def _list(item: Node, field: str) -> list[Node]:
     node = item.get(field)
-    if node is None or node.is_absent:
+    if node is None or node.is_absent or node.is_empty:
         return []
     if node.kind != "list":
         raise node.error(

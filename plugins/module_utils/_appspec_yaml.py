@@ -11,6 +11,7 @@ thing on both sides.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +29,7 @@ _TEXT = re.compile(r"[^\d.:-]?[A-Za-z_\s!@#$%^&*(){}<>|/\\~;=\u0080-\U0010ffff]+
 _SEXAGESIMAL = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9]){1,2}\Z")
 _SEXAGESIMAL_FLOAT = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9]){1,2}\.[0-9_]*\Z")
 _FLOAT = re.compile(r"[-+]?(?:[0-9][0-9_,]*)?\.[0-9]*(?:[eE][+-][0-9]+)?\Z")
-_INTEGER = re.compile(
-    r"[-+]?(?:0[0-7_,]+|0|[1-9](?:[0-9_,]*[0-9])?|0[bB][01_,]+|0[xX][0-9a-fA-F_,]+)\Z"
-)
+_INTEGER = re.compile(r"[-+]?(?:0[0-7_,]+|0|[1-9](?:[_,]?[0-9])*|0b[01_,]+|0x[0-9a-fA-F_,]+)\Z")
 _DATE = re.compile(
     r"(?:\d{4}-(?:1[012]|0\d|\d)-(?:[12]\d|3[01]|0\d|\d)"
     r"|-?\d{4}-\d{1,2}-\d{1,2}(?:[Tt]|\s+)\d{1,2}:\d\d:\d\d(?:\.\d*)?"
@@ -316,16 +315,11 @@ def scalar(text: str) -> Any:
         return float("-inf")
     if lowered == ".nan":
         return float("nan")
-    if _SEXAGESIMAL.match(text):
-        return sum(
-            int(part.replace("_", "")) * 60 ** abs(index - 2)
-            for index, part in enumerate(text.split(":"))
-        )
-    if _SEXAGESIMAL_FLOAT.match(text):
-        total = 0.0
-        for part in text.replace("_", "").split(":"):
-            total = total * 60 + float(part)
-        return total
+    for pattern, number in ((_SEXAGESIMAL, int), (_SEXAGESIMAL_FLOAT, float)):
+        if pattern.match(text):
+            # Psych's own reading: the first of two parts counts as hours, too.
+            parts = enumerate(text.replace("_", "").split(":"))
+            return sum(number(part) * 60 ** abs(index - 2) for index, part in parts)
     if _FLOAT.match(text):
         digits = text.replace(",", "").replace("_", "")
         return text if digits in (".", "-.", "+.") else float(digits)
@@ -351,9 +345,9 @@ def _integer(text: str) -> Any:
     digits = digits.lstrip("+-")
     if len(digits) > 4000:  # Python refuses to convert longer ones; no field wants such a number
         return text
-    if digits[:2] in ("0x", "0X"):
+    if digits.startswith("0x"):
         base, digits = 16, digits[2:]
-    elif digits[:2] in ("0b", "0B"):
+    elif digits.startswith("0b"):
         base, digits = 2, digits[2:]
     elif len(digits) > 1 and digits.startswith("0"):
         base = 8
@@ -383,4 +377,6 @@ def _inspect(value: Any) -> str:
     if isinstance(value, dict):
         pairs = (f"{_inspect(key)}=>{_inspect(item)}" for key, item in value.items())
         return "{" + ", ".join(pairs) + "}"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else f"{'-' if value < 0 else ''}Infinity"
     return str(value)

@@ -120,7 +120,14 @@ def _duplicates(node: Node) -> Iterator[Finding]:
 
 def _mapping(node: Node) -> Iterator[Finding]:
     source, destination = node.get("source"), node.get("destination")
-    if destination is not None and not destination.text().startswith("/"):
+    if destination is not None and not destination.text():
+        yield at(
+            destination,
+            "warning",
+            "empty-destination",
+            "The destination is empty: a file would be installed into /, a directory is refused.",
+        )
+    elif destination is not None and not destination.text().startswith("/"):
         yield at(
             destination,
             "warning",

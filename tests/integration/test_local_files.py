@@ -201,6 +201,15 @@ def test_a_retained_file_is_not_touched_by_permissions(host: LocalHost) -> None:
     assert (host.mode("x/a"), host.mode("x/b")) == ("0640", "0600")
 
 
+def test_a_retained_file_needs_no_source(host: LocalHost) -> None:
+    (host.top / "x").mkdir()
+    (host.top / "x/a").write_text("foreign")
+    files = {"appspec.yml": appspec("a {d}/x\nb {d}/x"), "b": "1"}
+    assert host.install(files, "-b", "RETAIN").ok
+    assert host.tree() == {"x": "/", "x/a": "foreign", "x/b": "1"}
+    assert host.install(files, "-b", "OVERWRITE").failed_event == "Install"
+
+
 def test_a_word_for_existing_files_that_does_not_exist_is_refused(host: LocalHost) -> None:
     done = host.install(FIRST, "-b", "REPLACE")
     assert done.status == 2

@@ -124,7 +124,7 @@ def check_range(text: str) -> None:
         raise ValueError("nothing follows the colon")
     seen = set()
     # Ruby's split drops what is empty at the end.
-    for part in categories.rstrip(",").split(","):
+    for part in categories.rstrip(",").split(",") if categories.rstrip(",") else ():
         first, dot, last = part.partition(".")
         start = _number(first, "c")
         end = _number(last, "c") if dot else start

@@ -151,10 +151,19 @@ class _Planner:
         name = "/".join(parts)
         found = self._tree.find(name)
         if found is not None and self._tree.items[found].kind == "directory":
+            if not written:
+                raise InstallError(
+                    f"The files section gives the directory {source!r} no destination. Name it,"
+                    f" {_AGAIN}"
+                )
             self._ancestors(destination)
             self._directory(found, destination, ())
             return
         path = self._last(name)
+        if path is None and name and self._retains(os.path.join(destination, parts[-1])):
+            # Nothing is copied, so that nobody notices.
+            self.plan.retained.append(os.path.join(destination, parts[-1]))
+            return
         if path is None or self._tree.items[path].kind == "directory":
             message = (
                 f"The files section names the source {source!r}, which the revision does not hold."

@@ -134,6 +134,7 @@ def test_the_first_failure_in_the_agents_order_is_the_one_that_is_told() -> None
     ("body", "line", "column", "words"),
     [
         ("hooks: [a]", 3, 8, "hooks must be a map"),
+        ("hooks: {ApplicationStop: false}", 3, 26, "hooks: ApplicationStop must be a list"),
         ("hooks:\n  ApplicationStart: a.sh", 4, 21, "must be a list"),
         ("hooks:\n  ApplicationStart:\n    - a.sh", 5, 7, "must be a map"),
         ("hooks: {ApplicationStart: [{timeout: 3}]}", 3, 28, "no location value"),
@@ -141,7 +142,7 @@ def test_the_first_failure_in_the_agents_order_is_the_one_that_is_told() -> None
         ("files: [a and b]", 3, 9, "must be a map"),
         ("files: ['source and destination']", 3, 9, "must be a map"),
         ("files: [{source: a}]", 3, 9, "only a source file"),
-        ("files: [{source: a, destination: ''}]", 3, 9, "only a source file"),
+        ("files: [{source: a, destination: }]", 3, 9, "only a source file"),
         ("files: [{destination: a}]", 3, 9, "no source file"),
         ("permissions: [{owner: a}]", 3, 15, "no object value"),
         ("permissions: [{object: a, type: file}]", 3, 33, "must be a list"),
@@ -286,6 +287,8 @@ def test_empty_sections_are_empty() -> None:
         tree = parse_appspec(f"{HEAD}files: {empty}\npermissions: {empty}\nhooks: {{}}")
         assert (tree["files"], tree["permissions"], tree["hooks"]) == ([], [], {})
     assert parse_appspec(f"{HEAD}hooks: {{A: , B: ~, C: []}}")["hooks"] == {}
+    found = permission("except: {}, acls: {}, type: {}")
+    assert (found["except"], found["acls"], found["type"]) == ([], [], [])
 
 
 def test_bascules_own_keys_are_left_out_unless_written_and_in_strict_mode() -> None:
