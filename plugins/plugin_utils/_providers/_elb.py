@@ -15,8 +15,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ...module_utils._configuration import parse_duration
 from ...module_utils._errors import TrafficError
 from ...module_utils._host._balancer import Target, read_options
-from ._calls import CallError, parts, patiently, service
-from ._members import ENDING, GONE, SERVING, WAITING, Member, Members, Pool, instance_of
+from ._calls import CallError, patiently, service
+from ._members import (
+    ENDING,
+    GONE,
+    SERVING,
+    WAITING,
+    Member,
+    Members,
+    Pool,
+    instance_of,
+    one_by_one,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,23 +95,25 @@ class LoadBalancers(Members):
             raise
         return {one["InstanceId"]: list(read_state(one)) for one in answer["InstanceStates"]}
 
-    def add(self, pool: Pool, members: list[str]) -> None:
+    def add(self, pool: Pool, members: list[str]) -> dict[str, str]:
         """Register instances."""
         call = self._made().register_instances_with_load_balancer
-        self._change(pool, call, members, "registered with")
+        return self._change(pool, call, members, "registered with")
 
-    def remove(self, pool: Pool, members: list[str]) -> None:
+    def remove(self, pool: Pool, members: list[str]) -> dict[str, str]:
         """Deregister instances."""
         call = self._made().deregister_instances_from_load_balancer
-        self._change(pool, call, members, "deregistered from")
+        return self._change(pool, call, members, "deregistered from")
 
-    def _change(self, pool: Pool, call: Any, members: list[str], words: str) -> None:
-        for some in parts(members, INSTANCES_A_CALL):
+    def _change(self, pool: Pool, call: Any, members: list[str], words: str) -> dict[str, str]:
+        def change(some: list[str]) -> None:
             instances = [{"InstanceId": member} for member in some]
             patiently(
                 partial(call, LoadBalancerName=pool.id, Instances=instances),
                 f"{', '.join(some)} could not be {words} classic load balancer {pool.name}",
             )
+
+        return one_by_one(members, change, code="InvalidInstance", size=INSTANCES_A_CALL)
 
     def _made(self) -> BaseClient:
         if self._client is None:

@@ -18,7 +18,17 @@ from ...module_utils._configuration import parse_duration
 from ...module_utils._errors import TrafficError
 from ...module_utils._host._balancer import Target, read_options
 from ._calls import CallError, pages, parts, patiently, service
-from ._members import ENDING, GONE, SERVING, WAITING, Member, Members, Pool, instance_of
+from ._members import (
+    ENDING,
+    GONE,
+    SERVING,
+    WAITING,
+    Member,
+    Members,
+    Pool,
+    instance_of,
+    one_by_one,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -128,22 +138,25 @@ class TargetGroups(Members):
             for one in answer["TargetHealthDescriptions"]
         }
 
-    def add(self, pool: Pool, members: list[str]) -> None:
+    def add(self, pool: Pool, members: list[str]) -> dict[str, str]:
         """Register targets."""
-        self._change(pool, "register_targets", members, "registered in")
+        return self._change(pool, "register_targets", members, "registered in")
 
-    def remove(self, pool: Pool, members: list[str]) -> None:
+    def remove(self, pool: Pool, members: list[str]) -> dict[str, str]:
         """Deregister targets."""
-        self._change(pool, "deregister_targets", members, "deregistered from")
+        return self._change(pool, "deregister_targets", members, "deregistered from")
 
-    def _change(self, pool: Pool, operation: str, members: list[str], words: str) -> None:
+    def _change(self, pool: Pool, operation: str, members: list[str], words: str) -> dict[str, str]:
         call = getattr(self._made(), operation)
-        for some in parts(members, TARGETS_A_CALL):
+
+        def change(some: list[str]) -> None:
             targets = [described(member) for member in some]
             patiently(
                 partial(call, TargetGroupArn=pool.id, Targets=targets),
                 f"{', '.join(some)} could not be {words} target group {pool.name}",
             )
+
+        return one_by_one(members, change, code="InvalidTarget", size=TARGETS_A_CALL)
 
     def _describe(self) -> list[dict[str, Any]]:
         """Return id, name, type, port and protocol of each group, in the order of the names."""

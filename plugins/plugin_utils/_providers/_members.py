@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from ...module_utils._errors import TrafficError
 from ...module_utils._host._balancer import ABSENT, Balancer, Seen, Target
+from ._calls import CallError, parts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ._desk import Desk
 
@@ -151,13 +152,36 @@ class Members(Balancer):
         """Ask the service for a pool's members: each one's ``Member`` as a list."""
         raise NotImplementedError
 
-    def add(self, pool: Pool, members: list[str]) -> None:
-        """Put members in."""
+    def add(self, pool: Pool, members: list[str]) -> dict[str, str]:
+        """Put members in; returns those that were refused, and why."""
         raise NotImplementedError
 
-    def remove(self, pool: Pool, members: list[str]) -> None:
-        """Take members out."""
+    def remove(self, pool: Pool, members: list[str]) -> dict[str, str]:
+        """Take members out; returns as ``add``."""
         raise NotImplementedError
+
+
+def one_by_one(
+    members: list[str], change: Callable[[list[str]], None], *, code: str, size: int
+) -> dict[str, str]:
+    """Change members together; those of a call that is refused for one of them, one by one.
+
+    :param code: AWS's code for a member that there is not
+    :param size: how many members a call may have
+    :returns: the members that were refused, and why
+    """
+    refused: dict[str, str] = {}
+    for some in parts(members, size):
+        try:
+            change(some)
+        except CallError as error:
+            if error.code != code:
+                raise
+            if len(some) == 1:
+                refused[some[0]] = str(error)
+            else:
+                refused.update(one_by_one(some, change, code=code, size=1))
+    return refused
 
 
 def instance_of(target: Target) -> str:

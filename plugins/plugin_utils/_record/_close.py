@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ...module_utils._admission import conclude
 from ...module_utils._errors import RecordError
 from ...module_utils._plan_hash import plan_hash
+from . import _sharing
 from ._admit import counts_from, tally_query
 from ._change import Change
 from ._holder import host, this_controller, user
@@ -187,6 +188,7 @@ def _end(change: Change, status: str, code: str | None, message: str, event: str
     session.update("targets", unknown, deployment_id=deployment_id, status="InProgress")
     _keep_states(change, succeeded=status == "Succeeded")
     session.delete("active", deployment_id=deployment_id)
+    _sharing.forget(session, str(deployment_id))
     change.set_deployment(
         status=status, error_code=code, error_message=message, finished_at=change.now
     )

@@ -190,6 +190,17 @@ def metadata() -> MetaData:
         text("alias"), maybe_text("old_version"), text("version"), text("code_sha256"),
         text("digest"), moment("at"),
     )  # fmt: skip
+    # What the workers of a deployment ask and order together; gone when it has ended.
+    Table(
+        "shared_looks", metadata, key("deployment_id"), key("subject"), integer("turn"),
+        integer("answered"), text("answer"), moment("asked_at"), moment("answered_at"),
+        maybe_text("claimed_by"), moment("claimed_until"), integer("claimed_fence"),
+    )  # fmt: skip
+    Table(
+        "shared_orders", metadata, key("deployment_id"), key("id"), text("subject"), text("kind"),
+        text("items"), text("status"), text("message"), integer("turn"), integer("fence"),
+        moment("valid_until"),
+    )  # fmt: skip
     # Only ever added to; each line holds the hash of the one before in its chain.
     Table(
         "audit", metadata, key("chain"), number_key("sequence"), moment("at"), text("actor"),

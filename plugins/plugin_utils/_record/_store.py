@@ -35,6 +35,7 @@ from ._rows import (
     target_from,
 )
 from ._session import Query, Session
+from ._sharing import Sharing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -282,6 +283,20 @@ class Record(FunctionRecord, GatedRecord):
     def approvals(self, deployment_id: str) -> list[Approval]:
         """Return the approvals that a deployment has asked for, in order."""
         return self._read(lambda session: _control.approvals(session, deployment_id))
+
+    # What workers share
+
+    def sharing(self, deployment_id: str) -> Sharing:
+        """Return where the workers of a deployment share what they ask of a remote service."""
+        return Sharing(self, deployment_id, self._fence)
+
+    def read_shared(self, work: Callable[[Session], Answer]) -> Answer:
+        """Read what is shared; for ``Sharing``."""
+        return self._read(work)
+
+    def change_shared(self, deployment_id: str, work: Callable[[Change], Answer]) -> Answer:
+        """Change what is shared; for ``Sharing``."""
+        return self._change(deployment_id, work)
 
     # Leases
 

@@ -82,6 +82,16 @@ def upgrade(operations: Operations) -> None:
         key("channel"), text("status"), moment("at"), text("claimant"), text("message"),
     )  # fmt: skip
     make(
+        "shared_looks", key("deployment_id"), key("subject"), integer("turn"), integer("answered"),
+        text("answer"), moment("asked_at"), moment("answered_at"), maybe_text("claimed_by"),
+        moment("claimed_until"), integer("claimed_fence"),
+    )  # fmt: skip
+    make(
+        "shared_orders", key("deployment_id"), key("id"), text("subject"), text("kind"),
+        text("items"), text("status"), text("message"), integer("turn"), integer("fence"),
+        moment("valid_until"),
+    )  # fmt: skip
+    make(
         "audit", key("chain"), number_key("sequence"), moment("at"), text("actor"),
         text("origin"), text("action"), text("application"), text("deployment_group"),
         text("deployment_id"), text("target"), text("digest"), text("plan_hash"), text("why"),
