@@ -64,6 +64,12 @@ class TrafficError(BasculeError):
     kind = "traffic"
 
 
+class FunctionError(BasculeError):
+    """A Lambda function that cannot be published, or an answer of one that means failure."""
+
+    kind = "function"
+
+
 class GateError(BasculeError):
     """A gate that was answered no, or not answered before its deadline."""
 

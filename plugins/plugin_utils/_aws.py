@@ -24,11 +24,14 @@ READ_SECONDS = 60
 def client(
     service: str,
     *,
+    region: str | None = None,
     attempts: int | None = None,
     connect: float = CONNECT_SECONDS,
     read: float = READ_SECONDS,
 ) -> BaseClient:
-    """Return a client of an AWS service; times are in seconds.
+    """Return a client of an AWS service, in the region that boto3 finds or in another.
+
+    Times are in seconds.
 
     :raises UsageError: boto3 is not installed, or no region is set
     """
@@ -45,7 +48,9 @@ def client(
         user_agent_extra="bascule",
     )
     try:
-        made: BaseClient = boto3.session.Session().client(service, config=config)
+        made: BaseClient = boto3.session.Session().client(
+            service, region_name=region, config=config
+        )
     except (BotoCoreError, ValueError) as error:
         raise UsageError(f"AWS ({service}) cannot be used: {reason(error)}") from error
     return made

@@ -145,7 +145,15 @@ def update_code(function: LambdaFunction, updates: dict[str, Any]) -> dict[str, 
     return function.get_configuration()
 
 
+def see_image(function: LambdaFunction) -> None:
+    """Name an image that is pinned by its digest as Lambda does."""
+    _, pinned, digest = function.code.get("ImageUri", "").partition("@sha256:")
+    if pinned:
+        function.code_sha_256 = digest
+
+
 def touch(function: LambdaFunction) -> None:
+    see_image(function)
     function.revision_id = str(uuid.uuid4())
     function.updated_at = time.time() + SETTINGS.update
 
@@ -153,6 +161,7 @@ def touch(function: LambdaFunction) -> None:
 def put_function(storage: LambdaStorage, function: LambdaFunction) -> None:
     _PUT(storage, function)
     function.ready_at = time.time() + SETTINGS.create
+    see_image(function)
 
 
 def update_alias(alias: LambdaAlias, *changes: Any) -> None:
@@ -214,8 +223,6 @@ class Worker:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         limit = self._timeout if self._used else max(self._timeout, START_SECONDS)
-        if self._used or asked["timed"]:
-            limit = self._timeout
         self._used = True
         try:
             self._process.stdin.write(json.dumps(asked) + "\n")
@@ -462,7 +469,6 @@ class Plane:
             "request": request,
             "arn": f"{function.function_arn.partition(':function:')[0]}:function:{name}"
             + (f":{qualifier}" if qualifier else ""),
-            "timed": bool(asked.environ.get("HTTP_X_PLANE_TIMED")),
         }
         kind = asked.environ.get("HTTP_X_AMZ_INVOCATION_TYPE", "RequestResponse")
         if kind == "DryRun":
