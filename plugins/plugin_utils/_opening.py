@@ -20,6 +20,7 @@ from ._choosing import find_revision
 from ._history import left_open
 from ._planning import Endpoint, Plan, Settings, plan_deployment
 from ._record import NewDeployment, group_id
+from ._revisions import note_use, prune
 from ._saving import load_saved, save, write_saved
 
 if t.TYPE_CHECKING:
@@ -109,6 +110,8 @@ def open_deployment(
     new = new_deployment(strategy, settings, plan, revision, endpoints)
     if check:
         return Opened(planned_fact(new), fleet(plan, endpoints), plan, text)
+    note_use(revision.digest, cache=cache)
+    prune(cache, settings["deploy_cached_revisions"], record.needed_digests)
     created = record.create_deployment(dataclasses.replace(new, only_after=only_after))
     if not plan["targets"]:
         created = record.finish(created.id)

@@ -103,3 +103,19 @@ def test_an_interrupted_demonstration_stops_everything(folder: Path, moment: str
     assert "everything that was started is stopped" in rest
     assert time.monotonic() - begun < 60
     assert living(folder) == []
+
+
+def test_a_demonstration_that_is_killed_leaves_nothing_behind(folder: Path) -> None:
+    with subprocess.Popen(
+        COMMAND, env=environment(folder), cwd=folder, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("web-2  admitted"):
+                break
+        process.kill()
+    deadline = time.monotonic() + 90
+    while left := living(folder):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)

@@ -65,6 +65,22 @@ def story(record: Record, deployment: Deployment) -> list[tuple[str, str]]:
     return [(event.target, event.event) for event in record.events(deployment.id)]
 
 
+def test_what_may_be_gone_back_to_is_needed(record: Record) -> None:
+    assert record.needed_digests() == set()
+    digests = [str(number) * 64 for number in range(8)]
+    for digest in digests[:7]:
+        made = create(record, ["a"], digest=digest)
+        if digest != digests[6]:
+            succeed(record, made, "a")
+        record.finish(made.id)
+    create(record, ["a"], digest=digests[7])
+    # The oldest, and the one that failed, are not; the one that is deployed now is.
+    assert record.needed_digests() == {*digests[1:6], digests[7]}
+    for digest in digests[1:6]:
+        record.mark_revision("shop", digest, bad=True)
+    assert record.needed_digests(newest=1) == {digests[0], digests[5], digests[7]}
+
+
 def test_a_deployment_comes_back_as_it_went_in(record: Record) -> None:
     revision = RevisionRow(
         digest=OTHER, source="https://example.org/b.tgz", description="Release 2 — größer",

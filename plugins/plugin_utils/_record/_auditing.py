@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ...module_utils._audit_file import event_of, lines_of, verify_file
 from ...module_utils._errors import RecordError
 from . import _audit
-from ._location import locate, release, snapshot, version
+from ._location import locate, release, retain, snapshot, version
 from ._schema import check_version
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class AuditReport:
 @contextlib.contextmanager
 def _opened(url: str | None) -> Iterator[tuple[str, Session]]:
     location = locate(url)
+    retain(location)
     try:
         found = version(location)
         if found is None:

@@ -103,6 +103,28 @@ def good_deployment(session: Session, application: str, group: str) -> GoodDeplo
     )
 
 
+def needed_digests(session: Session, newest: int) -> set[str]:
+    """Return the revisions that a run may still need the bundles of.
+
+    Those of the deployments that have not ended, and of each group its own, the one that a rollback
+    leads to and those of its ``newest`` successful deployments.
+    """
+    needed: set[str] = set()
+    for row in session.rows(Query(table="active", columns=("deployment_id",))):
+        query = Query(table="deployments", columns=("digest",), equals={"id": row["deployment_id"]})
+        needed |= {one["digest"] for one in session.rows(query)}
+    for row in session.rows(Query(table="groups")):
+        application, group = row["application"], row["deployment_group"]
+        good = good_deployment(session, application, group)
+        needed |= {row["digest"]} | ({good.revision.digest} if good else set())
+        key = {"application": application, "deployment_group": group, "status": "Succeeded"}
+        query = Query(
+            table="deployments", columns=("digest",), equals=key, order=("-number",), limit=newest
+        )
+        needed |= {one["digest"] for one in session.rows(query)}
+    return needed - {None}
+
+
 def fault_of_revision(session: Session, deployment_id: str) -> str:
     """Return which hook or health gate of the deployed revision has failed first; empty if none.
 

@@ -148,6 +148,14 @@ def upgrade(location: Location) -> None:
         _server.upgrade(location)
 
 
+def retain(location: Location) -> None:
+    """Keep what is open of the record in this process until it is released as often."""
+    if location.path is None:
+        from . import _server
+
+        _server.retain(location)
+
+
 def release(location: Location) -> None:
     """Close what is open of the record in this process."""
     if location.path is None:

@@ -52,6 +52,7 @@ class ServedRecord(Record):
             super().__init__(url, fence=fence, patience=patience)
         else:
             self._location, self._fence, self._patience = location, fence, patience
+            self._retained = False
 
     def close(self) -> None:
         """Let the clerk go, and close this process's own connection to the server."""

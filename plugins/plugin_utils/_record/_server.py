@@ -10,8 +10,10 @@ in again each time it asks. What a forked process inherits belongs to its parent
 from __future__ import annotations
 
 import atexit
+import collections
 import contextlib
 import os
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +54,9 @@ _PASSING = (
 # How many connections a process keeps; a worker needs one.
 _kept = [1]
 _engines: dict[str, Engine] = {}
+# How many records of this process use the connections to a server.
+_users: collections.Counter[str] = collections.Counter()
+_counting = threading.Lock()
 _of_the_parent: list[Pool] = []
 _checked: set[str] = set()
 
@@ -232,10 +237,21 @@ def keep_sessions(number: int) -> None:
     _kept[0] = number
 
 
+def retain(location: Location) -> None:
+    """Keep the connections to the record until ``release``."""
+    with _counting:
+        _users[location.url] += 1
+
+
 def release(location: Location) -> None:
-    """Close the connections to the record that this process has and does not use now."""
-    if location.url in _engines:
-        _engines[location.url].dispose()
+    """Close the connections to the record that this process has, if nobody has retained them.
+
+    A thread that beats is done in the middle of what another one does.
+    """
+    with _counting:
+        _users[location.url] = max(0, _users[location.url] - 1)
+        if location.url in _engines and not _users[location.url]:
+            _engines[location.url].dispose()
 
 
 def _release_all() -> None:
@@ -244,13 +260,19 @@ def _release_all() -> None:
 
 
 def _forget_connections() -> None:
+    _counting.release()
+    _users.clear()
     for each in _engines.values():
         # Kept, so that nothing is collected, and with it closed, that the parent is using.
         _of_the_parent.append(each.pool)
         each.dispose(close=False)
 
 
-os.register_at_fork(after_in_child=_forget_connections)
+os.register_at_fork(
+    before=_counting.acquire,
+    after_in_parent=_counting.release,
+    after_in_child=_forget_connections,
+)
 atexit.register(_release_all)
 
 

@@ -15,7 +15,7 @@ from ._change import SUMMARY, Change, check_fence, only
 from ._functions import FunctionRecord
 from ._gated import GatedRecord
 from ._holder import is_orphaned
-from ._location import locate, prepare, reading, release, writing
+from ._location import locate, prepare, reading, release, retain, writing
 from ._notice import tell
 from ._rows import (
     DECIDED,
@@ -63,12 +63,18 @@ class Record(FunctionRecord, GatedRecord):
         self._location = locate(url)
         self._fence = fence
         self._patience = patience
-        # Whoever has no fence has begun nothing yet: a wrong address is told at once.
-        repeated(
-            lambda _unsure: prepare(self._location),
-            0.0 if fence is None else patience,
-            self._location.shown,
-        )
+        self._retained = True
+        retain(self._location)
+        try:
+            # Whoever has no fence has begun nothing yet: a wrong address is told at once.
+            repeated(
+                lambda _unsure: prepare(self._location),
+                0.0 if fence is None else patience,
+                self._location.shown,
+            )
+        except BaseException:
+            self.close()
+            raise
 
     @classmethod
     def open(
@@ -92,7 +98,9 @@ class Record(FunctionRecord, GatedRecord):
 
     def close(self) -> None:
         """Close this process's connection to a server; it is opened again when needed."""
-        release(self._location)
+        if self._retained:
+            self._retained = False
+            release(self._location)
 
     def __enter__(self) -> Record:
         """Give the record itself."""
@@ -550,6 +558,10 @@ class Record(FunctionRecord, GatedRecord):
     def bad_revisions(self, application: str) -> dict[str, str]:
         """Return the digests that are marked bad, each with the reason."""
         return self._read(lambda session: _known.bad_revisions(session, application))
+
+    def needed_digests(self, newest: int = 5) -> set[str]:
+        """Return the revisions that are deployed or may be gone back to."""
+        return self._read(lambda session: _known.needed_digests(session, newest))
 
     def revisions(self, application: str | None = None) -> list[_known.KnownRevision]:
         """Return the revisions of an application (or of all), those deployed last first."""

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ...module_utils._errors import RecordError
-from ._location import locate, release, upgrade, version
+from ._location import locate, release, retain, upgrade, version
 from ._schema import SCHEMA_VERSION, check_version, is_older
 
 
@@ -34,6 +34,7 @@ class RecordVersion:
 def record_version(url: str | None = None) -> RecordVersion:
     """Look which version a record has; nothing is made or changed. ``url`` as in Record.open."""
     location = locate(url)
+    retain(location)
     try:
         return RecordVersion(url=location.shown, version=version(location))
     finally:
@@ -48,6 +49,7 @@ def upgrade_record(url: str | None = None) -> RecordVersion:
     :raises RecordError: there is no record, it is newer than this Bascule, or Alembic is missing
     """
     location = locate(url)
+    retain(location)
     try:
         before = version(location)
         if before is None:

@@ -7,6 +7,16 @@ from __future__ import annotations
 
 from ._model import Entry, Revision
 from ._presigned import bundle_address
+from ._prune import note_use, prune
 from ._resolve import has_revision, load_revision, resolve
 
-__all__ = ["Entry", "Revision", "bundle_address", "has_revision", "load_revision", "resolve"]
+__all__ = [
+    "Entry",
+    "Revision",
+    "bundle_address",
+    "has_revision",
+    "load_revision",
+    "note_use",
+    "prune",
+    "resolve",
+]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,8 +19,7 @@ from bascule.demo._processes import NotStartedError, end, free_ports, spawn
 from bascule.demo._release import write_release
 
 if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from bascule.result import Deployment
 
@@ -108,14 +108,17 @@ def _tell(directory: Path) -> Story:
         # What is pushed last is done first: nothing interrupts the stopping.
         ending = stack.enter_context(contextlib.ExitStack())
         stack.push(_undisturbed)
+        guard = ending.enter_context(_guarded(directory))
         ending.callback(story.fleet.stop)
         envoy = _envoy.start(directory / "envoy", port, admin_port, ports)
         ending.callback(envoy.stop)
+        guard(envoy.process.pid)
         story.fleet.write(_variables(directory, envoy))
         say(f"{TARGETS} targets on this machine behind Envoy at {envoy.url}, in {directory}")
         _deploy(story, "in_place", "1.0", "on all targets at once", deploy_minimum_healthy_hosts=0)
         say(f"\nFrom now on {RATE} requests a second go through Envoy.")
-        with _load(directory, envoy.url, story):
+        with _load(directory, envoy.url, story) as load:
+            guard(load.pid)
             time.sleep(SETTLE_SECONDS)
             floor = f"{MINIMUM_HEALTHY} of {TARGETS} targets stay in service"
             _deploy(story, "rolling", "2.0", floor)
@@ -125,6 +128,35 @@ def _tell(directory: Path) -> Story:
             time.sleep(SETTLE_SECONDS)
             story.versions = story.fleet.versions()
     return story
+
+
+@contextlib.contextmanager
+def _guarded(directory: Path) -> Iterator[Callable[[int], None]]:
+    """Have everything stopped if we are killed; gives what a program's process id is told to."""
+    command = [sys.executable, "-m", "bascule.demo._guard", str(directory), str(TARGETS)]
+    with (directory / "guard.log").open("ab") as log:
+        guard = subprocess.Popen(  # noqa: S603 - our own module
+            command,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            text=True,
+        )
+
+    def tell(word: object) -> None:
+        if guard.stdin is not None:
+            guard.stdin.write(f"{word}\n")
+            guard.stdin.flush()
+
+    try:
+        yield tell
+    finally:
+        with contextlib.suppress(OSError):
+            tell("done")
+        if guard.stdin is not None:
+            guard.stdin.close()
+        guard.wait()
 
 
 def _undisturbed(*_reason: object) -> None:
