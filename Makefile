@@ -17,10 +17,11 @@ help: ## Show the targets
 
 setup: $(STAMP) ## Make the virtual environment with everything for development
 
-$(STAMP): pyproject.toml constraints.txt hatch_build.py galaxy.yml
+$(STAMP): pyproject.toml constraints.txt hatch_build.py galaxy.yml tools/fetch_collections.py
 	$(PYTHON) tools/check_python.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python tools/fetch_collections.py
 	touch $@
 
 packages: ## Install the Debian packages the tests need (as root; otherwise say which are missing)

@@ -25,11 +25,12 @@ STEPS = (
     "close",
     "drift",
     "outdated",
+    "targets",
     "control",
 )
 COLLECTION = "bascule.deploy."
 # Steps that belong to the deployment as a whole and run on the controller.
-WHOLE = ("open", "close", "outdated", "control")
+WHOLE = ("open", "close", "outdated", "targets", "control")
 # The states of traffic that a target is brought to; others only look.
 MOVES = ("drained", "in_service")
 
@@ -260,6 +261,17 @@ class Translator:
             target=None,
             name="outdated",
             status="Failed" if seen.moment == "failed" else "Succeeded",
+            message=message_of(seen.result),
+            data=answer,
+        )
+
+    def _phase_targets(self, seen: Observation, answer: Data) -> Iterator[Event]:
+        yield self._event(
+            seen,
+            "targets",
+            target=None,
+            name="targets",
+            status="Succeeded",
             message=message_of(seen.result),
             data=answer,
         )

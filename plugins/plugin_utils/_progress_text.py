@@ -216,6 +216,15 @@ def _outdated(event: Event, _verbose: bool) -> list[str]:
     return [first, *(f"    {line}" for line in rest)]
 
 
+def _listed(event: Event, _verbose: bool) -> list[str]:
+    rows = [
+        f"    {one['target']} ({', '.join(one['groups'])}): {one['address']}, {one['connection']},"
+        f" from {one['from']}"
+        for one in event.data.get("targets") or ()
+    ]
+    return [event.message, *rows]
+
+
 def _settled(event: Event, _verbose: bool) -> list[str]:
     return [event.status]
 
@@ -310,6 +319,7 @@ _WRITERS: Mapping[str, _Writer] = {
     "settled": _settled,
     "drift": _drift,
     "outdated": _outdated,
+    "targets": _listed,
     "closed": _closed,
     "error": _error,
     "task": _task,

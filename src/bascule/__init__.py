@@ -19,6 +19,7 @@ from bascule._groups import Group, GroupTarget, group, outdated
 from bascule._plans import apply, plan
 from bascule._push import Pushed, push
 from bascule._revisions import mark_revision, revision, revisions
+from bascule._targets import InventoryTarget, targets
 from bascule._upgrade import record_version, upgrade_record
 from bascule.api import abandon, deploy, events, history, resume, rollback, status, strategies
 from bascule.result import Deployment, DeploymentError, Failure, Plan, Revision, Target
@@ -32,6 +33,7 @@ __all__ = [
     "Finding",
     "Group",
     "GroupTarget",
+    "InventoryTarget",
     "Plan",
     "Pushed",
     "RecordError",
@@ -65,5 +67,6 @@ __all__ = [
     "status",
     "stop",
     "strategies",
+    "targets",
     "upgrade_record",
 ]

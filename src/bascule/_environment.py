@@ -12,6 +12,7 @@ SETTINGS = (
     ("defaults", "forks", "ANSIBLE_FORKS", "50"),
     ("defaults", "gathering", "ANSIBLE_GATHERING", "explicit"),
     ("defaults", "host_key_checking", "ANSIBLE_HOST_KEY_CHECKING", "True"),
+    ("inventory", "any_unparsed_is_failed", "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED", "True"),
     ("connection", "pipelining", "ANSIBLE_PIPELINING", "True"),
     (
         "ssh_connection",

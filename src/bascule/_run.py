@@ -31,6 +31,7 @@ POLL_SECONDS = 0.5
 KILLED = 254
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _ERROR = re.compile(r"^\[?ERROR\]?!?:?\s*", re.MULTILINE)
+_UNPARSED = "Failed to parse inventory with 'auto' plugin:"
 
 
 @dataclass(frozen=True)
@@ -216,8 +217,14 @@ class _Watch:
         parts = _ERROR.split(text)
         if len(parts) < 2:
             return " ".join(text.split())[-500:]
-        paragraph = re.split(r"\n\s*\n|\nOrigin:", parts[-1].strip())[0]
-        return " ".join(paragraph.split())
+        complaint = _first_paragraph(parts[-1])
+        # Which plugin said what about a source of the inventory is only in a warning.
+        reasons = [_first_paragraph(part) for part in text.split(_UNPARSED)[1:]]
+        return " ".join([complaint, *reasons[:1]])
+
+
+def _first_paragraph(text: str) -> str:
+    return " ".join(re.split(r"\n\s*\n|\nOrigin:", text.strip())[0].split())
 
 
 def _inventory(request: Request) -> list[str] | dict[str, t.Any] | None:

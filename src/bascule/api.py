@@ -48,6 +48,7 @@ NO_STRATEGIES = frozenset(
         "outdated",
         "reject",
         "stop",
+        "targets",
     }
 )
 

@@ -22,6 +22,7 @@ import bascule.cli.push as push
 import bascule.cli.record as record
 import bascule.cli.records as records
 import bascule.cli.revisions as revisions
+import bascule.cli.targets as targets
 from bascule.cli._output import complain
 from bascule.result import INTERRUPTED, USAGE
 
@@ -83,6 +84,7 @@ def make_parser() -> argparse.ArgumentParser:
         drift,
         records,
         groups,
+        targets,
         revisions,
         record,
         audit,
