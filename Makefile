@@ -66,8 +66,8 @@ test-integration: setup packages ## Real databases, proxies, sshd
 test-e2e: setup packages ## Whole deployments under load
 	$(BIN)/pytest -q tests/e2e
 
-test-molecule: setup ## A scenario for each strategy
-	for scenario in in_place rolling; do $(BIN)/molecule test -s $$scenario || exit 1; done
+test-molecule: setup ## A scenario for each strategy, and one for both layouts
+	for scenario in in_place rolling layouts; do $(BIN)/molecule test -s $$scenario || exit 1; done
 
 test-crash: setup packages ## Kill the controller before, in and after everything it does (a quarter of an hour)
 	CRASH_SIDES=before,after,during $(BIN)/pytest -q tests/e2e/test_crash.py

@@ -77,23 +77,42 @@ def test_every_python(tmp_path: Path, interpreter: str, kind: str) -> None:
     assert bad["error"] == {"kind": "archive"}
 
 
-def as_user(host: Host, request: dict[str, Any], bundle: bytes | None, uid: int) -> dict[str, Any]:
+# Runs a command as a user without rights: such a user may not enter the home of root, where Pythons
+# may be, and finds this one at another place.
+AS_USER = """
+place=$1 prefix=$2 uid=$3
+shift 3
+if [ "$prefix" != /usr ]; then mount --bind "$prefix" "$place" || exit 97; fi
+exec setpriv --reuid "$uid" --regid "$uid" --clear-groups "$@"
+"""
+
+
+def as_user(
+    host: Host, request: dict[str, Any], bundle: bytes | None, uid: int, interpreter: str
+) -> dict[str, Any]:
     """Run the host program as another user."""
     sent = host.root.parent / "sent"
     sent.write_bytes(bundle or b"")
     sent.chmod(0o644)
-    code = f"import os; os.setgroups([]); os.setgid({uid}); os.setuid({uid})\n" + RUNNER
     # The program is read over and over from a place that only root may enter.
     place = host.root.parent / "program"
     if not place.exists():
         shutil.copytree(MODULE_UTILS, place, ignore=shutil.ignore_patterns("__pycache__"))
+    ask = "import sys; print(sys.base_prefix, 'python%d.%d' % sys.version_info[:2])"
+    asked = subprocess.run([interpreter, "-c", ask], capture_output=True, text=True, check=True)
+    prefix, name = asked.stdout.split()
+    home = host.root.parent / "python" if prefix != "/usr" else Path(prefix)
+    home.mkdir(exist_ok=True)
+    libraries = {"LD_LIBRARY_PATH": str(home / "lib"), "PYTHONHOME": str(home)}
+    program = [home / "bin" / name, "-B", "-c", RUNNER, place, sent if bundle else ""]
     done = subprocess.run(
-        ["/usr/bin/python3", "-B", "-c", code, str(place), str(sent) if bundle else ""],
+        ["unshare", "--mount", "sh", "-c", AS_USER, "sh", home, prefix, str(uid), *program],
         input=json.dumps(request).encode(),
         capture_output=True,
         timeout=60,
         check=False,
         cwd="/",
+        env={**os.environ, **(libraries if prefix != "/usr" else {})},
     )
     assert done.returncode == 0, done.stderr.decode()
     answer: dict[str, Any] = json.loads(done.stdout)
@@ -103,13 +122,14 @@ def as_user(host: Host, request: dict[str, Any], bundle: bytes | None, uid: int)
 class User:
     """A host on which a user without rights deploys to folders of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, interpreter: str = "/usr/bin/python3") -> None:
+        self.interpreter = interpreter
         folder.chmod(0o755)
         for parent in folder.parents:
             if parent.stat().st_uid == os.getuid() and not parent.stat().st_mode & 0o001:
                 parent.chmod(parent.stat().st_mode | 0o011)
         self.uid = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else os.geteuid()
-        self.host = Host(folder / "user")
+        self.host = Host(folder / "user", interpreter)
         for path in (self.host.root.parent, self.host.sysroot):
             os.chown(path, self.uid, self.uid if os.geteuid() == 0 else -1)
 
@@ -123,7 +143,7 @@ class User:
 
     def run(self, request: dict[str, Any], bundle: bytes | None) -> dict[str, Any]:
         if os.geteuid() == 0:
-            return as_user(self.host, request, bundle, self.uid)
+            return as_user(self.host, request, bundle, self.uid, self.interpreter)
         return self.host.run(request, bundle)
 
 
@@ -132,7 +152,9 @@ def user(tmp_path: Path) -> User:
     return User(tmp_path)
 
 
-def test_a_user_without_rights(user: User) -> None:
+@pytest.mark.parametrize("interpreter", interpreters())
+def test_a_user_without_rights(tmp_path: Path, interpreter: str) -> None:
+    user = User(tmp_path, interpreter)
     name = pwd.getpwuid(user.uid).pw_name
     text = APPSPEC + f"    # own\n  AfterInstall: [{{location: hook.sh, runas: {name}}}]\n"
     assert not user.deploy(revision(1))["failed"]

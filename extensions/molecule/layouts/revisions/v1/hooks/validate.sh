@@ -1,0 +1,2 @@
+#!/bin/sh
+echo "v1 is well."
