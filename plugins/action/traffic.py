@@ -1,7 +1,7 @@
 # Copyright: Bascule contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Take targets out of service at a load balancer, or put them back."""
+"""Take targets out of service at a load balancer, put them back, share traffic between pools."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ActionModule(BasculeAction):
     options: t.ClassVar[dict[str, dict[str, t.Any]]] = {
         **DEPLOYMENT_OPTIONS,
         **{
-            name: {**spec, "required": name in ("state", "provider", "targets")}
+            name: {**spec, "required": name in ("state", "provider")}
             for name, spec in TRAFFIC_OPTIONS.items()
         },
         "deployment": {"type": "dict", "default": {}},

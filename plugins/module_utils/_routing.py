@@ -8,8 +8,17 @@ from __future__ import annotations
 from typing import Any
 
 from ._configuration import parse_duration
+from ._errors import UsageError
 
-ACTIONS = {"drained": "drain", "in_service": "restore", "observed": "observe"}
+ACTIONS = {
+    "drained": "drain",
+    "in_service": "restore",
+    "observed": "observe",
+    "routed": "route",
+    "measured": "measure",
+}
+# The states of pools; the others are of targets.
+POOL_STATES = ("routed", "measured")
 EVENTS = {"drained": "BlockTraffic", "in_service": "AllowTraffic"}
 TIMES = ("drain_timeout", "restore_timeout", "interval")
 
@@ -37,6 +46,17 @@ PROVIDER_OPTIONS: dict[str, dict[str, str]] = {
         "elb_propagation": "propagation",
     },
 }
+# What a provider needs to share traffic between pools, beside the pools themselves.
+ROUTING_OPTIONS: dict[str, dict[str, str]] = {
+    "envoy": {"envoy_routes_path": "routes_path", "envoy_admin_url": "admin_url"},
+}
+# How deploy_traffic_pools names a pool, by provider. The values are options of the provider that
+# hold for the pool's targets.
+POOL_KEYS: dict[str, dict[str, str]] = {
+    "envoy": {"cluster": "cluster", "eds_path": "eds_path"},
+    "haproxy": {"backend": "backend"},
+    "elbv2": {"target_group": "target_groups"},
+}
 _TYPES: dict[str, dict[str, Any]] = {
     "elbv2_target_groups": {"type": "list", "elements": "str"},
     "elbv2_target_port": {"type": "int"},
@@ -47,7 +67,7 @@ _TYPES: dict[str, dict[str, Any]] = {
 
 # A task needs state, provider and targets; the module can also get a finished request instead.
 TRAFFIC_OPTIONS: dict[str, dict[str, Any]] = {
-    "state": {"type": "str", "choices": ["drained", "in_service", "observed"]},
+    "state": {"type": "str", "choices": list(ACTIONS)},
     "provider": {"type": "str", "choices": sorted(PROVIDER_OPTIONS)},
     "options": {
         "type": "dict",
@@ -64,12 +84,15 @@ TRAFFIC_OPTIONS: dict[str, dict[str, Any]] = {
             },
             **{
                 name: _TYPES.get(name, {"type": "str"})
-                for names in PROVIDER_OPTIONS.values()
+                for names in (*PROVIDER_OPTIONS.values(), *ROUTING_OPTIONS.values())
                 for name in names
             },
+            "pools": {"type": "dict", "default": {}},
         },
     },
-    "targets": {"type": "list", "elements": "dict"},
+    "targets": {"type": "list", "elements": "dict", "default": []},
+    "pool": {"type": "str", "default": ""},
+    "routing": {"type": "dict"},
 }
 
 
@@ -78,17 +101,30 @@ def traffic_request(arguments: dict[str, Any], here: str, *, check: bool) -> dic
 
     :param arguments: values of ``TRAFFIC_OPTIONS``
     :param here: inventory name of the current host, the name of a target that has none
-    :raises UsageError: a time that cannot be read
+    :raises UsageError: a time that cannot be read, a pool that is not named
     """
     options = arguments["options"]
-    names = PROVIDER_OPTIONS[arguments["provider"]]
-    return {
+    provider = arguments["provider"]
+    request = {
         "operation": "traffic",
         "action": ACTIONS[arguments["state"]],
         "check": check,
-        "provider": arguments["provider"],
+        "provider": provider,
+    }
+    if arguments["state"] in POOL_STATES:
+        return {
+            **request,
+            "provider_options": {
+                **_given(options, ROUTING_OPTIONS.get(provider, {})),
+                "pools": pools_of(options.get("pools"), provider),
+            },
+            **({"routing": arguments["routing"]} if arguments["state"] == "routed" else {}),
+        }
+    return {
+        **request,
         "provider_options": {
-            names[name]: options[name] for name in names if options.get(name) not in (None, "", [])
+            **_given(options, PROVIDER_OPTIONS[provider]),
+            **_of_pool(arguments.get("pool"), options.get("pools"), provider),
         },
         "targets": [
             {
@@ -103,6 +139,47 @@ def traffic_request(arguments: dict[str, Any], here: str, *, check: bool) -> dic
         "on_drain_timeout": options["on_drain_timeout"],
         **{name: parse_duration(options[name], f"deploy_traffic_{name}") for name in TIMES},
     }
+
+
+def pools_of(pools: Any, provider: str) -> dict[str, dict[str, Any]]:
+    """Check ``deploy_traffic_pools``: each pool has what the provider knows it by.
+
+    :raises UsageError: no pools, or a pool without one of its names
+    """
+    keys = POOL_KEYS.get(provider, {})
+    if not pools or not isinstance(pools, dict):
+        raise UsageError(
+            "No pools are named: set deploy_traffic_pools, for instance {blue: {"
+            + ", ".join(f"{key}: …" for key in keys)
+            + "}, green: {…}}."
+        )
+    for pool, entry in pools.items():
+        missing = [
+            key for key in keys if not (isinstance(entry, dict) and entry.get(key, "") != "")
+        ]
+        if missing:
+            raise UsageError(
+                f"deploy_traffic_pools: {pool} is {entry!r}; with {provider} it needs "
+                f"{', '.join(missing)}."
+            )
+    return {str(pool): dict(entry) for pool, entry in pools.items()}
+
+
+def _of_pool(pool: Any, pools: Any, provider: str) -> dict[str, Any]:
+    """Return the provider's options for the targets of a pool; none where there are no pools."""
+    if not pool or not pools:
+        return {}
+    known = pools_of(pools, provider)
+    if pool not in known:
+        raise UsageError(f"There is no pool {pool!r}; deploy_traffic_pools has {', '.join(known)}.")
+    return {
+        option: [known[pool][key]] if option == "target_groups" else known[pool][key]
+        for key, option in POOL_KEYS[provider].items()
+    }
+
+
+def _given(options: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    return {names[name]: options[name] for name in names if options.get(name) not in (None, "", [])}
 
 
 def traffic_event(

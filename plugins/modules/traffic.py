@@ -24,8 +24,11 @@ options:
       - V(in_service) is a target that gets requests and that the load balancer finds healthy.
         Where the load balancer can, a target it does not know is registered.
       - V(observed) changes nothing and returns what the load balancer says.
+      - V(routed) shares the traffic between pools as O(routing) says, and waits until the load
+        balancer itself shows that.
+      - V(measured) changes nothing and returns what the load balancer has counted of each pool.
     type: str
-    choices: [drained, in_service, observed]
+    choices: [drained, in_service, observed, routed, measured]
   provider:
     description:
       - The load balancer. V(elbv2) is an Application or Network Load Balancer of AWS, V(elb) a
@@ -86,6 +89,16 @@ options:
           - Name of the cluster in its endpoint file where that is another one (C(service_name) of
             C(eds_cluster_config)).
         type: str
+      envoy_routes_path:
+        description:
+          - The route file (RDS, JSON) as Envoy watches it. Needed for V(routed).
+        type: str
+      pools:
+        description:
+          - What the load balancer calls each pool, by the pool's name. Envoy has C(cluster) and
+            C(eds_path), HAProxy C(backend), an ALB C(target_group).
+        type: dict
+        default: {}
       haproxy_socket:
         description:
           - Path of the stats socket, or HOST:PORT. V(/run/haproxy/admin.sock) if nothing else is
@@ -131,6 +144,23 @@ options:
         weight it is registered with, C(instance) the id of its EC2 instance.
     type: list
     elements: dict
+    default: []
+  pool:
+    description:
+      - The pool of O(options.pools) that the targets belong to. Without it, the load balancer's own
+        options name cluster, backend or target groups.
+    type: str
+    default: ""
+  routing:
+    description:
+      - Which share of the traffic, and which requests, reach which pool.
+      - C(weights) are percent by pool and 100 together; a pool at 0 stays attached.
+      - C(match) is a list of rules with C(pool), C(value) and either C(header) or C(cookie). The
+        first that matches wins.
+      - C(sticky) keeps users on one pool. It has C(salt) and either C(header) or C(cookie), which
+        name the user; with C(ttl), seconds, the load balancer gives a cookie to who has none.
+      - C(mirror) sends a copy of C(share) percent of the requests to C(pool).
+    type: dict
   deployment:
     description:
       - The deployment that this belongs to. Its record gets the events C(BlockTraffic) and
@@ -219,6 +249,31 @@ targets:
       active: 0
       waited: 1.27
       cut: 0
+routing:
+  description: The routing C(before), or nothing if the load balancer had none, and C(after).
+  returned: O(state=routed)
+  type: dict
+  sample:
+    before: {weights: {blue: 100.0, green: 0.0}, match: [], sticky: null, mirror: null}
+    after: {weights: {blue: 95.0, green: 5.0}, match: [], sticky: null, mirror: null}
+pools:
+  description:
+    - What the load balancer has counted of each pool since it began. C(errors) are answers with a
+      status of 500 or more and connections that failed.
+    - C(latency) has C(p50), C(p95) and C(p99) in seconds, and the C(histogram) they come from as
+      pairs of an upper bound and the requests up to it. It is null where it is not known.
+  returned: O(state=measured)
+  type: dict
+  sample:
+    blue:
+      requests: 12034
+      errors: 3
+      latency: {p50: 0.012, p95: 0.043, p99: 0.11, histogram: [[0.05, 11900], [0.25, 12034]]}
+at:
+  description: When that was, in seconds since 1970.
+  returned: O(state=measured)
+  type: float
+  sample: 1767225600.1
 waited:
   description: Seconds until the last target was as wanted.
   returned: success
@@ -235,6 +290,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import BasculeError
 from ansible_collections.bascule.deploy.plugins.module_utils._host import (
     _envoy,
+    _envoy_router,
     _haproxy,
     _traffic,
 )
@@ -245,7 +301,7 @@ from ansible_collections.bascule.deploy.plugins.module_utils._routing import (
 )
 
 # The door imports an operation by its name, which Ansible cannot see when it packs a module.
-SENT_ALONG = (_traffic, _envoy, _haproxy)
+SENT_ALONG = (_traffic, _envoy, _envoy_router, _haproxy)
 
 
 def main() -> None:
@@ -258,7 +314,8 @@ def main() -> None:
             "request": {"type": "dict"},
         },
         required_one_of=[["state", "request"]],
-        required_by={"state": ["provider", "targets"]},
+        required_by={"state": ["provider"]},
+        required_if=[["state", "routed", ["routing"]]],
         supports_check_mode=True,
     )
     try:

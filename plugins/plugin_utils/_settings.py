@@ -15,6 +15,7 @@ import yaml
 from ..module_utils._configuration import parse_duration
 from ..module_utils._errors import UsageError
 from ..module_utils._notifications import parse_channels
+from ..module_utils._routing import pools_of
 
 PREFIX = "deploy_"
 Spec = dict[str, dict[str, t.Any]]
@@ -82,6 +83,10 @@ def traffic_settings(settings: dict[str, t.Any]) -> None:
         "elbv2": ("deploy_elbv2_target_groups",),
         "elb": ("deploy_elb_names",),
     }
+    if settings.get("deploy_traffic_pools"):
+        pools_of(settings["deploy_traffic_pools"], provider)
+        # Each pool names its own cluster, backend or target group.
+        needed = {}
     missing = [name for name in needed.get(provider, ()) if not settings.get(name)]
     if missing:
         raise UsageError(

@@ -1,6 +1,7 @@
 """A small HTTP application for tests: ``python backend.py PORT VERSION``; run it as a program.
 
-``/`` answers at once, ``/slow/SECONDS`` after that time, ``/health`` with 200. Every answer has the
+``/`` answers at once, ``/slow/SECONDS`` after that time, ``/status/NUMBER`` with that status and
+``/health`` with 200. Every answer has the
 version in ``X-Version`` and in the body. It speaks HTTP/1.1 with connections that are kept alive.
 """
 
@@ -16,10 +17,13 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ver
             path = head.split(b" ", 2)[1].decode()
             if path.startswith("/slow/"):
                 await asyncio.sleep(float(path.rpartition("/")[2]))
+            status = b"200 OK"
+            if path.startswith("/status/"):
+                status = path.rpartition("/")[2].encode() + b" As Asked"
             body = version.encode()
             writer.write(
-                b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nX-Version: %b\r\n"
-                b"Content-Length: %d\r\n\r\n%b" % (body, len(body), body)
+                b"HTTP/1.1 %b\r\nContent-Type: text/plain\r\nX-Version: %b\r\n"
+                b"Content-Length: %d\r\n\r\n%b" % (status, body, len(body), body)
             )
             await writer.drain()
     except (asyncio.IncompleteReadError, ConnectionError):

@@ -21,8 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 PAGE = Path(__file__).parents[2] / "docs/load-balancers.md"
 BACKEND = Path(__file__).with_name("backend.py")
@@ -142,6 +144,65 @@ def start_envoy(
     if not command:
         _until(lambda: _fetch(options["admin_url"] + "/ready"), process, directory / "envoy.log")
     return proxy
+
+
+def envoy_pools(
+    directory: Path, pools: Mapping[str, Sequence[Endpoint]], port: int, admin: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Write the page's files for pools; return Envoy's configuration and the provider's options.
+
+    The first pool has all the traffic.
+    """
+    configuration = yaml.safe_load(example("yaml", "static_resources"))
+    configuration.update(yaml.safe_load(example("yaml", "stats_flush_interval")))
+    configuration["admin"]["address"]["socket_address"]["port_value"] = admin
+    static = configuration["static_resources"]
+    address = static["listeners"][0]["address"]["socket_address"]
+    address.update(address="127.0.0.1", port_value=port)
+    manager = static["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    del manager["route_config"]
+    manager.update(yaml.safe_load(example("yaml", "route_config_name: shop")))
+    path = directory / "routes.json"
+    manager["rds"]["config_source"]["path_config_source"]["path"] = str(path)
+    routes = json.loads(example("json", "RouteConfiguration"))
+    routes["resources"][0]["virtual_hosts"][0]["routes"][0]["route"]["cluster"] = (
+        f"shop-{next(iter(pools))}"
+    )
+    path.write_text(json.dumps(routes, indent=2))
+    cluster = yaml.safe_load(example("yaml", "name: shop-green"))["clusters"][0]
+    cluster["health_checks"][0].update(interval="0.2s", no_traffic_interval="0.2s")
+    static["clusters"] = []
+    named = {}
+    for pool, endpoints in pools.items():
+        name = f"shop-{pool}"
+        file = directory / f"{name}.json"
+        file.write_text(json.dumps(eds(endpoints, name), indent=2))
+        source = {"eds_config": {"path_config_source": {"path": str(file)}}}
+        static["clusters"].append({**cluster, "name": name, "eds_cluster_config": source})
+        named[pool] = {"cluster": name, "eds_path": str(file)}
+    options = {
+        "routes_path": str(path),
+        "admin_url": f"http://127.0.0.1:{admin}",
+        "pools": named,
+    }
+    return configuration, options
+
+
+def start_envoy_pools(directory: Path, pools: Mapping[str, Sequence[Endpoint]]) -> Proxy:
+    """Start Envoy before these pools, as the page says; the first has all the traffic."""
+    directory.mkdir(parents=True, exist_ok=True)
+    port, admin = free_port(), free_port()
+    configuration, options = envoy_pools(directory, pools, port, admin)
+    path = directory / "envoy.json"
+    path.write_text(json.dumps(configuration, indent=2))
+    log = directory / "envoy.log"
+    process = _start(
+        [envoy_binary(), "-c", str(path), "--concurrency", "2", "--disable-hot-restart",
+         "--log-level", "warning"],
+        log,
+    )  # fmt: skip
+    _until(lambda: _fetch(options["admin_url"] + "/ready"), process, log)
+    return Proxy("envoy", f"http://127.0.0.1:{port}", options, process)
 
 
 def start_haproxy(

@@ -22,7 +22,7 @@ from ._balancer import read_options
 from ._eds import locked, replace_file
 from ._envoy_admin import Admin, parse_admin_url
 from ._envoy_routes import has_lua, read_routes, write_routes
-from ._router import Counters, Router, pool_names
+from ._router import Counters, RefusedError, Router, pool_names
 
 if TYPE_CHECKING:
     from .._routing_data import Routing
@@ -83,6 +83,14 @@ class EnvoyRouter(Router):
                 "listener's http_filters, before envoy.filters.http.router. Add it: "
                 "docs/load-balancers.md shows it."
             )
+        # Envoy would take routes to a cluster that it does not have, and answer them with 503.
+        known = self._known()
+        unknown = [name for name in self._clusters.values() if name not in known]
+        if unknown:
+            raise TrafficError(
+                f"{self.where}: Envoy has no cluster {', '.join(unknown)}; it has "
+                f"{', '.join(sorted(known)) or 'none'}. Check deploy_traffic_pools."
+            )
         self._rejected = self._rejections()
         with locked(str(Path(self._path).parent)):
             self._before = self._read()
@@ -104,7 +112,7 @@ class EnvoyRouter(Router):
         if version == self._version:
             return ""
         if self._rejections() > self._rejected:
-            raise TrafficError(
+            raise RefusedError(
                 f"{self.where} refused the new routes; its log says why. The file was taken back."
             )
         return f"Envoy has the version {version or 'none'}, wanted {self._version}"
@@ -122,24 +130,20 @@ class EnvoyRouter(Router):
     def _counters(self, cluster: str) -> Counters:
         pattern = f"^cluster\\.{_escaped(cluster)}\\.({REQUESTS}|{ERRORS}|{LATENCY})$"
         stats = self._admin.get(
-            f"/stats?format=json&histogram_buckets=cumulative&filter={quote(pattern)}"
+            f"/stats?format=json&histogram_buckets=detailed&filter={quote(pattern)}"
         ).get("stats", [])
         numbers: dict[str, int] = {}
         histogram = None
         for stat in stats:
             if "name" in stat:
                 numbers[str(stat["name"]).rpartition(".")[2]] = int(stat.get("value", 0))
-            for entry in stat.get("histograms", {}) if "histograms" in stat else ():
-                histogram = read_histogram(entry)
-        if REQUESTS not in numbers and not self._has(cluster):
-            raise TrafficError(
-                f"{self.where}: Envoy has no cluster {cluster!r}. Check deploy_traffic_pools."
-            )
+            for entry in stat.get("histograms", {}).get("details", []):
+                histogram = read_histogram(entry.get("totals", []))
         return Counters(numbers.get(REQUESTS, 0), numbers.get(ERRORS, 0), histogram)
 
-    def _has(self, cluster: str) -> bool:
+    def _known(self) -> set[str]:
         statuses = self._admin.get("/clusters?format=json").get("cluster_statuses", [])
-        return any(status.get("name") == cluster for status in statuses)
+        return {str(status.get("name")) for status in statuses}
 
     def _rejections(self) -> int:
         stats = self._admin.get(
@@ -186,18 +190,20 @@ class EnvoyRouter(Router):
             ) from error
 
 
-def read_histogram(entry: Any) -> list[tuple[float, int]] | None:
-    """Return (seconds, requests up to it) of ``/stats?histogram_buckets=cumulative``.
+def read_histogram(totals: list[dict[str, Any]]) -> list[tuple[float, int]]:
+    """Return (seconds, requests up to it) of ``/stats?histogram_buckets=detailed``.
 
-    An entry of ``details`` or of the plain list has buckets with ``upper_bound`` in milliseconds
-    and ``cumulative``, since the start, beside ``interval``.
+    Envoy lists only buckets that are not empty, with ``lower_bound`` and ``width`` in milliseconds.
     """
-    buckets = entry.get("buckets") if isinstance(entry, dict) else None
-    if not buckets:
-        return None
-    found = [(float(bucket["upper_bound"]) / 1000, int(bucket["cumulative"])) for bucket in buckets]
-    total = int(entry.get("count", found[-1][1])) if "count" in entry else found[-1][1]
-    return [*found, (float("inf"), total)] if total > found[-1][1] else found
+    found: list[tuple[float, int]] = []
+    count = 0
+    for bucket in totals:
+        lower = float(bucket["lower_bound"]) / 1000
+        if lower > (found[-1][0] if found else 0.0):
+            found.append((round(lower, 9), count))
+        count += int(bucket["count"])
+        found.append((round(lower + float(bucket["width"]) / 1000, 9), count))
+    return found
 
 
 def _text(content: Any) -> str:

@@ -191,7 +191,10 @@ def _rendered(
         action.pop(_key(action, name), None)
     base.pop(_key(base, "metadata"), None)
     per_filter = _key(base, "typed_per_filter_config")
-    base.get(per_filter, {}).pop(LUA_FILTER, None)
+    if LUA_FILTER in base.get(per_filter, {}):
+        del base[per_filter][LUA_FILTER]
+        if not base[per_filter]:
+            del base[per_filter]
     found = []
     for place, rule in enumerate(routing.match, 1):
         route = _copy(base, f"{OURS}{number}/match/{place}", clusters[rule.pool])

@@ -10,12 +10,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .._errors import UsageError
+from .._errors import TrafficError, UsageError
 
 if TYPE_CHECKING:
     from .._routing_data import Routing
 
 QUANTILES = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
+
+
+class RefusedError(TrafficError):
+    """The proxy has said no; waiting does not help."""
 
 
 class Counters(NamedTuple):
@@ -45,10 +49,14 @@ class Router:
 
     :ivar where: the proxy and its place, for messages
     :ivar settle_seconds: how long after the proxy shows a routing all its threads go by it
+    :ivar take_up_seconds: an order that is not seen after this time will not be
+    :ivar interval: seconds between two looks
     """
 
     where = ""
     settle_seconds = 0.0
+    take_up_seconds = 15.0
+    interval = 0.05
     warnings: tuple[str, ...] = ()
 
     def shown(self) -> Routing | None:
@@ -70,6 +78,24 @@ class Router:
     def measure(self) -> dict[str, Counters]:
         """Return what the proxy has counted, by pool."""
         raise NotImplementedError
+
+
+def window(before: Counters, after: Counters) -> Counters:
+    """Return what was counted between two measurements; a proxy that began anew began at 0."""
+    if after.requests < before.requests or after.errors < before.errors:
+        return after
+    histogram = None
+    if after.histogram is not None:
+        bounds = {bound for bound, _count in [*(before.histogram or ()), *after.histogram]}
+        histogram = [
+            (bound, _up_to(after.histogram, bound) - _up_to(before.histogram or [], bound))
+            for bound in sorted(bounds)
+        ]
+    return Counters(after.requests - before.requests, after.errors - before.errors, histogram)
+
+
+def _up_to(histogram: list[tuple[float, int]], bound: float) -> int:
+    return max((count for upper, count in histogram if upper <= bound), default=0)
 
 
 def quantile(histogram: list[tuple[float, int]], share: float) -> float:

@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .._capabilities import CAPABILITIES, ON_HOST
 from .._errors import TrafficError, UsageError
+from . import _routed
 from ._balancer import Balancer, Seen, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from ._router import Router
 
     Opener = Callable[[str, dict[str, Any], list[Target]], Balancer]
 
@@ -99,10 +102,14 @@ def run(request: dict[str, Any], bundle: BinaryIO | None = None) -> dict[str, An
         bool, "provider": "envoy" | "haproxy", "provider_options": {...}, "targets": [{"name",
         "address", "port", "weight"?}], "drain_timeout": s, "restore_timeout": s, "interval": s,
         "on_drain_timeout": "proceed" | "fail"}``
+    The actions ``route`` and ``measure`` are for pools and not for targets: see ``_routed``.
+
     :param bundle: not used
     :returns: see ``carry_out``
     """
     del bundle
+    if request.get("action") in _routed.ACTIONS:
+        return _routed.carry_out(request, open_router)
     return carry_out(request, open_balancer)
 
 
@@ -137,14 +144,23 @@ def carry_out(request: dict[str, Any], opener: Opener) -> dict[str, Any]:
 
 def open_balancer(provider: str, options: dict[str, Any], targets: list[Target]) -> Balancer:
     """Return the provider's balancer; its file is only imported when it is asked for."""
+    balancer: Balancer = _module_of(provider, "").connect(options, targets)
+    return balancer
+
+
+def open_router(provider: str, options: dict[str, Any]) -> Router:
+    """Return what shares traffic between the provider's pools."""
+    router: Router = _module_of(provider, "_router").connect(options)
+    return router
+
+
+def _module_of(provider: str, suffix: str) -> Any:
     if provider not in ON_HOST:
         raise UsageError(
             f"The provider {provider} is reached from the controller, not from a proxy's host: use "
             "bascule.deploy.traffic as a task of a playbook."
         )
-    module = importlib.import_module("._" + provider, __package__)
-    balancer: Balancer = module.connect(options, targets)
-    return balancer
+    return importlib.import_module(f"._{provider}{suffix}", __package__)
 
 
 def _drain(

@@ -60,6 +60,42 @@ def test_a_request_has_the_provider_s_own_options_and_seconds() -> None:
     assert haproxy["action"] == "restore"
 
 
+POOLS = {
+    "blue": {"cluster": "shop-blue", "eds_path": "/etc/envoy/eds/shop-blue.json"},
+    "green": {"cluster": "shop-green", "eds_path": "/etc/envoy/eds/shop-green.json"},
+}
+
+
+def test_the_targets_of_a_pool_are_found_by_what_the_pool_names() -> None:
+    asked = arguments(pool="green")
+    asked["options"]["pools"] = POOLS
+    assert _routing.traffic_request(asked, "web-1", check=False)["provider_options"] == {
+        "eds_path": "/etc/envoy/eds/shop-green.json",
+        "cluster": "shop-green",
+    }
+    with pytest.raises(UsageError, match=r"no pool 'red'; deploy_traffic_pools has blue, green"):
+        _routing.traffic_request({**asked, "pool": "red"}, "web-1", check=False)
+    # A group may name pools of hosts without pools at the load balancer.
+    assert "provider_options" in _routing.traffic_request(arguments(pool="x"), "web-1", check=False)
+
+
+def test_a_routing_goes_with_the_pools_and_without_targets() -> None:
+    asked = arguments(state="routed", targets=[], routing={"weights": {"blue": 100}})
+    with pytest.raises(UsageError, match=r"set deploy_traffic_pools, for instance {blue: {cluster"):
+        _routing.traffic_request(asked, "web-1", check=False)
+    asked["options"] |= {"pools": POOLS, "envoy_routes_path": "/etc/envoy/rds/shop.json"}
+    assert _routing.traffic_request(asked, "web-1", check=True) == {
+        "operation": "traffic",
+        "action": "route",
+        "check": True,
+        "provider": "envoy",
+        "provider_options": {"routes_path": "/etc/envoy/rds/shop.json", "pools": POOLS},
+        "routing": {"weights": {"blue": 100}},
+    }
+    measured = _routing.traffic_request({**asked, "state": "measured"}, "web-1", check=False)
+    assert (measured["action"], "routing" in measured) == ("measure", False)
+
+
 def test_every_provider_has_options_and_the_spec_names_them_all() -> None:
     assert set(_routing.PROVIDER_OPTIONS) <= set(CAPABILITIES)
     assert _routing.TRAFFIC_OPTIONS["provider"]["choices"] == sorted(_routing.PROVIDER_OPTIONS)

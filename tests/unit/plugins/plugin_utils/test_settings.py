@@ -41,5 +41,13 @@ def test_a_provider_without_its_settings_is_refused(settings: dict[str, str], mi
         _settings.traffic_settings(settings)
 
 
+def test_pools_name_what_a_provider_needs() -> None:
+    settings = {"deploy_traffic_provider": "envoy", "deploy_traffic_pools": {"blue": {}}}
+    with pytest.raises(UsageError, match=r"blue is {}; with envoy it needs cluster, eds_path"):
+        _settings.traffic_settings(settings)
+    pools = {"blue": {"cluster": "shop-blue", "eds_path": "/etc/envoy/eds/shop-blue.json"}}
+    _settings.traffic_settings({**settings, "deploy_traffic_pools": pools})
+
+
 def test_no_provider_needs_no_settings() -> None:
     _settings.traffic_settings({"deploy_traffic_provider": "none"})
