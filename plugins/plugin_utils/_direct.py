@@ -37,6 +37,7 @@ AT_PROXY = frozenset(
         "_capabilities",
         "_routing_data",
         "_traffic",
+        "_routed",
         "_router",
         "_balancer",
         "_eds",
