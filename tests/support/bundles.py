@@ -35,7 +35,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         if self.path.startswith("/slow"):
-            time.sleep(0.5)
+            time.sleep(float(self.path.partition("/slow/")[2] or 0.5))
         body = "{} {}\\n".format(VERSION, socket.gethostname()).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))

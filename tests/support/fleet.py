@@ -337,6 +337,10 @@ class Fleet:
             lambda: socket.create_connection((address, port), timeout=timeout),
         )
 
+    def inside(self, work: Callable[[], Made]) -> Made:
+        """What ``work`` returns, called in a thread in the controller's namespace."""
+        return _within(NAMESPACES / self.controller, work)
+
     def ssh(self, name: str, command: str) -> subprocess.CompletedProcess[str]:
         """Run a shell command on a host over ssh."""
         return self.run(self.ssh_argv(name, command))

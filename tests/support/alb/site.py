@@ -105,9 +105,11 @@ class Site:
         """Return why the targets are in their states."""
         return [one.get("Reason", "") for one in self.health(group)]
 
-    def listen(self, weights: dict[str, int], kind: str = "application") -> str:
+    def listen(
+        self, weights: dict[str, int], kind: str = "application", port: int | None = None
+    ) -> str:
         """Make a load balancer with one listener; returns its URL."""
-        port = proxies.free_port()
+        port = port or proxies.free_port()
         self.balancer = self.elbv2.create_load_balancer(
             Name=f"lb-{port}", Subnets=self.subnets, Type=kind
         )["LoadBalancers"][0]["LoadBalancerArn"]
