@@ -28,6 +28,7 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._notify import (
     undelivered,
 )
 from ansible_collections.bascule.deploy.plugins.plugin_utils._opening import deployment_fact
+from ansible_collections.bascule.deploy.plugins.plugin_utils._scaling import let_go
 
 if t.TYPE_CHECKING:
     from ansible_collections.bascule.deploy.plugins.module_utils._notifications import Channel
@@ -44,6 +45,7 @@ class ActionModule(BasculeAction):
         "refusal": {"type": "dict", "default": {}},
         "verdict": {"type": "bool", "default": False},
         "joined": {"type": "bool", "default": False},
+        "release": {"type": "bool", "default": False},
         "notifications": {"type": "list", "elements": "dict", "default": [], "no_log": True},
     }
 
@@ -92,17 +94,21 @@ class ActionModule(BasculeAction):
         """End a deployment that could not begin, and fail with the reason."""
         error = failure_of(arguments["refusal"])
         told: dict[str, t.Any] = {"error": error}
+        warnings: list[str] = []
         nobody: dict[str, t.Any] = {"bascule_joined_fleet": {"targets": []}}
         if arguments["deployment"] and not self.checking:
             with open_record(arguments) as record:
                 identifier = arguments["deployment"]["id"]
                 record.halt(identifier, error["code"], error["message"])
                 told["deployment"] = deployment_fact(record.finish(identifier))
+                if arguments["release"]:
+                    warnings = let_go(record, [identifier])
         return {
             "failed": True,
             "changed": False,
             "msg": error["message"],
             "ansible_facts": nobody if arguments["joined"] else {},
+            "warnings": warnings,
             "bascule": told,
         }
 

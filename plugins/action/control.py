@@ -18,6 +18,7 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._action import (
 )
 from ansible_collections.bascule.deploy.plugins.plugin_utils._opening import deployment_fact
 from ansible_collections.bascule.deploy.plugins.plugin_utils._record import tell
+from ansible_collections.bascule.deploy.plugins.plugin_utils._scaling import let_go
 from ansible_collections.bascule.deploy.plugins.plugin_utils._stopping import stop
 
 if t.TYPE_CHECKING:
@@ -42,26 +43,30 @@ class ActionModule(BasculeAction):
 
     def act(self, arguments: Arguments, _variables: Variables) -> Result:
         identifier = arguments["id"]
+        warnings: list[str] = []
         with open_record(arguments) as record:
             if self.checking:
                 record.deployment(identifier)
             else:
-                self._ask(record, arguments)
+                warnings = self._ask(record, arguments)
             found = record.deployment(identifier)
         message = f"{found.id} is {found.status}."
         if found.error_message:
             message += f" {found.error_code}: {found.error_message}"
         told = {"deployment": deployment_fact(found)}
-        return {"changed": not self.checking, "msg": message, "bascule": told}
+        return {"changed": not self.checking, "msg": message, "warnings": warnings, "bascule": told}
 
-    def _ask(self, record: Record, arguments: Arguments) -> None:
+    def _ask(self, record: Record, arguments: Arguments) -> list[str]:
+        """Ask, and return warnings."""
         identifier, request, why = arguments["id"], arguments["request"], arguments["why"]
         if request == "abandon":
-            record.abandon(identifier, why)
-        elif request == "stop":
+            ended = record.abandon(identifier, why)
+            return let_go(record, [one for one in (ended.id, ended.rollback_of) if one])
+        if request == "stop":
             self._stop(record, arguments)
         else:
             record.decide_approval(identifier, approve=request == "approve", why=why)
+        return []
 
     def _stop(self, record: Record, arguments: Arguments) -> None:
         left = stop(

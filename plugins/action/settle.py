@@ -16,6 +16,7 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._action import (
     failure_of,
     open_record,
 )
+from ansible_collections.bascule.deploy.plugins.plugin_utils._scaling import leave_if_gone
 
 
 class ActionModule(BasculeAction):
@@ -30,9 +31,18 @@ class ActionModule(BasculeAction):
         target = variables["inventory_hostname"]
         status = arguments["status"]
         failed = status == "Failed"
-        error = failure_of(arguments["failure"]) if failed else {"code": "", "message": ""}
+        error = (
+            failure_of(arguments["failure"]) if failed else {"kind": "", "code": "", "message": ""}
+        )
         if not self.checking:
             with open_record(arguments) as record:
+                if failed and (
+                    left := leave_if_gone(
+                        record, arguments["deployment"]["id"], target, error["kind"]
+                    )
+                ):
+                    told = {"target": target, "status": "Skipped", "message": left}
+                    return {"changed": False, "msg": left, "bascule": told}
                 record.settle(
                     arguments["deployment"]["id"],
                     target,

@@ -22,6 +22,7 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._action import (
     state_directory,
 )
 from ansible_collections.bascule.deploy.plugins.plugin_utils._revisions import bundle_address
+from ansible_collections.bascule.deploy.plugins.plugin_utils._scaling import leave_if_gone
 from ansible_collections.bascule.deploy.plugins.plugin_utils._target import (
     TARGET_OPTIONS,
     TargetAction,
@@ -77,6 +78,8 @@ class ActionModule(TargetAction):
         try:
             answer, sent = self._send(arguments, variables, record)
         except BasculeError as error:
+            if left := leave_if_gone(record, deployment["id"], target, error.kind):
+                raise HostError(left) from error
             record.settle(
                 deployment["id"],
                 target,
@@ -87,6 +90,8 @@ class ActionModule(TargetAction):
             raise
         if answer.get("failed"):
             kind = answer.get("error", {}).get("kind", "host")
+            if left := leave_if_gone(record, deployment["id"], target, kind):
+                return {**answer, "msg": left}, sent
             record.settle(
                 deployment["id"],
                 target,

@@ -40,6 +40,11 @@ options:
       - Whether what could not begin is the deployment of targets that joined.
     type: bool
     default: false
+  release:
+    description:
+      - Whether Auto Scaling groups are let go that were held for what could not begin.
+    type: bool
+    default: false
   notifications:
     description:
       - Who is told, as in C(deploy_notifications). What is still to be told when the

@@ -26,11 +26,12 @@ STEPS = (
     "drift",
     "outdated",
     "targets",
+    "scaling",
     "control",
 )
 COLLECTION = "bascule.deploy."
 # Steps that belong to the deployment as a whole and run on the controller.
-WHOLE = ("open", "close", "outdated", "targets", "control")
+WHOLE = ("open", "close", "outdated", "targets", "scaling", "control")
 # The states of traffic that a target is brought to; others only look.
 MOVES = ("drained", "in_service")
 

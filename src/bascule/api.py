@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing as t
+import warnings
 from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
@@ -262,12 +263,18 @@ def events(
 def abandon(deployment_id: str, *, why: str = "", record: str | None = None) -> Deployment:
     """End an interrupted deployment that nobody will go on with; its group is free again.
 
+    Auto Scaling groups that it held still are let go; a RuntimeWarning tells if AWS refuses.
+
     :raises UsageError: there is none of this id
     :raises RecordError: it has ended already
     """
+    from ansible_collections.bascule.deploy.plugins.plugin_utils._scaling import let_go
+
     with _recorded.opened(record) as book:
         found = _recorded.find(book, deployment_id)
         ended = book.abandon(found.id, why)
+        for problem in let_go(book, [one for one in (ended.id, ended.rollback_of) if one]):
+            warnings.warn(problem, RuntimeWarning, stacklevel=2)
         return _recorded.deployment_of(ended, book.targets(ended.id))
 
 

@@ -9,13 +9,13 @@ import sys
 import time
 import urllib.request
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boto3
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     import pytest
 
@@ -72,17 +72,28 @@ class Aws:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Aws]:
-    """Run a server on a free port of loopback until the block ends."""
+def running(
+    folder: Path, module: str = "moto.server", more: dict[str, str] | None = None
+) -> Iterator[Aws]:
+    """Run a server on a free port of loopback until the block ends.
+
+    :param module: what runs moto, for instance with more truth in it
+    :param more: more of the server's environment
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log = folder / "moto.log"
     with log.open("wb") as output:
         server = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+            [sys.executable, "-m", module, "-H", "127.0.0.1", "-p", str(port)],
             stdout=output,
             stderr=subprocess.STDOUT,
+            env={
+                **os.environ,
+                "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
+                **(more or {}),
+            },
         )
     aws = Aws(port, server)
     try:

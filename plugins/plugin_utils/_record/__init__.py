@@ -38,6 +38,7 @@ from ._rows import (
     TargetState,
     group_id,
 )
+from ._scaling import Hold
 from ._served import ServedRecord, employ_clerk
 from ._store import Record
 from ._upgrade import RecordVersion, record_version, upgrade_record
@@ -60,6 +61,7 @@ __all__ = [
     "GateRun",
     "GoodDeployment",
     "GroupState",
+    "Hold",
     "KnownRevision",
     "Lease",
     "NewDeployment",

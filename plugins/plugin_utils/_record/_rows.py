@@ -157,7 +157,8 @@ class Event:
     host reported them) or ``record`` (``event`` is Created, Staged, Current, Admitted, InService,
     OutOfService, Published, Settled, Halted, StopRequested, Paused, ApprovalAsked,
     ApprovalDecided, GatesAsked, GateDecided, GatesExtended, GatesDecided, AlarmState,
-    AlarmsUnknown, TakenOver, Lost, NotificationFailed, Finished or Abandoned; ``target`` is empty
+    AlarmsUnknown, TakenOver, Lost, NotificationFailed, Left, ScalingHeld, ScalingReleased,
+    Finished or Abandoned; ``target`` is empty
     where none is meant).
     """
 

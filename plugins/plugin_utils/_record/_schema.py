@@ -166,6 +166,11 @@ def metadata() -> MetaData:
         moment("asked_at"), maybe_moment("until"), text("status"), maybe_moment("decided_at"),
         maybe_text("decided_by"), maybe_text("decided_from"), text("why"), maybe_text("step"),
     )  # fmt: skip
+    # What is suspended for a deployment and is to be resumed; processes is a list.
+    Table(
+        "scaling", metadata, key("deployment_id"), key("scaling_group"), key("region"),
+        text("processes"), moment("at"),
+    )  # fmt: skip
     # status: Sending (claimant is who does it), Sent or Failed.
     Table(
         "notifications", metadata, key("deployment_id"), number_key("sequence"), key("event"),

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ...module_utils._errors import LeaseHeldError, LeaseLostError, RecordError
-from . import _admit, _close, _control, _history, _known, _lease, _notifying
+from . import _admit, _close, _control, _history, _known, _lease, _notifying, _scaling
 from ._again import Answer, repeated
 from ._change import SUMMARY, Change, check_fence, only
 from ._functions import FunctionRecord
@@ -539,6 +539,34 @@ class Record(FunctionRecord, GatedRecord):
     ) -> None:
         """Write what became of messages: an empty text, or why one could not be sent."""
         self._change(deployment_id, lambda change: _notifying.settle(change, outcomes))
+
+    # Auto Scaling
+
+    def hold(
+        self, deployment_id: str, scaling_group: str, region: str, processes: Sequence[str]
+    ) -> None:
+        """Write down that processes of an Auto Scaling group are suspended for a deployment."""
+        self._change(
+            deployment_id,
+            lambda change: _scaling.hold(change, scaling_group, region, processes),
+            synced=True,
+        )
+
+    def holds(self, scaling_group: str, region: str) -> list[_scaling.Hold]:
+        """Return for which deployments an Auto Scaling group is held."""
+        return self._read(lambda session: _scaling.holds(session, scaling_group, region))
+
+    def holds_of(self, deployment_ids: Sequence[str]) -> list[_scaling.Hold]:
+        """Return which Auto Scaling groups are held for these deployments."""
+        return self._read(lambda session: _scaling.holds_of(session, deployment_ids))
+
+    def release_hold(self, held: _scaling.Hold) -> None:
+        """Write down that an Auto Scaling group is not held any more."""
+        self._change(held.deployment_id, lambda change: _scaling.release(change, held))
+
+    def leave(self, deployment_id: str, target: str, message: str) -> None:
+        """Write down that a target has left the fleet; it counts neither as done nor as failed."""
+        self._change(deployment_id, lambda change: _scaling.leave(change, target, message))
 
     # What is known between deployments
 

@@ -78,6 +78,10 @@ def upgrade(operations: Operations) -> None:
         maybe_text("decided_by"), maybe_text("decided_from"), text("why"), maybe_text("step"),
     )  # fmt: skip
     make(
+        "scaling", key("deployment_id"), key("scaling_group"), key("region"), text("processes"),
+        moment("at"),
+    )  # fmt: skip
+    make(
         "notifications", key("deployment_id"), number_key("sequence"), key("event"),
         key("channel"), text("status"), moment("at"), text("claimant"), text("message"),
     )  # fmt: skip

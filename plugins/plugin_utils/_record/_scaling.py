@@ -1,0 +1,123 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which processes of which Auto Scaling groups are suspended for which deployment.
+
+A hold is written before AWS is asked, and given up after AWS has been asked again: whoever comes
+after a controller that was killed knows what may be suspended.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING
+
+from ._rows import FINAL_STATUSES
+from ._session import Query, Session
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ._change import Change
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """Processes of an Auto Scaling group that are suspended for a deployment.
+
+    ``ended`` says that the deployment has ended, and the one that rolls it back, too.
+    """
+
+    deployment_id: str
+    scaling_group: str
+    region: str
+    processes: tuple[str, ...]
+    at: float
+    ended: bool
+
+
+def holds(session: Session, scaling_group: str, region: str) -> list[Hold]:
+    """Return who holds an Auto Scaling group."""
+    equals = {"scaling_group": scaling_group, "region": region}
+    return [_hold(session, row) for row in session.rows(Query(table="scaling", equals=equals))]
+
+
+def holds_of(session: Session, deployment_ids: Sequence[str]) -> list[Hold]:
+    """Return what these deployments hold."""
+    among = ("deployment_id", tuple(deployment_ids))
+    return [_hold(session, row) for row in session.rows(Query(table="scaling", among=among))]
+
+
+def hold(change: Change, scaling_group: str, region: str, processes: Sequence[str]) -> None:
+    """Write down what is going to be suspended; a hold that is there already grows."""
+    key = {
+        "deployment_id": change.deployment["id"], "scaling_group": scaling_group, "region": region,
+    }  # fmt: skip
+    known = change.session.rows(Query(table="scaling", equals=key))
+    before = set(json.loads(known[0]["processes"])) if known else set()
+    text = json.dumps(sorted(before | set(processes)))
+    if known:
+        change.session.update("scaling", {"processes": text}, **key)
+        return
+    change.session.insert("scaling", [{**key, "processes": text, "at": change.now}])
+    names = ", ".join(sorted(processes)) or "nothing that was not"
+    change.add(
+        {
+            "kind": "record", "target": "", "event": "ScalingHeld", "status": "",
+            "message": f"Auto Scaling group {scaling_group}: {names} suspended",
+        }
+    )  # fmt: skip
+
+
+def release(change: Change, held: Hold) -> None:
+    """Write down that a hold is given up."""
+    change.session.delete(
+        "scaling",
+        deployment_id=held.deployment_id,
+        scaling_group=held.scaling_group,
+        region=held.region,
+    )
+    change.add(
+        {
+            "kind": "record", "target": "", "event": "ScalingReleased", "status": "",
+            "message": f"Auto Scaling group {held.scaling_group}: as before",
+        }
+    )  # fmt: skip
+
+
+def leave(change: Change, name: str, message: str) -> None:
+    """Write down that a target is no part of the fleet any more; that is no failure of anything."""
+    before = change.target(name)
+    if before["status"] in ("Succeeded", "Skipped"):
+        return
+    change.begin_work()
+    change.set_target(
+        name, status="Skipped", error_code="INSTANCE_TERMINATED", message=message,
+        in_service=False, finished_at=change.now,
+    )  # fmt: skip
+    change.note("Left", name, status="Skipped", error_code="INSTANCE_TERMINATED", message=message)
+
+
+def _hold(session: Session, row: dict[str, object]) -> Hold:
+    query = Query(
+        table="deployments",
+        columns=("status", "rolled_back_by"),
+        equals={"id": row["deployment_id"]},
+    )
+    found = session.rows(query)
+    statuses = [one["status"] for one in found]
+    for one in found:
+        if one["rolled_back_by"]:
+            following = Query(
+                table="deployments", columns=("status",), equals={"id": one["rolled_back_by"]}
+            )
+            statuses += [later["status"] for later in session.rows(following)]
+    return Hold(
+        deployment_id=str(row["deployment_id"]),
+        scaling_group=str(row["scaling_group"]),
+        region=str(row["region"]),
+        processes=tuple(json.loads(str(row["processes"]))),
+        at=float(str(row["at"])),
+        ended=all(status in FINAL_STATUSES for status in statuses),
+    )

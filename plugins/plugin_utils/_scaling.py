@@ -1,0 +1,263 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Auto Scaling groups during a deployment: held still, let go again, and their hooks answered."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from ..module_utils._errors import BasculeError, UsageError
+from ._aws import client, error_code, reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from ._record import Deployment, Hold, Record
+
+# DescribeAutoScalingInstances takes so many ids at once.
+IDS_A_CALL = 50
+# Failures behind which the end of an instance may stand.
+_SUSPECT = frozenset({"host", "traffic"})
+# What EC2 calls an instance that does not come back.
+GONE = frozenset({"shutting-down", "terminated"})
+SUSPENDABLE = (
+    "AddToLoadBalancer", "AlarmNotification", "AZRebalance", "HealthCheck", "InstanceRefresh",
+    "Launch", "ReplaceUnhealthy", "ScheduledActions", "Terminate",
+)  # fmt: skip
+
+
+class ScalingError(BasculeError):
+    """Auto Scaling or EC2 refused, or could not be reached."""
+
+    kind = "scaling"
+
+
+@contextlib.contextmanager
+def told(doing: str) -> Iterator[None]:
+    """Turn an error of AWS into one sentence; ``doing`` begins it."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except (BotoCoreError, ClientError) as error:
+        raise ScalingError(f"{doing}: {reason(error)}") from error
+
+
+def hold(
+    record: Record,
+    deployment_id: str,
+    groups: Sequence[str],
+    processes: Sequence[str],
+    *,
+    check: bool = False,
+) -> dict[str, dict[str, list[str]]]:
+    """Suspend processes of Auto Scaling groups for a deployment.
+
+    What a person has suspended is not ours to resume; what another deployment has, is ours, too:
+    the last of them resumes it.
+
+    :param check: change nothing
+    :returns: by group what was suspended ``before`` and is ``after``
+    :raises ScalingError: AWS refuses
+    :raises UsageError: there is no such group, or no such process
+    """
+    unknown = sorted(set(processes) - set(SUSPENDABLE))
+    if unknown:
+        raise UsageError(
+            f"Auto Scaling has no process {unknown[0]}. deploy_auto_scaling_suspend can name "
+            f"{', '.join(SUSPENDABLE)}."
+        )
+    if not groups or not processes:
+        return {}
+    scaling: Any = client("autoscaling")
+    region = str(scaling.meta.region_name)
+    seen: dict[str, dict[str, list[str]]] = {}
+    suspended = suspended_now(scaling, groups)
+    for group in groups:
+        by_us = {name for one in record.holds(group, region) for name in one.processes}
+        before = suspended[group]
+        ours = [name for name in processes if name not in before or name in by_us]
+        missing = [name for name in processes if name not in before]
+        if not check:
+            record.hold(deployment_id, group, region, ours)
+            if missing:
+                with told(f"The Auto Scaling group {group} cannot be held still"):
+                    scaling.suspend_processes(AutoScalingGroupName=group, ScalingProcesses=missing)
+        seen[group] = {"before": sorted(before), "after": sorted({*before, *missing})}
+    return seen
+
+
+def suspended_now(scaling: Any, groups: Sequence[str]) -> dict[str, set[str]]:
+    """Return which processes are suspended, by group."""
+    with told("The Auto Scaling groups cannot be described"):
+        answer = (
+            scaling.get_paginator("describe_auto_scaling_groups")
+            .paginate(AutoScalingGroupNames=list(groups))
+            .build_full_result()
+        )
+    found = {
+        one["AutoScalingGroupName"]: {
+            process["ProcessName"] for process in one.get("SuspendedProcesses") or ()
+        }
+        for one in answer["AutoScalingGroups"]
+    }
+    missing = [name for name in groups if name not in found]
+    if missing:
+        raise UsageError(
+            f"There is no Auto Scaling group {missing[0]} in {scaling.meta.region_name}. Check "
+            "deploy_auto_scaling_groups and AWS_REGION."
+        )
+    return found
+
+
+def release(record: Record, deployment_ids: Sequence[str]) -> list[str]:
+    """Resume what was suspended for deployments that have ended, and what ended ones left behind.
+
+    Processes that another deployment still needs suspended stay so.
+
+    :returns: names of the Auto Scaling groups
+    :raises ScalingError: AWS refuses; what could not be resumed stays in the record
+    """
+    names = []
+    for held in record.holds_of(deployment_ids):
+        if not held.ended:
+            continue
+        everybody = record.holds(held.scaling_group, held.region)
+        ended = [one for one in everybody if one.ended]
+        needed = {name for one in everybody if not one.ended for name in one.processes}
+        ours = sorted({name for one in ended for name in one.processes} - needed)
+        if ours:
+            _resume(held, ours)
+        for one in ended:
+            record.release_hold(one)
+        names.append(held.scaling_group)
+    return names
+
+
+def let_go(record: Record, deployment_ids: Sequence[str]) -> list[str]:
+    """Do the same as ``release``, and return what went wrong as warnings."""
+    try:
+        release(record, deployment_ids)
+    except BasculeError as error:
+        return [str(error)]
+    return []
+
+
+def _resume(held: Hold, processes: list[str]) -> None:
+    group = held.scaling_group
+    doing = (
+        f"The Auto Scaling group {group} could not be let go: {', '.join(processes)} stay "
+        "suspended. The next deployment of it resumes them, or do it by hand: `aws autoscaling "
+        f"resume-processes --auto-scaling-group-name {group} --scaling-processes "
+        f"{' '.join(processes)}`"
+    )
+    from botocore.exceptions import ClientError
+
+    scaling: Any = client("autoscaling", region=held.region)
+    with told(doing):
+        try:
+            scaling.resume_processes(AutoScalingGroupName=group, ScalingProcesses=processes)
+        except ClientError as error:
+            # The group has been deleted meanwhile.
+            if error_code(error) != "ValidationError" or group in _existing(scaling, group):
+                raise
+
+
+def _existing(scaling: Any, group: str) -> list[str]:
+    answer = scaling.describe_auto_scaling_groups(AutoScalingGroupNames=[group])
+    return [one["AutoScalingGroupName"] for one in answer["AutoScalingGroups"]]
+
+
+def answer_hooks(record: Record, deployments: Sequence[Deployment], hook: str) -> list[str]:
+    """Answer the launch hook of every instance that waits for it and has got its revision, or not.
+
+    CONTINUE puts an instance into service, ABANDON has it replaced.
+
+    :param deployments: what was done, oldest first; the last word on a target counts
+    :returns: what was answered, as sentences
+    :raises ScalingError: AWS refuses
+    """
+    verdicts: dict[str, str] = {}
+    for one in deployments:
+        known = {row["target"]: row.get("instance") for row in one.options.get("endpoints") or ()}
+        for target in record.targets(one.id):
+            instance = str(known.get(target.name) or "")
+            if instance.startswith("i-") and target.status in ("Succeeded", "Failed"):
+                verdicts[instance] = "CONTINUE" if target.status == "Succeeded" else "ABANDON"
+    scaling: Any = client("autoscaling")
+    ids = sorted(verdicts)
+    answered = []
+    for first in range(0, len(ids), IDS_A_CALL):
+        with told("The instances of the Auto Scaling groups cannot be described"):
+            answer = (
+                scaling.get_paginator("describe_auto_scaling_instances")
+                .paginate(InstanceIds=ids[first : first + IDS_A_CALL])
+                .build_full_result()
+            )
+        for one in answer["AutoScalingInstances"]:
+            if one["LifecycleState"] != "Pending:Wait":
+                continue
+            instance, group = one["InstanceId"], one["AutoScalingGroupName"]
+            with told(f"The lifecycle hook {hook} of {instance} cannot be answered"):
+                scaling.complete_lifecycle_action(
+                    LifecycleHookName=hook,
+                    AutoScalingGroupName=group,
+                    InstanceId=instance,
+                    LifecycleActionResult=verdicts[instance],
+                )
+            answered.append(f"{instance} of {group}: {verdicts[instance]}")
+    return answered
+
+
+def gone(instance: str, *, ask: Callable[[str], Any] | None = None) -> str:
+    """Return how an instance came to its end, as a sentence; empty if it lives or nobody knows.
+
+    :param instance: id at EC2; anything else is no instance
+    """
+    if not instance.startswith("i-"):
+        return ""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        answer = (ask or _describe)(instance)
+    except ClientError as error:
+        if error_code(error) == "InvalidInstanceID.NotFound":
+            return f"The instance {instance} is not there any more."
+        return ""
+    except (BotoCoreError, BasculeError):
+        return ""
+    found = [one for part in answer["Reservations"] for one in part["Instances"]]
+    if not found:
+        return f"The instance {instance} is not there any more."
+    state = found[0]["State"]["Name"]
+    if state not in GONE:
+        return ""
+    why = (found[0].get("StateReason") or {}).get("Message") or ""
+    tags = {tag["Key"]: tag["Value"] for tag in found[0].get("Tags") or ()}
+    group = tags.get("aws:autoscaling:groupName")
+    of_group = f" of the Auto Scaling group {group}" if group else ""
+    return f"The instance {instance}{of_group} is {state}{f' ({why})' if why else ''}."
+
+
+def _describe(instance: str) -> Any:
+    # Asked when something has failed already: an answer that does not come must not cost much.
+    ec2: Any = client("ec2", attempts=2, connect=5, read=10)
+    return ec2.describe_instances(InstanceIds=[instance])
+
+
+def leave_if_gone(record: Record, deployment_id: str, target: str, kind: str) -> str:
+    """Write a target that failed off as one that has left the fleet, if its instance is gone.
+
+    :param kind: the kind of its failure; a script that failed has run on a host that was there
+    :returns: how it came to its end, empty where the failure stands
+    """
+    if kind not in _SUSPECT:
+        return ""
+    endpoints = record.deployment(deployment_id).options.get("endpoints") or []
+    instance = next((one.get("instance") for one in endpoints if one["target"] == target), "")
+    message = gone(str(instance or ""))
+    if message:
+        record.leave(deployment_id, target, message)
+    return message

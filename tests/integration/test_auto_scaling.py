@@ -1,0 +1,263 @@
+"""Auto Scaling groups stand still during a deployment, go on after it, and lose no newcomer."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from ansible_collections.bascule.deploy.plugins.module_utils._errors import UsageError
+from ansible_collections.bascule.deploy.plugins.plugin_utils import _aws
+from ansible_collections.bascule.deploy.plugins.plugin_utils._record import Record
+from ansible_collections.bascule.deploy.plugins.plugin_utils._scaling import (
+    ScalingError,
+    hold,
+    let_go,
+    release,
+)
+from support import aws as moto
+from support.bundles import files
+from support.ec2 import members, scaling_group
+from support.records import create
+from support.rollout import BIN, ROOT, Controller
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+NAME = "shop-workers-prod"
+PROCESSES = ["Launch", "ReplaceUnhealthy"]
+
+
+@pytest.fixture
+def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[moto.Aws]:
+    # Where the server is killed on purpose nobody has to wait for all retries.
+    monkeypatch.setattr(_aws, "ATTEMPTS", 2)
+    with moto.running(tmp_path, "support.scaling_server") as running:
+        running.use(monkeypatch)
+        yield running
+
+
+def suspended(aws: moto.Aws) -> list[str]:
+    [group] = aws.client("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=[NAME])[
+        "AutoScalingGroups"
+    ]
+    return sorted(one["ProcessName"] for one in group["SuspendedProcesses"])
+
+
+def wait_for(what: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + 120
+    while not (found := what()):
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.1)
+    return found
+
+
+class Fleet:
+    """Local hosts that are the instances of an Auto Scaling group."""
+
+    def __init__(self, folder: Path, aws: moto.Aws) -> None:
+        assert (ROOT / "collections/ansible_collections/amazon/aws").is_dir(), (
+            "run: python tools/fetch_collections.py"
+        )
+        self.folder = folder
+        self.lost = folder / "lost"
+        self.lost.write_text("")
+        self.inventory = folder / "prod"
+        shutil.copytree(ROOT / "inventories" / "prod", self.inventory)
+        # Whoever is named in the file "lost" is reached where nobody listens.
+        gone = f"inventory_hostname in lookup('ansible.builtin.file', '{self.lost}')"
+        variables = {
+            "ansible_connection": f"{{{{ 'ssh' if {gone} else 'local' }}}}",
+            "ansible_host": "127.0.0.1", "ansible_port": 1, "ansible_become": False,
+            "ansible_python_interpreter": "{{ ansible_playbook_python }}",
+            "deploy_sysroot": f"{folder}/hosts/{{{{ inventory_hostname }}}}",
+            "deploy_targets": "workers", "deploy_stages": ["100%"], "deploy_bake_time": 0,
+            "deploy_minimum_healthy_hosts": 1, "deploy_reconnect_timeout": 0,
+            "deploy_auto_scaling_groups": [NAME],
+        }  # fmt: skip
+        self.controller = Controller(
+            self.inventory, folder / "state", variables, environment=aws.environment
+        )
+
+    def revision(self, name: str, hook: str) -> Path:
+        return files(self.folder / name, {"VERSION": f"{name}\n"}, {"AfterInstall": hook})
+
+    def start(self, revision: Path, **more: Any) -> subprocess.Popen[str]:
+        said = json.dumps(
+            {**self.controller.variables, **more, "deploy_revision": str(revision)}, default=str
+        )
+        return subprocess.Popen(
+            [
+                str(BIN / "ansible-playbook"), "-i", str(self.inventory),
+                "bascule.deploy.rolling", "-e", said,
+            ],
+            env={
+                **os.environ, **self.controller.environment,
+                "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "BASCULE_STATE":
+                str(self.controller.state), "ANSIBLE_STDOUT_CALLBACK": "default",
+            },
+            cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+
+
+def waiting(folder: Path) -> str:
+    """A hook that says that it runs, and goes on when it may."""
+    return f"touch {folder}/running; while test ! -e {folder}/go; do sleep 0.1; done"
+
+
+def test_a_group_stands_still_and_a_terminated_instance_is_no_failure(
+    aws: moto.Aws, tmp_path: Path
+) -> None:
+    ids = scaling_group(aws, NAME, 3, Environment="prod", Application="shop")
+    aws.client("autoscaling").suspend_processes(
+        AutoScalingGroupName=NAME, ScalingProcesses=["AlarmNotification"]
+    )
+    fleet = Fleet(tmp_path, aws)
+    run = fleet.start(fleet.revision("v1", waiting(tmp_path)))
+    wait_for((tmp_path / "running").exists)
+    assert suspended(aws) == [
+        "AZRebalance", "AlarmNotification", "Launch", "ReplaceUnhealthy", "ScheduledActions",
+    ]  # fmt: skip
+    aws.client("autoscaling").set_desired_capacity(AutoScalingGroupName=NAME, DesiredCapacity=4)
+    assert members(aws, NAME) == ids
+    [deployment] = fleet.controller.deployments()
+    later = [
+        name
+        for name, one in fleet.controller.targets(deployment.id).items()
+        if one.status == "Pending"
+    ][-1]
+    aws.client("ec2").terminate_instances(InstanceIds=[later])
+    fleet.lost.write_text(later)
+    (tmp_path / "go").touch()
+    said, _none = run.communicate(timeout=300)
+    assert run.returncode == 0, said
+
+    done = fleet.controller.targets(deployment.id)
+    assert {name: one.status for name, one in done.items() if name != later} == dict.fromkeys(
+        set(ids) - {later}, "Succeeded"
+    )
+    assert (done[later].status, done[later].error_code) == ("Skipped", "INSTANCE_TERMINATED")
+    assert f"The instance {later} of the Auto Scaling group {NAME} is terminated" in (
+        done[later].message
+    )
+    assert suspended(aws) == ["AlarmNotification"]
+    with fleet.controller.record() as record:
+        assert record.holds_of([deployment.id]) == []
+
+
+def test_a_killed_controller_leaves_nothing_suspended_for_good(
+    aws: moto.Aws, tmp_path: Path
+) -> None:
+    scaling_group(aws, NAME, 2, Environment="prod", Application="shop")
+    fleet = Fleet(tmp_path, aws)
+    hook = waiting(tmp_path)
+    for way in ("resume", "abandon"):
+        run = fleet.start(fleet.revision(way, hook))
+        wait_for((tmp_path / "running").exists)
+        os.killpg(run.pid, signal.SIGKILL)
+        run.communicate()
+        (tmp_path / "go").touch()
+        assert "Launch" in suspended(aws)
+        [deployment] = [one for one in fleet.controller.deployments() if not one.is_final]
+        if way == "resume":
+            ended = fleet.controller.playbook("rolling", deployment_id=deployment.id)
+        else:
+            ended = fleet.controller.command("abandon", deployment.id)
+        assert ended.status == 0, ended.said
+        assert suspended(aws) == []
+        (tmp_path / "running").unlink()
+        (tmp_path / "go").unlink()
+
+
+def test_an_instance_that_is_launched_meanwhile_gets_the_revision_and_goes_into_service(
+    aws: moto.Aws, tmp_path: Path
+) -> None:
+    first = scaling_group(aws, NAME, 1, Environment="prod", Application="shop")
+    scaling = aws.client("autoscaling")
+    scaling.put_lifecycle_hook(
+        AutoScalingGroupName=NAME, LifecycleHookName="bascule",
+        LifecycleTransition="autoscaling:EC2_INSTANCE_LAUNCHING",
+    )  # fmt: skip
+    fleet = Fleet(tmp_path, aws)
+    run = fleet.start(
+        fleet.revision("v1", waiting(tmp_path)),
+        deploy_auto_scaling_suspend=[], deploy_auto_scaling_hook="bascule",
+        deploy_minimum_healthy_hosts=0,
+    )  # fmt: skip
+    wait_for((tmp_path / "running").exists)
+    assert suspended(aws) == []
+    scaling.set_desired_capacity(AutoScalingGroupName=NAME, DesiredCapacity=2)
+    [newcomer] = set(members(aws, NAME)) - set(first)
+    assert state_of(aws, newcomer) == "Pending:Wait"
+    (tmp_path / "go").touch()
+    said, _none = run.communicate(timeout=300)
+    assert run.returncode == 0, said
+    assert state_of(aws, newcomer) == "InService", said
+    installed = tmp_path / "hosts" / newcomer / "opt/files/VERSION"
+    assert installed.read_text() == "v1\n"
+
+
+def state_of(aws: moto.Aws, instance: str) -> str:
+    answer = aws.client("autoscaling").describe_auto_scaling_instances(InstanceIds=[instance])
+    return str(answer["AutoScalingInstances"][0]["LifecycleState"])
+
+
+def test_two_deployments_of_one_group_resume_it_when_the_last_has_ended(
+    aws: moto.Aws, tmp_path: Path
+) -> None:
+    scaling_group(aws, NAME, 1)
+    with Record.open(f"sqlite:///{tmp_path}/record.db") as record:
+        one, two = create(record, ["a"]), create(record, ["a"], group="api")
+        for deployment in (one, two, one):
+            hold(record, deployment.id, [NAME], PROCESSES)
+        assert suspended(aws) == PROCESSES
+        assert release(record, [one.id]) == []
+        record.finish(one.id)
+        assert release(record, [one.id]) == [NAME]
+        assert suspended(aws) == PROCESSES
+        record.finish(two.id)
+        release(record, [two.id])
+        assert suspended(aws) == []
+
+
+def test_what_could_not_be_resumed_is_resumed_by_the_next(aws: moto.Aws, tmp_path: Path) -> None:
+    scaling_group(aws, NAME, 1)
+    with Record.open(f"sqlite:///{tmp_path}/record.db") as record:
+        one = create(record, ["a"])
+        hold(record, one.id, [NAME], PROCESSES)
+        record.finish(one.id)
+        os.environ["AWS_ENDPOINT_URL"] = "http://127.0.0.1:9"
+        [warning] = let_go(record, [one.id])
+        assert "aws autoscaling resume-processes" in warning
+        os.environ["AWS_ENDPOINT_URL"] = aws.url
+        two = create(record, ["a"])
+        hold(record, two.id, [NAME], PROCESSES)
+        record.finish(two.id)
+        assert let_go(record, [two.id]) == []
+        assert suspended(aws) == []
+        assert record.holds_of([one.id, two.id]) == []
+
+
+def test_checking_suspends_nothing_and_wrong_names_are_refused(
+    aws: moto.Aws, tmp_path: Path
+) -> None:
+    scaling_group(aws, NAME, 1)
+    with Record.open(f"sqlite:///{tmp_path}/record.db") as record:
+        deployment = create(record, ["a"])
+        seen = hold(record, deployment.id, [NAME], PROCESSES, check=True)
+        assert seen == {NAME: {"before": [], "after": PROCESSES}}
+        assert suspended(aws) == []
+        with pytest.raises(UsageError, match="no Auto Scaling group nobody"):
+            hold(record, deployment.id, ["nobody"], PROCESSES)
+        with pytest.raises(UsageError, match="no process Lunch"):
+            hold(record, deployment.id, [NAME], ["Lunch"])
+        aws.kill()
+        with pytest.raises(ScalingError, match="cannot be described"):
+            hold(record, deployment.id, [NAME], PROCESSES)

@@ -1,0 +1,109 @@
+"""moto with what it lacks of Auto Scaling: launch hooks that hold instances, and their answers.
+
+``python -m support.scaling_server -H HOST -p PORT`` is moto's server with these differences, which
+are AWS's behaviour:
+
+- an instance that a group with a launch hook launches is ``Pending:Wait`` until it is answered
+- CompleteLifecycleAction: CONTINUE makes it ``InService``, ABANDON terminates and replaces it; it
+  refuses an instance that does not wait, and a hook that there is not
+- while ``Launch`` is suspended a group launches nothing, whatever its desired capacity is; when it
+  is resumed the group launches what it lacks
+- DescribeAutoScalingInstances refuses more than 50 ids
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from moto.autoscaling import models, responses
+from moto.autoscaling.exceptions import ValidationError
+from moto.core.responses import ActionResult, EmptyResult
+
+LAUNCHING = "autoscaling:EC2_INSTANCE_LAUNCHING"
+
+
+def patch(_plane: object = None) -> None:
+    """Change moto in this process."""
+    group, backend = models.FakeAutoScalingGroup, models.AutoScalingBackend
+    launch = group.replace_autoscaling_group_instances
+    describe, resume = backend.describe_auto_scaling_instances, backend.resume_processes
+
+    def launch_unless_suspended(self: Any, count_needed: int, propagated_tags: Any) -> None:
+        if "Launch" in [one["ProcessName"] for one in self.suspended_processes]:
+            return
+        before = set(self.instance_states)
+        launch(self, count_needed, propagated_tags)
+        if hooks_of(self.autoscaling_backend, self.name):
+            for state in set(self.instance_states) - before:
+                state.lifecycle_state = "Pending:Wait"
+
+    def active_instances(self: Any) -> list[Any]:
+        # Those that wait count for the capacity; otherwise moto would launch them again.
+        states = ("InService", "Pending:Wait")
+        return [one for one in self.instance_states if one.lifecycle_state in states]
+
+    def describe_few(self: Any, instance_ids: list[str]) -> Any:
+        if len(instance_ids) > 50:
+            raise ValidationError("At most 50 instance ids can be described at once")
+        return describe(self, instance_ids)
+
+    def resume_and_launch(self: Any, group_name: str, scaling_processes: list[str]) -> None:
+        resume(self, group_name, scaling_processes)
+        one = self.autoscaling_groups[group_name]
+        one.set_desired_capacity(one.desired_capacity)
+
+    group.replace_autoscaling_group_instances = launch_unless_suspended
+    group.active_instances = active_instances
+    backend.describe_auto_scaling_instances = describe_few
+    backend.resume_processes = resume_and_launch
+    responses.AutoScalingResponse.complete_lifecycle_action = complete_lifecycle_action
+
+
+def hooks_of(backend: Any, name: str) -> list[str]:
+    """The launch hooks of a group."""
+    hooks = backend.lifecycle_hooks.values()
+    return [
+        one.name
+        for one in hooks
+        if one.auto_scaling_group_name == name and one.lifecycle_transition == LAUNCHING
+    ]
+
+
+def complete_lifecycle_action(self: Any) -> ActionResult:
+    """Answer a hook, as CompleteLifecycleAction does."""
+    name, hook = self._get_param("AutoScalingGroupName"), self._get_param("LifecycleHookName")
+    instance, verdict = self._get_param("InstanceId"), self._get_param("LifecycleActionResult")
+    backend = self.autoscaling_backend
+    if hook not in hooks_of(backend, name):
+        raise ValidationError(f"No lifecycle hook {hook} of the group {name}")
+    group = backend.autoscaling_groups[name]
+    waiting = [
+        one
+        for one in group.instance_states
+        if one.instance.id == instance and one.lifecycle_state == "Pending:Wait"
+    ]
+    if not waiting:
+        raise ValidationError(f"No active Lifecycle Action found with instance ID {instance}")
+    if verdict == "CONTINUE":
+        waiting[0].lifecycle_state = "InService"
+    elif verdict == "ABANDON":
+        group.instance_states.remove(waiting[0])
+        backend.ec2_backend.terminate_instances([instance])
+        group.set_desired_capacity(group.desired_capacity)
+    else:
+        raise ValidationError(
+            f"The LifecycleActionResult {verdict} is neither CONTINUE nor ABANDON"
+        )
+    return EmptyResult()
+
+
+def main() -> None:
+    from moto.server import main as serve
+
+    patch()
+    serve(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    main()
