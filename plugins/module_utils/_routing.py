@@ -49,6 +49,11 @@ PROVIDER_OPTIONS: dict[str, dict[str, str]] = {
 # What a provider needs to share traffic between pools, beside the pools themselves.
 ROUTING_OPTIONS: dict[str, dict[str, str]] = {
     "envoy": {"envoy_routes_path": "routes_path", "envoy_admin_url": "admin_url"},
+    "haproxy": {
+        "haproxy_socket": "socket",
+        "haproxy_map_path": "map_path",
+        "haproxy_map_key": "map_key",
+    },
 }
 # How deploy_traffic_pools names a pool, by provider. The values are options of the provider that
 # hold for the pool's targets.

@@ -108,6 +108,16 @@ options:
         description:
           - Name of the backend.
         type: str
+      haproxy_map_path:
+        description:
+          - Path of the map that HAProxy's Lua program shares the traffic by.
+            V(/etc/haproxy/bascule.map) if nothing else is said.
+        type: str
+      haproxy_map_key:
+        description:
+          - The map's entry, which C(http-request lua.bascule KEY) names. V(routing) if nothing else
+            is said.
+        type: str
       haproxy_drain_with:
         description:
           - The state that a server is drained with, V(drain), V(maint) or V(auto). A server in
@@ -292,6 +302,7 @@ from ansible_collections.bascule.deploy.plugins.module_utils._host import (
     _envoy,
     _envoy_router,
     _haproxy,
+    _haproxy_router,
     _traffic,
 )
 from ansible_collections.bascule.deploy.plugins.module_utils._host._entry import run
@@ -301,7 +312,7 @@ from ansible_collections.bascule.deploy.plugins.module_utils._routing import (
 )
 
 # The door imports an operation by its name, which Ansible cannot see when it packs a module.
-SENT_ALONG = (_traffic, _envoy, _envoy_router, _haproxy)
+SENT_ALONG = (_traffic, _envoy, _envoy_router, _haproxy, _haproxy_router)
 
 
 def main() -> None:

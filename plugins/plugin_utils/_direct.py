@@ -46,6 +46,7 @@ AT_PROXY = frozenset(
         "_envoy_router",
         "_envoy_routes",
         "_haproxy",
+        "_haproxy_router",
     }
 )
 LOOKING = frozenset({"_drift", "_running"})

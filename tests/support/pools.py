@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 START: dict[str, Callable[[Path, Mapping[str, list[proxies.Endpoint]]], proxies.Proxy]] = {
     "envoy": proxies.start_envoy_pools,
+    "haproxy": proxies.start_haproxy_pools,
 }
 
 

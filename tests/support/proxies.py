@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 PAGE = Path(__file__).parents[2] / "docs/load-balancers.md"
 BACKEND = Path(__file__).with_name("backend.py")
+LUA = Path(__file__).parents[2] / "roles/deploy/files/bascule.lua"
+SYSTEM_PATH = "/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin"
 START_SECONDS = 10.0
 
 
@@ -215,14 +217,12 @@ def start_haproxy(
     command: Sequence[str] = (),
 ) -> Proxy:
     """Start HAProxy over these endpoints and wait until it listens; see ``start_envoy``."""
-    binary = shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
-    if binary is None:
-        raise FileNotFoundError("haproxy is not installed: apt-get install haproxy")
+    binary = haproxy_binary()
     directory.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
     path = directory / "admin.sock"
     text = replaced(
-        example("haproxy", "backend shop"),
+        example("haproxy", "backend shop\n"),
         {
             "/run/haproxy/admin.sock mode 660": f"{path} mode 600",
             "bind 0.0.0.0:80": f"bind {listen}:{port}",
@@ -242,6 +242,49 @@ def start_haproxy(
     )
     _until(path.exists, process, log)
     return proxy
+
+
+def start_haproxy_pools(directory: Path, pools: Mapping[str, Sequence[Endpoint]]) -> Proxy:
+    """Start HAProxy before these pools, as the page says; the first has all the traffic."""
+    directory.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    path, table = directory / "admin.sock", directory / "bascule.map"
+    table.touch()
+    text = replaced(
+        example("haproxy", "lua-load-per-thread"),
+        {
+            "/run/haproxy/admin.sock mode 660": f"{path} mode 600",
+            "/etc/haproxy/bascule.lua": str(LUA),
+            "/etc/haproxy/bascule.map": str(table),
+            "bind 0.0.0.0:80": f"bind 127.0.0.1:{port}",
+            "inter 2s fastinter 500ms downinter 500ms": "inter 200ms",
+            "default_backend shop-blue": f"default_backend shop-{next(iter(pools))}",
+        },
+    )
+    head, first, _others = re.split(r"^(?=backend shop-)", text, flags=re.M)
+    for pool, endpoints in pools.items():
+        lines = "".join(f"    server {e.name} {e.address}:{e.port}\n" for e in endpoints)
+        head += replaced(
+            first, {"shop-blue": f"shop-{pool}", "    server blue-1 10.0.0.11:8080\n": lines}
+        )
+    configuration = directory / "haproxy.cfg"
+    configuration.write_text(head)
+    log = directory / "haproxy.log"
+    process = _start([haproxy_binary(), "-f", str(configuration), "-db"], log)
+    _until(path.exists, process, log)
+    options = {
+        "socket": str(path),
+        "map_path": str(table),
+        "pools": {pool: {"backend": f"shop-{pool}"} for pool in pools},
+    }
+    return Proxy("haproxy", f"http://127.0.0.1:{port}", options, process)
+
+
+def haproxy_binary() -> str:
+    binary = shutil.which("haproxy", path=SYSTEM_PATH)
+    if binary is None:
+        raise FileNotFoundError("haproxy is not installed: apt-get install haproxy")
+    return binary
 
 
 @contextlib.contextmanager

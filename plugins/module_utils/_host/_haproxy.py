@@ -89,6 +89,47 @@ def parse_socket(text: str) -> str | tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+class RuntimeApi:
+    """The socket of one HAProxy process.
+
+    :ivar place: its address, for messages
+    """
+
+    def __init__(self, address: str | tuple[str, int]) -> None:
+        self._address = address
+        self.place = address if isinstance(address, str) else f"{address[0]}:{address[1]}"
+
+    def _connect(self) -> socket.socket:
+        if not isinstance(self._address, str):
+            return socket.create_connection(self._address, timeout=SOCKET_SECONDS)
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.settimeout(SOCKET_SECONDS)
+            connection.connect(self._address)
+        except OSError:
+            connection.close()
+            raise
+        return connection
+
+    def ask(self, command: str) -> str:
+        """Send one command and return its answer."""
+        try:
+            with self._connect() as connection:
+                connection.sendall(command.encode("utf-8") + b"\n")
+                parts: list[bytes] = []
+                while True:
+                    part = connection.recv(65536)
+                    if not part:
+                        return b"".join(parts).decode("utf-8", "replace")
+                    parts.append(part)
+        except OSError as error:
+            raise TrafficError(
+                f"HAProxy's runtime API at {self.place} does not answer: {error}. Check that "
+                "HAProxy runs, that its global section has 'stats socket' at this address with "
+                "'level admin', and that this user may open it."
+            ) from error
+
+
 class HAProxy(Balancer):
     """One backend of one HAProxy process."""
 
@@ -99,26 +140,24 @@ class HAProxy(Balancer):
         drain_with: str,
         targets: Sequence[Target],
     ) -> None:
-        self._address = address
+        self._api = RuntimeApi(address)
         self._backend = backend
         self._drain_with = drain_with
         self._targets = list(targets)
         self._rows: dict[str, dict[str, str]] = {}
         self._orders: dict[str, Orders] = {}
         self._rising: set[str] = set()
-        place = address if isinstance(address, str) else f"{address[0]}:{address[1]}"
-        self._place = place
-        self.where = f"HAProxy backend {backend} ({place})"
+        self.where = f"HAProxy backend {backend} ({self._api.place})"
 
     def observe(self) -> dict[str, Seen]:
         """Ask for the orders and the numbers of all servers of the backend."""
-        orders = self._ask(f"show servers state {self._backend}")
+        orders = self._api.ask(f"show servers state {self._backend}")
         if not orders.startswith("1"):
             raise TrafficError(
-                f"HAProxy at {self._place} has no backend {self._backend!r}; it has "
+                f"HAProxy at {self._api.place} has no backend {self._backend!r}; it has "
                 f"{', '.join(self._backends()) or 'none'}. Set deploy_haproxy_backend."
             )
-        self._rows = {row["svname"]: row for row in parse_stat(self._ask(self._show_stat()))}
+        self._rows = {row["svname"]: row for row in parse_stat(self._api.ask(self._show_stat()))}
         self._orders = parse_servers_state(orders)
         return {
             target.name: read_server(
@@ -172,11 +211,11 @@ class HAProxy(Balancer):
         return f"show stat {self._backend} 4 -1"
 
     def _backends(self) -> list[str]:
-        rows = self._ask("show servers state").splitlines()[2:]
+        rows = self._api.ask("show servers state").splitlines()[2:]
         return sorted({row.split()[1] for row in rows if row.strip()})
 
     def _order(self, name: str, order: str) -> None:
-        answer = self._ask(f"set server {self._backend}/{name} {order}").strip()
+        answer = self._api.ask(f"set server {self._backend}/{name} {order}").strip()
         if answer:
             raise TrafficError(
                 f"{self.where} refused to set {name} to {order!r}: {answer} "
@@ -186,35 +225,6 @@ class HAProxy(Balancer):
                     else "Look at the proxy's configuration."
                 )
             )
-
-    def _connect(self) -> socket.socket:
-        if not isinstance(self._address, str):
-            return socket.create_connection(self._address, timeout=SOCKET_SECONDS)
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            connection.settimeout(SOCKET_SECONDS)
-            connection.connect(self._address)
-        except OSError:
-            connection.close()
-            raise
-        return connection
-
-    def _ask(self, command: str) -> str:
-        try:
-            with self._connect() as connection:
-                connection.sendall(command.encode("utf-8") + b"\n")
-                parts: list[bytes] = []
-                while True:
-                    part = connection.recv(65536)
-                    if not part:
-                        return b"".join(parts).decode("utf-8", "replace")
-                    parts.append(part)
-        except OSError as error:
-            raise TrafficError(
-                f"HAProxy's runtime API at {self._place} does not answer: {error}. Check that "
-                "HAProxy runs, that its global section has 'stats socket' at this address with "
-                "'level admin', and that this user may open it."
-            ) from error
 
 
 def parse_stat(text: str) -> list[dict[str, str]]:
