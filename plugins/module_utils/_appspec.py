@@ -52,19 +52,12 @@ def _has_byte_order_mark(text: bytes | str) -> bool:
     return text.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff"))
 
 
-def appspec_name(names: Collection[str], wanted: str | None = None) -> str | None:
-    """Choose the AppSpec file among the names at the top of a revision.
-
-    ``appspec.yml`` before ``appspec.yaml``; another wanted name before both.
-    """
-    for name in (wanted or DEFAULT_NAME, DEFAULT_NAME, "appspec.yaml"):
-        if name in names:
-            return name
-    return None
+def appspec_name(names: Collection[str]) -> str | None:
+    """Choose the AppSpec file among the names at the top of a revision: yml before yaml."""
+    return next((name for name in (DEFAULT_NAME, "appspec.yaml") if name in names), None)
 
 
-def find_appspec(directory: Path, wanted: str | None = None) -> Path | None:
+def find_appspec(directory: Path) -> Path | None:
     """Return the AppSpec file of an unpacked revision, or None."""
-    names = {entry.name for entry in directory.iterdir() if entry.is_file()}
-    name = appspec_name(names, wanted)
+    name = appspec_name({entry.name for entry in directory.iterdir() if entry.is_file()})
     return directory / name if name else None

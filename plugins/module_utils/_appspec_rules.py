@@ -26,6 +26,8 @@ RUN_WHEN = ("success", "failure", "always")
 _AGAIN = "and then try again."
 _A_SCRIPT = "'- location: scripts/start.sh'"
 _OCTAL = re.compile(r"0[0-7]{1,4}\Z")
+# A whole number as YAML 1.2 knows it, which agent 2 reads.
+_WHOLE = re.compile(r"(?:0|[1-9][0-9]*|0x[0-9a-fA-F]+|0o[0-7]+|0b[01]+)\Z")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
@@ -166,7 +168,7 @@ def _timeout(item: Node, strict: str | None) -> int:
         return DEFAULT_TIMEOUT
     value = node.data()
     seconds = 0
-    if strict == "agent-v2" and not (isinstance(value, int) and not isinstance(value, bool)):
+    if strict == "agent-v2" and not (node.plain and _WHOLE.match(node.raw)):
         seconds = 0
     elif isinstance(value, str):
         # Ruby's to_i: the number at the start, whatever follows.
@@ -188,8 +190,8 @@ def _timeout(item: Node, strict: str | None) -> int:
 def _sudo(node: Node | None, strict: str | None) -> bool:
     if node is None:
         return False
-    if strict == "agent-v2" and not isinstance(node.value, bool):
-        raise node.error(f"sudo must be true or false, not {node.text()!r}.", "sudo")
+    if strict == "agent-v2" and not (node.plain and node.raw.lower() in ("true", "false")):
+        raise node.error(f"sudo must be true or false, not {node.raw or node.text()!r}.", "sudo")
     # Agent 1 takes everything but false and null for yes, the text "false" included.
     return node.value is not False
 
@@ -242,14 +244,16 @@ def _files(node: Node | None, strict: str | None) -> list[dict[str, str]]:
     result = []
     for item in _entries(node, "files", "'- {source: /, destination: /srv/app}'"):
         source, destination = item.get("source"), item.get("destination")
-        if source is None:
+        if source is None or (strict == "agent-v2" and source.raw == "" == source.value):
             raise item.error(
                 "The deployment failed because the application specification file specifies a"
                 " destination file, but no source file. Update the files section of the AppSpec"
                 f" file, {_AGAIN}",
                 "source",
             )
-        if destination is None:
+        if destination is None or (
+            strict == "agent-v2" and destination.raw == "" == destination.value
+        ):
             raise item.error(
                 "The deployment failed because the application specification file specifies only a"
                 f" source file ({source.text()}). Add the name of the destination file to the files"
@@ -266,7 +270,7 @@ def _files(node: Node | None, strict: str | None) -> list[dict[str, str]]:
 
 
 def _path(node: Node, field: str, strict: str | None) -> str:
-    if node.kind != "scalar" or (strict is not None and not isinstance(node.value, str)):
+    if node.kind != "scalar" or (strict == "agent-v1" and not isinstance(node.value, str)):
         raise node.error(f"{field} of files must be a path, not {_what(node)}.", "type")
     text = node.value if isinstance(node.value, str) else node.raw
     if "\0" in text:
@@ -295,7 +299,7 @@ def _permission(item: Node, strict: str | None) -> dict[str, Any]:
             "object",
         )
     pattern = item.get("pattern")
-    return {
+    permission = {
         "object": path,
         "pattern": "**" if pattern is None or pattern.is_absent else pattern.text(),
         "except": [entry.text() for entry in _list(item, "except")],
@@ -306,6 +310,22 @@ def _permission(item: Node, strict: str | None) -> dict[str, Any]:
         "acls": _acls(item),
         "context": _context(item, strict),
     }
+    if strict == "agent-v2":
+        _check_for_files(item, permission)
+    return permission
+
+
+def _check_for_files(item: Node, permission: dict[str, Any]) -> None:
+    """Refuse what agent 2 refuses wherever the types include files, as they do by default."""
+    if "file" not in permission["type"]:
+        return
+    default = any(_acl.parse_entry(one).default for one in permission["acls"] or ())
+    if permission["pattern"] != "**" or permission["except"] or default:
+        raise item.error(
+            f"CodeDeploy's agent 2 takes patterns, exceptions and default access control entries"
+            f" for 'type: [directory]' only, and refuses those of {permission['object']}.",
+            "permission-on-file",
+        )
 
 
 def _list(item: Node, field: str) -> list[Node]:

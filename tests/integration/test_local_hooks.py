@@ -331,6 +331,9 @@ def test_the_name_of_the_appspec_file(host: LocalHost) -> None:
     assert "appspec.yml" in host.deploy(files).message
     done = host.deploy(files, "-A", "other.yml")
     assert said(done.log)[:3] == [f"{event} 1" for event in ALL[:3]]
+    missing = host.deploy(noisy("2"), "-A", "other.yml")
+    assert missing.failed_event == "BeforeInstall"
+    assert 'revision-relative path "other.yml"' in missing.message
     # The agent looks the new name up in the old revision, too.
     assert host.deploy(noisy("2")).ok
 

@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _KINDS = {
     "u": "user",
@@ -108,8 +111,10 @@ def full_set(entries: list[Entry], mode: int) -> list[Entry]:
     return result
 
 
-def check_range(text: str) -> None:
-    """Check an SELinux range, ``s0``, ``s0-s3`` or ``s0-s3:c0.c5,c9``.
+def check_range(text: str) -> str:
+    """Check an SELinux range, ``s0``, ``s0-s3`` or ``s0-s3:c0.c5,c9``, and return its plain form.
+
+    That is how the agent gives it to semanage: ``s0-s0:c1,c2,c3`` becomes ``s0:c1.c3``.
 
     :raises ValueError: with the reason
     """
@@ -118,11 +123,12 @@ def check_range(text: str) -> None:
     bounds = [_number(part, "s") for part in ((low, high) if dash else (low,))]
     if dash and bounds[0] > bounds[1]:
         raise ValueError(f"the sensitivity {low} is above {high}")
+    plain = f"s{bounds[0]}" + (f"-s{bounds[-1]}" if bounds[0] != bounds[-1] else "")
     if not colon:
-        return
+        return plain
     if not categories:
         raise ValueError("nothing follows the colon")
-    seen = set()
+    seen: set[int] = set()
     # Ruby's split drops what is empty at the end.
     for part in categories.rstrip(",").split(",") if categories.rstrip(",") else ():
         first, dot, last = part.partition(".")
@@ -134,6 +140,18 @@ def check_range(text: str) -> None:
             if number in seen:
                 raise ValueError(f"the category c{number} is given twice")
             seen.add(number)
+    return f"{plain}:{','.join(_runs(sorted(seen)))}"
+
+
+def _runs(numbers: list[int]) -> Iterator[str]:
+    """Name sorted categories, neighbours as one run."""
+    index = 0
+    while index < len(numbers):
+        first = last = numbers[index]
+        while index < len(numbers) and numbers[index] - last <= 1:
+            last = numbers[index]
+            index += 1
+        yield f"c{first}" if first == last else f"c{first}.c{last}"
 
 
 def _number(text: str, letter: str) -> int:

@@ -149,12 +149,14 @@ def label(grant: Grant) -> str | None:
     context = permission["context"]
     if not context or os.path.islink(path):
         return None
+    from . import _acl
+
     real = os.path.realpath(path)
     command = ["semanage", "fcontext", "-a"]
     for option, field in (("-s", "name"), ("-t", "type"), ("-r", "range")):
         value = context[field]
         if value is not None:
-            command += [option, value]
+            command += [option, value if field != "range" else _acl.check_range(value)]
     _run(*command, real)
     _run("restorecon", "-v", real)
     return real

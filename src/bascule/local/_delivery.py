@@ -181,12 +181,12 @@ def _copy_file(source: Path, target: Path, mode: int) -> None:
 def read_appspec(archive: Path, name: str | None, strict: str | None) -> dict[str, t.Any]:
     """Return the AppSpec of an unpacked bundle.
 
-    ``appspec.yml``, then ``appspec.yaml``, after the name that was asked for.
+    The one of the name that was asked for; without a name ``appspec.yml``, then ``appspec.yaml``.
 
     :raises AppSpecError: if there is none, or it is refused
     """
-    path = archive / name if name and (archive / name).is_file() else find_appspec(archive, name)
-    if path is None:
+    path = archive / name if name else find_appspec(archive)
+    if path is None or not path.is_file():
         wanted = name or DEFAULT_NAME
         raise AppSpecError(
             "The CodeDeploy agent did not find an AppSpec file within the unpacked revision"

@@ -258,7 +258,20 @@ def test_strict_agents_read_an_unquoted_mode_each_in_its_own_way() -> None:
         ("agent-v1", "permissions: [{object: a, context: {type: t}}]", False),
         ("agent-v2", "permissions: [{object: a, context: {type: t}}]", True),
         ("agent-v1", "permissions: [{object: a, owner: 33}]", False),
-        ("agent-v2", "files: [{source: 1, destination: /a}]", False),
+        ("agent-v1", "files: [{source: 1, destination: /a}]", False),
+        ("agent-v2", "files: [{source: 1, destination: /a}]", True),
+        ("agent-v1", "files: [{source: a, destination: ''}]", True),
+        ("agent-v2", "files: [{source: a, destination: ''}]", False),
+        ("agent-v2", "files: [{source: '', destination: /a}]", False),
+        ("agent-v2", "hooks: {X: [{location: a, timeout: 1_0}]}", False),
+        ("agent-v2", "hooks: {X: [{location: a, timeout: 0x10}]}", True),
+        ("agent-v2", "hooks: {X: [{location: a, sudo: yes}]}", False),
+        ("agent-v2", "hooks: {X: [{location: a, sudo: True}]}", True),
+        ("agent-v1", "permissions: [{object: a, pattern: '*'}]", True),
+        ("agent-v2", "permissions: [{object: a, pattern: '*'}]", False),
+        ("agent-v2", "permissions: [{object: a, pattern: '*', type: [directory]}]", True),
+        ("agent-v2", "permissions: [{object: a, except: [b]}]", False),
+        ("agent-v2", "permissions: [{object: a, acls: ['d:u:b:r']}]", False),
     ],
 )
 def test_each_agents_own_refusals(strict: str, body: str, accepted: bool) -> None:
@@ -310,17 +323,15 @@ def test_bascules_own_keys_are_checked(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "wanted", "chosen"),
+    ("names", "chosen"),
     [
-        (["appspec.yml", "appspec.yaml"], None, "appspec.yml"),
-        (["appspec.yaml", "x"], None, "appspec.yaml"),
-        (["other.yml", "appspec.yml"], "other.yml", "other.yml"),
-        (["appspec.yml"], "other.yml", "appspec.yml"),
-        (["AppSpec.yml"], None, None),
+        (["appspec.yml", "appspec.yaml"], "appspec.yml"),
+        (["appspec.yaml", "x"], "appspec.yaml"),
+        (["AppSpec.yml"], None),
     ],
 )
-def test_where_the_file_is(names: list[str], wanted: str | None, chosen: str | None) -> None:
-    assert appspec_name(names, wanted) == chosen
+def test_where_the_file_is(names: list[str], chosen: str | None) -> None:
+    assert appspec_name(names) == chosen
 
 
 def test_a_folder_named_like_it_is_no_appspec(tmp_path: Path) -> None:

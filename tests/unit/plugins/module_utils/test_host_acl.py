@@ -93,7 +93,22 @@ def test_the_default_mask_is_the_groups_default_entry() -> None:
 
 @pytest.mark.parametrize("text", ["s0", "s0-s3", "s0:c1", "s0-s3:c0.c5,c9", "s15:c1023"])
 def test_ranges(text: str) -> None:
-    _acl.check_range(text)
+    plain = _acl.check_range(text)
+    assert _acl.check_range(plain) == plain
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("s0", "s0"),
+        ("s00-s0", "s0"),
+        ("s0-s3:c9,c0.c5", "s0-s3:c0.c5,c9"),
+        ("s0:c3,c1,c2,c7", "s0:c1.c3,c7"),
+        ("s0:,", "s0:"),
+    ],
+)
+def test_the_plain_form_of_a_range(text: str, plain: str) -> None:
+    assert _acl.check_range(text) == plain
 
 
 @pytest.mark.parametrize(
