@@ -100,6 +100,9 @@ class ActionModule(TargetAction):
                 message=answer["msg"],
             )
         elif answer.get("current"):
+            if events := answer.pop("events", None):
+                # This deployment was done with it, but was interrupted before it was told so.
+                record.add_events(deployment["id"], target, events)
             record.note_current(deployment["id"], target)
         else:
             record.note_staged(deployment["id"], target, digest_present=True)

@@ -21,8 +21,12 @@ floor is broken anyway, one at a time, as long as none that came from service wa
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ._approval import APPROVAL_TIMEOUT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 FORWARD = "forward"
 ROLLBACK = "rollback"
@@ -62,6 +66,25 @@ class Counts:
 
 
 @dataclass(frozen=True)
+class Zone:
+    """A zone with a minimum of its own: its ``counts`` are those of its targets alone."""
+
+    name: str
+    counts: Counts
+    minimum: int
+
+    @property
+    def slots(self) -> int:
+        """How many more of its targets could be taken."""
+        counts = self.counts
+        return counts.total - counts.failed - counts.in_flight - self.minimum
+
+    def numbers(self) -> str:
+        """Say what the slots follow from."""
+        return f"zone {self.name}: {_numbers(self.counts, self.minimum)}"
+
+
+@dataclass(frozen=True)
 class Decision:
     """``verdict`` is admit, wait or halt; a halt carries CodeDeploy's error code."""
 
@@ -80,19 +103,34 @@ class Outcome:
     message: str = ""
 
 
-def decide(counts: Counts, minimum: int, mode: str = FORWARD, in_service: bool = True) -> Decision:
-    """Decide about one pending target; ``in_service`` is whether users reach it now."""
+def decide(
+    counts: Counts,
+    minimum: int,
+    mode: str = FORWARD,
+    in_service: bool = True,
+    zone: Zone | None = None,
+) -> Decision:
+    """Decide about one pending target; ``in_service`` is whether users reach it now.
+
+    ``zone`` is the target's, if zones have a minimum; a way back goes by that of the fleet alone.
+    """
     if mode == ROLLBACK:
         return _decide_rollback(counts, minimum, in_service)
-    return _decide_forward(counts, minimum)
+    return _decide_forward(counts, minimum, zone)
 
 
-def _decide_forward(counts: Counts, minimum: int) -> Decision:
-    slots = counts.total - counts.failed - counts.in_flight - minimum
-    numbers = (
+def _numbers(counts: Counts, minimum: int) -> str:
+    return (
         f"{counts.total} targets, {counts.failed} failed, {counts.in_flight} in flight, "
         f"{minimum} must stay healthy"
     )
+
+
+def _decide_forward(counts: Counts, minimum: int, zone: Zone | None) -> Decision:
+    slots = counts.total - counts.failed - counts.in_flight - minimum
+    numbers = _numbers(counts, minimum)
+    if zone is not None and zone.slots < slots:
+        slots, numbers = zone.slots, zone.numbers()
     if slots > 0:
         return Decision(ADMIT, slots, numbers)
     if counts.in_flight:
@@ -133,8 +171,10 @@ def _decide_rollback(counts: Counts, minimum: int, in_service: bool) -> Decision
     return Decision(ADMIT, slots, "the floor is broken already, one at a time: " + numbers)
 
 
-def conclude(counts: Counts, minimum: int, halted_code: str | None = None) -> Outcome:
-    """Conclude the final status of a deployment.
+def conclude(
+    counts: Counts, minimum: int, halted_code: str | None = None, zones: Sequence[Zone] = ()
+) -> Outcome:
+    """Conclude the final status of a deployment; ``zones`` are those with a minimum of their own.
 
     Succeeded needs that all targets were decided, that the minimum still holds and that at least
     one target succeeded (also with a minimum of 0). Targets still in flight count as failed: the
@@ -153,6 +193,10 @@ def conclude(counts: Counts, minimum: int, halted_code: str | None = None) -> Ou
         return Outcome("Succeeded")
     if counts.total - lost < minimum:
         return Outcome("Failed", HEALTH_CONSTRAINTS, "Too few targets are healthy: " + numbers)
+    for zone in zones:
+        if zone.counts.total - zone.counts.failed - zone.counts.in_flight < zone.minimum:
+            told = f"Too few targets are healthy in {zone.numbers()}"
+            return Outcome("Failed", HEALTH_CONSTRAINTS, told)
     if not counts.succeeded:
         return Outcome("Failed", HEALTH_CONSTRAINTS, "No target succeeded: " + numbers)
     if counts.pending and counts.total - lost == minimum:

@@ -21,6 +21,13 @@ HOST_COUNT = "HOST_COUNT"
 FLEET_PERCENT = "FLEET_PERCENT"
 MOST_CONCURRENCY = "MOST_CONCURRENCY"
 
+# What CodeDeploy says of a configuration of its own.
+_DESCRIBED = frozenset(
+    {
+        "minimumHealthyHosts", "zonalConfig", "deploymentConfigName", "deploymentConfigId",
+        "createTime", "computePlatform", "trafficRoutingConfig",
+    }
+)  # fmt: skip
 _PREFIX = "CodeDeployDefault."
 _INTEGER = re.compile(r"[0-9]+\Z")
 _PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?%\Z")
@@ -94,6 +101,39 @@ def parse_minimum_healthy(value: Any, name: str = "deploy_minimum_healthy_hosts"
         if bare.lower() == known.lower():
             return configuration
     raise UsageError(wanted)
+
+
+def parse_configuration(
+    value: Any, name: str = "deploy_configuration"
+) -> tuple[MinimumHealthy, Any]:
+    """Read a deployment configuration: a name, or one that CodeDeploy describes.
+
+    The latter is what CreateDeploymentConfig takes and GetDeploymentConfig gives:
+    ``{"minimumHealthyHosts": {"type", "value"}, "zonalConfig": {…}}``, also inside
+    ``deploymentConfigInfo``; its name, id, time and the platform ``Server`` are passed over.
+
+    Returns the minimum, and ``zonalConfig`` as it is (None if there is none).
+    Raises UsageError, which names the variable ``name``.
+    """
+    if not isinstance(value, Mapping) or "type" in value:
+        return parse_minimum_healthy(value, name), None
+    inner = value.get("deploymentConfigInfo", value)
+    wanted = (
+        f"{name} is {value!r}; wanted is a name or a mapping with minimumHealthyHosts and, if "
+        "you like, zonalConfig, as CodeDeploy describes a configuration."
+    )
+    if not isinstance(inner, Mapping):
+        raise UsageError(wanted)
+    if inner.get("trafficRoutingConfig") or inner.get("computePlatform", "Server") != "Server":
+        raise UsageError(
+            f"{name} describes how traffic moves, as CodeDeploy has it for Lambda and ECS; for "
+            "hosts that is deploy_schedule. " + wanted
+        )
+    unknown = sorted(str(key) for key in inner if key not in _DESCRIBED)
+    if unknown or "minimumHealthyHosts" not in inner:
+        raise UsageError(wanted + (f" Not {', '.join(unknown)}." if unknown else ""))
+    minimum = parse_minimum_healthy(inner["minimumHealthyHosts"], f"minimumHealthyHosts of {name}")
+    return minimum, inner.get("zonalConfig") or None
 
 
 def _parse_typed(value: Mapping[str, Any], wanted: str) -> MinimumHealthy:

@@ -20,9 +20,12 @@ from ._admission import FORWARD, HEALTH_CONSTRAINTS_INVALID, ROLLBACK
 from ._approval import approval_text
 from ._errors import PlanError
 from ._rehearsal import rehearsal_lines, rehearse
+from ._zonal import divide, zone_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from ._zonal import Zonal
 
 UNKNOWN = "Unknown"
 CURRENT = "Current"
@@ -53,7 +56,7 @@ def make_plan(
     *,
     digest: str,
     minimum: int,
-    stages: Sequence[int],
+    stages: Sequence[int] | Callable[[int], Sequence[int]],
     bake_time: float = 0.0,
     provider: str | None = None,
     current: str | None = None,
@@ -63,17 +66,21 @@ def make_plan(
     mode: str = FORWARD,
     approval: dict[str, Any] | None = None,
     durations: Sequence[float] = (),
+    zonal: Zonal | None = None,
+    zones: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Make the plan of a deployment of the revision ``digest``.
 
     ``targets`` are those to be touched, in inventory order; ``total`` is the size of the whole
     group (a rollback may touch fewer); ``minimum`` of these must stay healthy. ``stages`` are
-    batch sizes that add up to the targets. ``current`` is the group's revision: that of its newest
-    successful deployment. ``rollback`` is what ``rehearse`` says of the way back (that of a group
-    where nothing has succeeded, if left out). ``approval`` is what ``approval_rule`` returns.
-    ``left_out`` are targets of the group that need
+    batch sizes that add up to the targets, or give such for a number of targets. ``current`` is
+    the group's revision: that of its newest successful deployment. ``rollback`` is what
+    ``rehearse`` says of the way back (that of a group where nothing has succeeded, if left out).
+    ``approval`` is what ``approval_rule`` returns. ``left_out`` are targets of the group that need
     nothing; only with these may there be no target to touch. ``durations`` are seconds that
-    targets have taken before.
+    targets have taken before. With ``zonal`` the stages are those of one zone after the other, and
+    ``zones`` are the numbers of targets that the whole group has in each (those of the targets, if
+    left out).
 
     The order is CodeDeploy's (user guide, "Instance health"): unhealthy targets, those whose
     revision is unknown, those with an old revision, those with the group's revision; and last
@@ -84,19 +91,20 @@ def make_plan(
     "bake_time", "approval": as given, "stages": [[name]], "targets": [{"name", "zone", "stage",
     "health", "revision", "in_service"}], "left_out": [name], "routing": [{"target", "step",
     "text"}], "rollback": as ``rehearse`` returns it, "warnings": [text], "estimated_seconds":
-    float or None}.
+    float or None, "zonal": what ``divide`` of ``_zonal`` tells, or None}.
     Raises PlanError if the numbers do not allow a deployment.
     """
     whole = len(targets) if total is None else total
+    sizes = stages if callable(stages) else list(stages)
     if targets or not left_out:
-        _check(targets, minimum, stages, whole, mode)
+        plain = sizes(len(targets)) if callable(sizes) else sizes
+        _check(targets, minimum, plain, whole, mode)
 
     def rank(target: PlanTarget) -> tuple[bool, int]:
         return mode == ROLLBACK and target.in_service, _rank(target, digest, current)
 
     ordered = sorted(targets, key=rank)
-    ends = list(itertools.accumulate(stages))
-    batches = [ordered[end - size : end] for end, size in zip(ends, stages)]  # noqa: B905 - 3.8
+    batches, by_zone = _batches(ordered, sizes, zonal, zones, float(bake_time))
     # A rollback goes one at a time where the minimum leaves nothing.
     slots = max(1, whole - minimum)
     way_back = _way_back(digest, [target.name for target in ordered], rollback, mode)
@@ -128,8 +136,32 @@ def make_plan(
         "routing": _routing(ordered, str(provider)) if has_balancer else [],
         "rollback": way_back,
         "warnings": _warnings(whole, minimum, way_back, mode, has_balancer) if ordered else [],
-        "estimated_seconds": _estimate(stages, slots, bake_time, durations),
+        "estimated_seconds": _estimate(
+            [len(batch) for batch in batches], slots, bake_time, durations, by_zone
+        ),
+        "zonal": by_zone,
     }
+
+
+def _batches(
+    ordered: list[PlanTarget],
+    sizes: Sequence[int] | Callable[[int], Sequence[int]],
+    zonal: Zonal | None,
+    zones: Mapping[str, int] | None,
+    bake_time: float,
+) -> tuple[list[list[PlanTarget]], dict[str, Any] | None]:
+    """Divide the targets into stages, and say what is so of the zones."""
+    if zonal is None or not ordered:
+        plain = sizes(len(ordered)) if callable(sizes) else sizes
+        ends = list(itertools.accumulate(plain))
+        return [ordered[end - size : end] for end, size in zip(ends, plain)], None  # noqa: B905 - 3.8
+    return divide(
+        zonal,
+        [(target.name, target.zone, target) for target in ordered],
+        zones or collections.Counter(target.zone for target in ordered),
+        sizes if callable(sizes) else lambda number: [number],
+        bake_time,
+    )
 
 
 def _check(
@@ -210,13 +242,23 @@ def _warnings(
 
 
 def _estimate(
-    stages: Sequence[int], slots: int, bake_time: float, durations: Sequence[float]
+    stages: Sequence[int],
+    slots: int,
+    bake_time: float,
+    durations: Sequence[float],
+    zonal: dict[str, Any] | None,
 ) -> float | None:
     """Estimate from the median of past durations: waves of ``slots`` targets, and the baking."""
     if not durations:
         return None
-    waves = sum(-(-size // slots) for size in stages)
-    return waves * statistics.median(durations) + bake_time * (len(stages) - 1)
+    at_once = [slots] * len(stages)
+    waits = bake_time * (len(stages) - 1)
+    if zonal is not None:
+        own = [zone["total"] - zone["minimum_healthy"] for zone in zonal["zones"]]
+        at_once = [min(slots, own[number]) for number in zonal["stages"]]
+        waits = sum(zonal["waits"])
+    waves = sum(-(-size // most) for size, most in zip(stages, at_once))  # noqa: B905 - 3.8
+    return waves * statistics.median(durations) + waits
 
 
 def render_plan(plan: dict[str, Any]) -> str:
@@ -254,12 +296,18 @@ def _headline(plan: dict[str, Any]) -> str:
 def _stage_lines(plan: dict[str, Any], number: int, targets: list[dict[str, Any]]) -> list[str]:
     stages = len(plan["stages"])
     head = f"Stage {number} of {stages}: {_targets(len(targets))}"
-    if plan["bake_time"] and number < stages:
+    zonal = plan.get("zonal")
+    # What passes between two zones stands with the zone.
+    within = (
+        not zonal
+        or zonal["stages"][number - 1 : number + 1].count(zonal["stages"][number - 1]) == 2
+    )
+    if plan["bake_time"] and number < stages and within:
         head += f", then {_time(plan['bake_time'])} of bake time"
     rule = plan.get("approval")
     if rule and (wait := approval_text(rule, number, stages, _time(rule["timeout"]))):
         head += f", then {wait}"
-    lines = [head]
+    lines = [*(zone_lines(zonal, number - 1, _time) if zonal else []), head]
     groups: dict[str, list[str]] = {}
     for target in targets:
         kind = f"{target['health']}, revision {target['revision']}"

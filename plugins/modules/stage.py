@@ -68,6 +68,14 @@ needs_bundle:
   returned: success
   type: bool
   sample: false
+events:
+  description:
+    - If the target is current because this very deployment, which was interrupted, had come to its
+      end there, what came of its lifecycle events.
+  returned: when the target is current
+  type: list
+  elements: dict
+  sample: []
 previous:
   description:
     - The last successful deployment on the target, C(null) for none. C(hooks) counts the scripts of

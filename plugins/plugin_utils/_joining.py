@@ -64,6 +64,7 @@ def open_follow_up(
         **settings,
         "deploy_stages": ["100%"],
         "deploy_bake_time": 0,
+        "deploy_zonal": "",
         "deploy_approval": "none",
         "deploy_rollback_on": [],
         "deploy_description": f"Targets that joined during {found.id}",

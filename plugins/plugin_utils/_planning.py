@@ -5,13 +5,20 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import typing as t
 
 from ..module_utils._approval import approval_rule
-from ..module_utils._configuration import parse_duration, parse_minimum_healthy, parse_stages
+from ..module_utils._configuration import (
+    parse_configuration,
+    parse_duration,
+    parse_minimum_healthy,
+    parse_stages,
+)
 from ..module_utils._plan import UNKNOWN, PlanTarget, make_plan
 from ..module_utils._rehearsal import GoodRevision, rehearse
+from ..module_utils._zonal import Zonal, parse_zonal
 from ._revisions import has_revision
 
 if t.TYPE_CHECKING:
@@ -74,12 +81,13 @@ def plan_deployment(
         }
     touched = [one for one in endpoints if among is None or one.target in among]
     current = record.group_state(application, group)
+    zonal = None if strategy == "rollback" else zonal_of(settings)
     return make_plan(
         strategy=strategy,
         targets=[_plan_target(one, states.get(one.target)) for one in touched],
         digest=digest,
         minimum=minimum_of(settings, len(endpoints)),
-        stages=parse_stages(settings["deploy_stages"], len(touched)),
+        stages=lambda number: parse_stages(settings["deploy_stages"], number),
         bake_time=parse_duration(settings["deploy_bake_time"], "deploy_bake_time"),
         provider=settings["deploy_traffic_provider"],
         current=current.digest if current else None,
@@ -87,6 +95,8 @@ def plan_deployment(
         left_out=[one.target for one in endpoints if one not in touched],
         total=len(endpoints),
         approval=_approval_rule(strategy, settings),
+        zonal=zonal,
+        zones=collections.Counter(one.zone for one in endpoints),
     )
 
 
@@ -111,12 +121,24 @@ def minimum_of(settings: Settings, total: int) -> int:
     :raises UsageError: the setting cannot be read
     """
     if settings["deploy_minimum_healthy_hosts"] in ("", None):
-        minimum = parse_minimum_healthy(settings["deploy_configuration"], "deploy_configuration")
+        minimum, _zonal = parse_configuration(settings["deploy_configuration"])
     else:
         minimum = parse_minimum_healthy(
             settings["deploy_minimum_healthy_hosts"], "deploy_minimum_healthy_hosts"
         )
     return minimum.of(total)
+
+
+def zonal_of(settings: Settings) -> Zonal | None:
+    """Return how the zones follow each other; None if they do not matter.
+
+    :raises UsageError: the setting cannot be read
+    """
+    own = parse_zonal(settings["deploy_zonal"])
+    if own is not None:
+        return own
+    _minimum, described = parse_configuration(settings["deploy_configuration"])
+    return parse_zonal(described, "zonalConfig of deploy_configuration")
 
 
 def _plan_target(endpoint: Endpoint, state: TargetState | None) -> PlanTarget:

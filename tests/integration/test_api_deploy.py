@@ -315,3 +315,22 @@ def test_the_command_keeps_its_outcome_apart_from_its_steps(fleet: Fleet) -> Non
     told = json.loads(again.stdout)
     assert (told["status"], told["exit_code"]) == ("Succeeded", 0)
     assert [target["changed"] for target in told["targets"]] == [False] * 3
+
+
+def test_one_zone_after_the_other(fleet: Fleet) -> None:
+    inventory = json.loads(fleet.inventory.read_text())
+    hosts = inventory["all"]["children"]["web"]["hosts"]
+    for name, zone in zip(HOSTS, ("eu-1b", "eu-1a", "eu-1b"), strict=True):
+        hosts[name]["deploy_zone"] = zone
+    fleet.inventory.write_text(json.dumps(inventory))
+    own = {
+        "minimumHealthyHosts": {"type": "HOST_COUNT", "value": 0},
+        "zonalConfig": {"firstZoneMonitorDurationInSeconds": 1},
+    }
+    done = fleet.deploy(fleet.bundle("1.0"), {"deploy_configuration": own})
+    assert done.status == "Succeeded"
+    zones = done.plan["zonal"]
+    assert [zone["name"] for zone in zones["zones"]] == ["eu-1b", "eu-1a"]
+    assert zones["waits"] == [1.0, 0.0]
+    took = {one.name: (one.started_at or 0.0, one.finished_at or 0.0) for one in done.targets}
+    assert took["two"][0] >= max(took["one"][1], took["three"][1]) + 1.0

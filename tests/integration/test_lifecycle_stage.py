@@ -77,6 +77,20 @@ def test_current_needs_an_end_the_same_revision_and_no_later_attempt(host: Host)
     assert not host.run(request, bundle)["current"]
 
 
+def test_what_came_of_the_events_is_told_again_to_the_deployment_that_was_interrupted(
+    host: Host,
+) -> None:
+    files = revision(a="1")
+    request, bundle = host.request(files)
+    host.run(request, bundle)
+    done = host.run(dict(request, operation="lifecycle", events=list(_events.IN_PLACE), final=True))
+    again = host.run(request)
+    assert again["current"]
+    assert again["events"] == done["events"] != []
+    other = host.run(host.request(files)[0])
+    assert (other["current"], other["events"]) == (True, [])
+
+
 def test_current_asks_the_gates(host: Host) -> None:
     gate = {"type": "command", "command": f"test -e {host.sysroot}/healthy"}
     files = revision(a="1")

@@ -26,6 +26,8 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._record import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from ansible_collections.bascule.deploy.plugins.module_utils._zonal import Zonal
+
 DIGEST = "0123456789abcdef" * 4
 
 
@@ -39,16 +41,19 @@ def new_deployment(
     total: int | None = None,
     digest: str = DIGEST,
     group: str = "web",
+    zonal: Zonal | None = None,
+    zone_of: Callable[[str], str] = lambda _name: "",
     **more: Any,
 ) -> NewDeployment:
     """Describe a deployment of these targets."""
-    targets = [PlanTarget(name) for name in names]
+    targets = [PlanTarget(name, zone_of(name)) for name in names]
     plan = make_plan(
         "rolling",
         targets,
         digest=digest,
         minimum=minimum,
-        stages=stages or [len(targets)],
+        stages=stages or (lambda number: [number]),
+        zonal=zonal,
         bake_time=bake_time,
         mode=mode,
         total=total,

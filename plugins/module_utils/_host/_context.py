@@ -255,6 +255,17 @@ def _is_in_layout(context: Context, journal: Journal) -> bool:
     return live is not None and (releases.link, releases.path(live)) == wanted
 
 
+def told_again(context: Context) -> list[dict[str, Any]]:
+    """Return what came of the events of this deployment, if it was the newest here.
+
+    Its controller may have died before it heard of the last ones.
+    """
+    folder = _layout.read_pointer(context.layout.latest_attempt)
+    if folder is None or folder.deployment_id != context.layout.deployment_id:
+        return []
+    return Journal(folder.journal).results()
+
+
 def is_current(context: Context) -> bool:
     """Tell whether the group's newest deployment here brought this very revision to its End."""
     if context.redeploy:

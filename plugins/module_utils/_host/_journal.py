@@ -86,6 +86,15 @@ class Journal:
                 return None
         return None
 
+    def results(self) -> list[dict[str, Any]]:
+        """Return the newest result of each event, in the order in which they came to their end."""
+        newest: dict[str, dict[str, Any]] = {}
+        for line in self.lines:
+            if line.get("event") and line.get("result"):
+                newest.pop(line["event"], None)
+                newest[line["event"]] = dict(line["result"])
+        return list(newest.values())
+
     def attempts(self, event: str) -> int:
         """Count how often an event's scripts were begun."""
         return sum("started" in line for line in self.lines if line.get("event") == event)

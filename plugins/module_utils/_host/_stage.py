@@ -34,7 +34,8 @@ def run(request: dict[str, Any], bundle: BinaryIO | None) -> dict[str, Any]:
 
     :returns: ``{"changed", "staged", "current", "needs_bundle", "seconds", "free_bytes",
         "previous": {"deployment_id", "digest", "hooks"} | None, "diff"?, "warnings": [...],
-        "release": {"path", "again": whether it is there and nothing is copied} | None}``
+        "release": {"path", "again": whether it is there and nothing is copied} | None,
+        "events"?: of a target that is current by this very deployment, what came of each}``
     :raises BasculeError: for a revision that cannot be staged or installed here
     """
     begun = time.monotonic()
@@ -60,6 +61,7 @@ def run(request: dict[str, Any], bundle: BinaryIO | None) -> dict[str, Any]:
 def _stage(context: Context, bundle: BinaryIO | None, result: dict[str, Any]) -> None:
     if _context.is_current(context):
         result["current"] = True
+        result["events"] = _context.told_again(context)
     elif context.check:
         _check(context, result)
     elif bundle is not None or _has_bundle(context):

@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...module_utils import _approval
-from ...module_utils._admission import ADMIT, HALT, Counts, decide
+from ...module_utils._admission import ADMIT, HALT, Counts, Zone, decide
 from ._change import SUMMARY, Change, check_fence, find_target, only
 from ._control import ask, halt, rule_of, time_out, waiting_text
 from ._lease import clock
@@ -17,7 +18,7 @@ from ._rows import FINAL_STATUSES, UNDECIDED, Admission
 from ._session import Query, Row, Session
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,21 @@ def counts_from(groups: Iterable[Row], total: int, stage: int | None = None) -> 
     )  # fmt: skip
 
 
+def zones_of(deployment: Row, groups: Sequence[Row]) -> list[Zone]:
+    """Return the zones of a deployment that goes by them, with what ``tally_query`` found."""
+    zonal = _zonal(deployment)
+    found = []
+    for number, zone in enumerate(zonal["zones"] if zonal else ()):
+        own = [group for group in groups if zonal["stages"][group["stage"]] == number]
+        counts = counts_from(own, zone["total"])
+        found.append(Zone(zone["name"], counts, zone["minimum_healthy"]))
+    return found
+
+
+def _zonal(deployment: Row) -> dict[str, Any]:
+    return json.loads(deployment["zonal"]) if deployment["zonal"] else {}
+
+
 def look(
     session: Session,
     deployment_id: str,
@@ -107,7 +123,9 @@ def evaluate(
     counts = counts_from(groups, deployment["total"], target["stage"])
     minimum = deployment["minimum_healthy"]
     in_service = bool(target["in_service"])
-    decision = decide(counts, minimum, deployment["mode"], in_service)
+    zones = zones_of(deployment, groups)
+    own = zones[_zonal(deployment)["stages"][target["stage"]]] if zones else None
+    decision = decide(counts, minimum, deployment["mode"], in_service, own)
 
     def answer(
         verdict: str,
@@ -146,7 +164,7 @@ def evaluate(
         return Evaluation(answer("refused", reason), halt_code=decision.error_code)
     if decision.verdict != ADMIT:
         return Evaluation(answer("wait", decision.reason))
-    held = _held_by_stage(groups, target["stage"], deployment["bake_time"], now)
+    held = _held_by_stage(groups, target["stage"], deployment, now)
     if held is not None:
         leads = held[1] is not None and _is_next(session, deployment_id, target, 1)
         return Evaluation(answer("wait", held[0], retry_at=held[1], leads=leads))
@@ -221,7 +239,7 @@ def _is_next(session: Session, deployment_id: str, target: Row, slots: int) -> b
 
 
 def _held_by_stage(
-    groups: Iterable[Row], stage: int, bake_time: float, now: float
+    groups: Iterable[Row], stage: int, deployment: Row, now: float
 ) -> tuple[str, float | None] | None:
     """Why a target of ``stage`` must wait for the stages before it, and until when if known."""
     before = [group for group in groups if group["stage"] < stage]
@@ -229,11 +247,22 @@ def _held_by_stage(
     if undecided:
         return f"{undecided} targets of earlier stages are not decided yet", None
     # Targets that had the revision already give no reason to watch them.
-    ends = [group["latest"] for group in before if group["changed"] or group["status"] == "Failed"]
-    ready = max((end for end in ends if end is not None), default=now) + bake_time
-    if ends and ready > now:
-        return f"the stage before bakes for {bake_time:g} s, until {clock(ready)}", ready
-    return None
+    zonal = _zonal(deployment)
+    waits: dict[int, float] = dict(enumerate(zonal["waits"])) if zonal else {}
+    ends = [
+        (group["latest"] + waits.get(group["stage"], deployment["bake_time"]), group["stage"])
+        for group in before
+        if (group["changed"] or group["status"] == "Failed") and group["latest"] is not None
+    ]
+    ready, last = max(ends, default=(now, 0))
+    if ready <= now:
+        return None
+    if zonal and zonal["stages"][last] != zonal["stages"][stage]:
+        zone = zonal["zones"][zonal["stages"][last]]
+        watched = f"zone {zone['name']} is watched for {zone['monitor']:g} s before the next one"
+        return f"{watched}, until {clock(ready)}", ready
+    wait = waits.get(last, deployment["bake_time"])
+    return f"the stage before bakes for {wait:g} s, until {clock(ready)}", ready
 
 
 def _unapproved(

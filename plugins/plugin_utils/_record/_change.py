@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SUMMARY = (
     "id", "application", "deployment_group", "status", "digest", "mode", "total",
     "minimum_healthy", "bake_time", "last_sequence", "error_code", "error_message", "halted_at",
-    "rollback_of", "fence", "paused_at", "pause_reason", "approval", "plan_hash", "gated",
+    "rollback_of", "fence", "paused_at", "pause_reason", "approval", "plan_hash", "zonal", "gated",
 )  # fmt: skip
 
 # What each link of the audit has of the deployment.

@@ -14,7 +14,7 @@ from ...module_utils._admission import conclude
 from ...module_utils._errors import RecordError
 from ...module_utils._plan_hash import plan_hash
 from . import _sharing
-from ._admit import counts_from, tally_query
+from ._admit import counts_from, tally_query, zones_of
 from ._change import Change
 from ._holder import host, this_controller, user
 from ._lease import fence_off, held_by
@@ -123,6 +123,7 @@ def _deployment_row(
         "started_by": new.started_by or user(), "started_from": new.started_from or host(),
         "fence": 1, "plan_hash": plan_hash(plan, new.revision.digest),
         "approval": json.dumps(plan["approval"]) if plan.get("approval") else None,
+        "zonal": json.dumps(plan["zonal"]) if plan.get("zonal") else None,
         "gated": bool(plan.get("gates")),
     }  # fmt: skip
 
@@ -167,8 +168,14 @@ def finish(change: Change) -> None:
     if change.is_final:
         return
     deployment = change.deployment
-    counts = counts_from(change.session.rows(tally_query(deployment["id"])), deployment["total"])
-    outcome = conclude(counts, deployment["minimum_healthy"], deployment["error_code"])
+    groups = change.session.rows(tally_query(deployment["id"]))
+    counts = counts_from(groups, deployment["total"])
+    outcome = conclude(
+        counts,
+        deployment["minimum_healthy"],
+        deployment["error_code"],
+        zones_of(deployment, groups),
+    )
     message = deployment["error_message"] or outcome.message
     _end(change, outcome.status, outcome.error_code, message, "Finished")
 

@@ -111,7 +111,7 @@ def metadata() -> MetaData:
         text("started_from"), integer("fence", default=1), maybe_text("plan_hash"),
         maybe_moment("paused_at"), maybe_text("pause_reason"), new_flag("rollback_on_stop"),
         maybe_text("stop_requested_by"), maybe_text("approval"), new_flag("gated"),
-        maybe_text("paused_step"),
+        maybe_text("paused_step"), maybe_text("zonal"),
         UniqueConstraint("id"),
     )  # fmt: skip
     Index(

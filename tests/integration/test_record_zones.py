@@ -1,0 +1,99 @@
+"""One zone at a time in the record: who may begin when, and when that fails."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from ansible_collections.bascule.deploy.plugins.module_utils._zonal import parse_zonal
+from ansible_collections.bascule.deploy.plugins.plugin_utils._record import Deployment, Record
+from support.postgresql import Server, server
+from support.records import create
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+NAMES = ["a1", "a2", "a3", "b1", "b2", "b3", "b4"]
+
+
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[Server]:
+    with server() as running:
+        yield running
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def record(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Record]:
+    url = f"sqlite:///{tmp_path}/record.db"
+    if request.param == "postgresql":
+        running: Server = request.getfixturevalue("postgresql")
+        url = running.create(f"zones_{secrets.token_hex(6)}")
+    with Record.open(url) as opened:
+        yield opened
+
+
+def zoned(record: Record, **zonal: Any) -> Deployment:
+    return create(record, NAMES, 1, zonal=parse_zonal(zonal), zone_of=lambda name: name[0])
+
+
+def verdict(record: Record, deployment: Deployment, name: str, later: float = 0.0) -> str:
+    now = deployment.created_at + 1000 + later
+    return record.admit(deployment.id, name, now=now).verdict
+
+
+def test_a_zone_is_done_and_watched_before_the_next_one(record: Record) -> None:
+    deployment = zoned(record, first_zone_monitor="1h", monitor="5m")
+    assert verdict(record, deployment, "b1") == "wait"
+    for name in NAMES[:3]:
+        assert verdict(record, deployment, name) == "admitted"
+    for name in NAMES[:3]:
+        waits = record.admit(deployment.id, "b1")
+        assert (waits.verdict, "earlier stages are not decided" in waits.reason) == ("wait", True)
+        record.settle(deployment.id, name, "Succeeded")
+    ended = max(target.finished_at or 0.0 for target in record.targets(deployment.id))
+    waits = record.admit(deployment.id, "b1")
+    assert waits.verdict == "wait"
+    assert waits.reason.startswith("zone a is watched for 3600 s before the next one, until ")
+    assert waits.retry_at == pytest.approx(ended + 3600)
+    assert record.admit(deployment.id, "b1", now=ended + 3599).verdict == "wait"
+    assert record.admit(deployment.id, "b1", now=ended + 3601).verdict == "admitted"
+
+
+def test_the_floor_of_a_zone_holds_beside_that_of_the_fleet(record: Record) -> None:
+    deployment = zoned(record, minimum_healthy_hosts_per_zone=2)
+    assert verdict(record, deployment, "a1") == "admitted"
+    waits = record.admit(deployment.id, "a2")
+    assert (waits.verdict, waits.slots) == ("wait", 0)
+    assert "zone a: 3 targets, 0 failed, 1 in flight, 2 must stay healthy" in waits.reason
+    for name in ("a1", "a2", "a3"):
+        assert verdict(record, deployment, name) == "admitted"
+        record.settle(deployment.id, name, "Succeeded")
+    # Two at a time in the larger zone.
+    assert [verdict(record, deployment, name) for name in NAMES[3:6]] == [
+        "admitted", "admitted", "wait"
+    ]  # fmt: skip
+    record.settle(deployment.id, "b1", "Failed", error_code="ScriptFailed")
+    assert verdict(record, deployment, "b3") == "wait"
+    record.settle(deployment.id, "b2", "Failed", error_code="ScriptFailed")
+    # The fleet could spare three more, the zone none.
+    halted = record.admit(deployment.id, "b3")
+    assert halted.verdict == "refused"
+    assert halted.reason.startswith("HEALTH_CONSTRAINTS: no further target can be taken")
+    assert "zone b: 4 targets, 2 failed" in halted.reason
+    done = record.finish(deployment.id)
+    assert (done.status, done.error_code) == ("Failed", "HEALTH_CONSTRAINTS")
+    assert done.overview == {"Succeeded": 3, "Failed": 2, "Skipped": 2}
+
+
+def test_a_zone_that_ends_below_its_floor_fails_the_deployment(record: Record) -> None:
+    deployment = zoned(record, minimumHealthyHostsPerZone={"type": "FLEET_PERCENT", "value": 50})
+    for name in NAMES[3:6]:
+        record.settle(deployment.id, name, "Failed", error_code="HostLost")
+    for name in NAMES[:3]:
+        assert verdict(record, deployment, name) == "admitted"
+        record.settle(deployment.id, name, "Succeeded")
+    done = record.finish(deployment.id)
+    assert (done.status, done.error_code) == ("Failed", "HEALTH_CONSTRAINTS")
+    assert "Too few targets are healthy in zone b: 4 targets, 3 failed" in done.error_message
