@@ -54,6 +54,11 @@ ROUTING_OPTIONS: dict[str, dict[str, str]] = {
         "haproxy_map_path": "map_path",
         "haproxy_map_key": "map_key",
     },
+    "elbv2": {
+        "elbv2_listener": "listener",
+        "elbv2_propagation": "propagation",
+        "restore_timeout": "restore_timeout",
+    },
 }
 # How deploy_traffic_pools names a pool, by provider. The values are options of the provider that
 # hold for the pool's targets.
@@ -91,6 +96,7 @@ TRAFFIC_OPTIONS: dict[str, dict[str, Any]] = {
                 name: _TYPES.get(name, {"type": "str"})
                 for names in (*PROVIDER_OPTIONS.values(), *ROUTING_OPTIONS.values())
                 for name in names
+                if name not in ("restore_timeout",)
             },
             "pools": {"type": "dict", "default": {}},
         },

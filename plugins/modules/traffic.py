@@ -129,6 +129,10 @@ options:
           - Names or ARNs of the target groups; a target leaves and enters all of them together.
         type: list
         elements: str
+      elbv2_listener:
+        description:
+          - ARN of the listener, or of one of its rules, that shares the traffic between the pools.
+        type: str
       elbv2_target_port:
         description:
           - Port with which a target is registered. The default is the port of the target group.

@@ -155,7 +155,7 @@ def test_check_mode_foresees_and_orders_nothing(site: Site) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"provider_options": {"target_groups": ["nope"]}}, "Check deploy_elbv2_target_groups"),
+        ({"provider_options": {"target_groups": ["nope"]}}, "Check the names of target groups"),
         ({"provider_options": {}}, "set deploy_elbv2_target_groups"),
         ({"provider_options": {"target_groups": ["shop"]}}, "sets instance_id"),
         ({"provider": "elb", "provider_options": {"names": ["nope"]}}, "Check deploy_elb_names"),

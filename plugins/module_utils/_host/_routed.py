@@ -48,7 +48,7 @@ def carry_out(request: dict[str, Any], opener: Opener) -> dict[str, Any]:
     routing = parse_routing(request.get("routing"), options.get("pools"), provider=provider)
     router = opener(provider, options)
     before = router.shown()
-    if before == routing:
+    if before is not None and router.same(before, routing):
         return _result(router, before, routing, changed=False, waited=0.0)
     if request.get("check"):
         return _result(router, before, routing, changed=True, waited=0.0)

@@ -27,15 +27,18 @@ class Counters(NamedTuple):
 
     :ivar errors: answers with a status of 500 or more, and connections that failed
     :ivar histogram: (upper bound in seconds, requests up to it), rising; ``None``: not known
+    :ivar quantiles: where a service tells quantiles itself, and no histogram: those of its newest
+        interval, in seconds
     """
 
     requests: int
     errors: int
     histogram: list[tuple[float, int]] | None = None
+    quantiles: dict[str, float] | None = None
 
     def as_data(self) -> dict[str, Any]:
         """Return plain data, with the quantiles of the latency in seconds."""
-        latency: dict[str, Any] | None = None
+        latency: dict[str, Any] | None = dict(self.quantiles) if self.quantiles else None
         if self.histogram and self.histogram[-1][1]:
             latency = {name: quantile(self.histogram, share) for name, share in QUANTILES}
             latency["histogram"] = [list(pair) for pair in self.histogram]
@@ -62,6 +65,10 @@ class Router:
     def shown(self) -> Routing | None:
         """Return the routing that the proxy itself shows; ``None`` is none that we understand."""
         raise NotImplementedError
+
+    def same(self, shown: Routing, wanted: Routing) -> bool:
+        """Tell whether nothing has to be ordered."""
+        return shown == wanted
 
     def order(self, routing: Routing) -> None:
         """Order this routing; returns before it is observed."""

@@ -13,15 +13,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from ...module_utils._errors import BasculeError
+from ...module_utils._host import _routed
 from ...module_utils._host._traffic import carry_out
 from ._desk import Desk
 
 if TYPE_CHECKING:
     from ...module_utils._host._balancer import Balancer, Target
+    from ...module_utils._host._router import Router
     from .._record import Record
 
 # Provider and the file beside this one; it is imported when it is asked for, and has
-# ``connect(options, targets, desk) -> Balancer``.
+# ``connect(options, targets, desk) -> Balancer`` if it has targets, and
+# ``connect_router(options, record, deployment) -> Router`` if it shares traffic between pools.
 PROVIDERS: dict[str, str] = {
     "elb": "_elb",
     "elbv2": "_elbv2",
@@ -47,7 +50,14 @@ def run_on_controller(
         balancer: Balancer = module.connect(options, targets, desk)
         return balancer
 
+    def router_opener(provider: str, options: dict[str, Any]) -> Router:
+        module = importlib.import_module("." + PROVIDERS[provider], __package__)
+        router: Router = module.connect_router(options, record, deployment)
+        return router
+
     try:
+        if request["action"] in _routed.ACTIONS:
+            return _routed.carry_out(request, router_opener)
         return carry_out(request, opener)
     except BasculeError as error:
         return {"failed": True, "changed": False, "msg": str(error), "error": {"kind": error.kind}}

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 
     from botocore.client import BaseClient
 
+    from .._record import Record
     from ._desk import Desk
+    from ._elbv2_router import ListenerRouter
 
 # TargetHealth.State: ``unavailable`` is a group whose health checks are disabled.
 KINDS = {
@@ -80,6 +82,17 @@ def connect(options: dict[str, Any], targets: Sequence[Target], desk: Desk) -> T
     )
 
 
+def connect_router(
+    options: dict[str, Any], record: Record | None, deployment: str
+) -> ListenerRouter:
+    """Return what shares traffic between target groups (see ``_elbv2_router.connect``)."""
+    from ._desk import Desk
+    from ._elbv2_router import connect as connect_listener
+
+    began = record.deployment(deployment).created_at if record and deployment else None
+    return connect_listener(options, Desk(record, deployment), began)
+
+
 class TargetGroups(Members):
     """One or more target groups."""
 
@@ -105,9 +118,7 @@ class TargetGroups(Members):
     def pools(self) -> list[Pool]:
         """Ask for the groups, once a deployment."""
         if not self._pools:
-            found = self._desk.look(
-                f"elbv2 groups {' '.join(self._names)}", self._describe, interval=GROUPS_SECONDS
-            )
+            found = describe_groups(self._made(), self._names, self._desk)
             self._pools = [Pool(one["arn"], one["name"], one) for one in found]
         return self._pools
 
@@ -128,15 +139,7 @@ class TargetGroups(Members):
 
     def ask(self, pool: Pool) -> dict[str, list[str]]:
         """Describe the health of all the group's targets."""
-        made = self._made()
-        answer = patiently(
-            lambda: made.describe_target_health(TargetGroupArn=pool.id),
-            f"The health of target group {pool.name} could not be read",
-        )
-        return {
-            member_of(one["Target"]): list(read_health(one.get("TargetHealth") or {}))
-            for one in answer["TargetHealthDescriptions"]
-        }
+        return describe_health(self._made(), pool.id, pool.name)
 
     def add(self, pool: Pool, members: list[str]) -> dict[str, str]:
         """Register targets."""
@@ -158,48 +161,64 @@ class TargetGroups(Members):
 
         return one_by_one(members, change, code="InvalidTarget", size=TARGETS_A_CALL)
 
-    def _describe(self) -> list[dict[str, Any]]:
-        """Return id, name, type, port and protocol of each group, in the order of the names."""
-        made = self._made()
-        found: dict[str, dict[str, Any]] = {}
-        named = {
-            "TargetGroupArns": [name for name in self._names if name.startswith("arn:")],
-            "Names": [name for name in self._names if not name.startswith("arn:")],
-        }
-        for parameter, names in named.items():
-            for some in parts(names, GROUPS_A_CALL):
-                try:
-                    groups = patiently(
-                        partial(
-                            pages,
-                            made,
-                            "describe_target_groups",
-                            "TargetGroups",
-                            **{parameter: some},
-                        ),
-                        f"The target groups {', '.join(some)} could not be found",
-                    )
-                except CallError as error:
-                    if error.code in ("TargetGroupNotFound", "ValidationError"):
-                        raise TrafficError(
-                            f"{error} Check deploy_elbv2_target_groups, the region and the account."
-                        ) from error
-                    raise
-                for group in groups:
-                    one = {
-                        "arn": group["TargetGroupArn"],
-                        "name": group["TargetGroupName"],
-                        "type": group.get("TargetType", "instance"),
-                        "port": group.get("Port", 0),
-                        "protocol": group.get("Protocol", ""),
-                    }
-                    found[one["arn"]] = found[one["name"]] = one
-        return [found[name] for name in self._names]
-
     def _made(self) -> BaseClient:
         if self._client is None:
             self._client = service("elbv2")
         return self._client
+
+
+def describe_groups(made: BaseClient, names: list[str], desk: Desk) -> list[dict[str, Any]]:
+    """Return id, name, type, port and protocol of each group, in the order of the names.
+
+    :raises TrafficError: there is no such group
+    """
+    found: list[dict[str, Any]] = desk.look(
+        f"elbv2 groups {' '.join(names)}", partial(_describe, made, names), interval=GROUPS_SECONDS
+    )
+    return found
+
+
+def _describe(made: BaseClient, names: list[str]) -> list[dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    named = {
+        "TargetGroupArns": [name for name in names if name.startswith("arn:")],
+        "Names": [name for name in names if not name.startswith("arn:")],
+    }
+    for parameter, given in named.items():
+        for some in parts(given, GROUPS_A_CALL):
+            ask = partial(
+                pages, made, "describe_target_groups", "TargetGroups", **{parameter: some}
+            )
+            try:
+                groups = patiently(ask, f"The target groups {', '.join(some)} could not be found")
+            except CallError as error:
+                if error.code in ("TargetGroupNotFound", "ValidationError"):
+                    raise TrafficError(
+                        f"{error} Check the names of target groups, the region and the account."
+                    ) from error
+                raise
+            for group in groups:
+                one = {
+                    "arn": group["TargetGroupArn"],
+                    "name": group["TargetGroupName"],
+                    "type": group.get("TargetType", "instance"),
+                    "port": group.get("Port", 0),
+                    "protocol": group.get("Protocol", ""),
+                }
+                found[one["arn"]] = found[one["name"]] = one
+    return [found[name] for name in names]
+
+
+def describe_health(made: BaseClient, arn: str, name: str) -> dict[str, list[str]]:
+    """Return each target of a group with its ``Member`` as a list."""
+    answer = patiently(
+        partial(made.describe_target_health, TargetGroupArn=arn),
+        f"The health of target group {name} could not be read",
+    )
+    return {
+        member_of(one["Target"]): list(read_health(one.get("TargetHealth") or {}))
+        for one in answer["TargetHealthDescriptions"]
+    }
 
 
 def read_health(health: dict[str, Any]) -> Member:
