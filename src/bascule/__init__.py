@@ -16,6 +16,7 @@ from bascule._audit import audit_events, audit_export, audit_verify
 from bascule._control import approve, continue_, follow, reject, stop
 from bascule._drift import Finding, TargetDrift, drift
 from bascule._groups import Group, GroupTarget, group, outdated
+from bascule._import import Imported, import_codedeploy
 from bascule._plans import apply, plan
 from bascule._push import Pushed, push
 from bascule._revisions import mark_revision, revision, revisions
@@ -33,6 +34,7 @@ __all__ = [
     "Finding",
     "Group",
     "GroupTarget",
+    "Imported",
     "InventoryTarget",
     "Plan",
     "Pushed",
@@ -54,6 +56,7 @@ __all__ = [
     "follow",
     "group",
     "history",
+    "import_codedeploy",
     "mark_revision",
     "outdated",
     "plan",

@@ -14,6 +14,7 @@ import bascule.cli.demo as demo
 import bascule.cli.deployments as deployments
 import bascule.cli.drift as drift
 import bascule.cli.groups as groups
+import bascule.cli.importing as importing
 import bascule.cli.init as init
 import bascule.cli.judge as judge
 import bascule.cli.local as local
@@ -92,6 +93,7 @@ def make_parser() -> argparse.ArgumentParser:
         push,
         judge,
         local,
+        importing,
         init,
         demo,
     ):

@@ -1,0 +1,310 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From a deployment group of AWS CodeDeploy to the variables and the inventory of one of ours.
+
+The shapes are those of GetDeploymentGroup and GetDeploymentConfig. What has no counterpart is
+named, with what can be done about it; nothing is left out in silence.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from ._errors import UsageError
+from ._tags import is_tagged, tag_groups
+
+SERVER = "Server"
+_PREDEFINED = frozenset(
+    f"CodeDeployDefault.{name}" for name in ("OneAtATime", "HalfAtATime", "AllAtOnce")
+)
+_TAG_OF_GROUP = "aws:autoscaling:groupName"
+
+
+@dataclasses.dataclass(frozen=True)
+class Converted:
+    """A deployment group as ours.
+
+    ``host_group`` is the name of the inventory's group, ``condition`` decides in Jinja which
+    instances belong to it (empty if none do), ``hosts`` are the on-premises ones, ``notes`` what
+    is not carried over.
+    """
+
+    host_group: str
+    strategy: str
+    variables: dict[str, Any]
+    condition: str
+    hosts: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def convert(
+    group: Mapping[str, Any],
+    configuration: Mapping[str, Any] | None,
+    on_premises: Sequence[Mapping[str, Any]],
+    *,
+    known: Mapping[str, Mapping[str, Any]],
+    strategies: Collection[str],
+) -> Converted:
+    """Convert a group of the compute platform Server.
+
+    :param group: ``deploymentGroupInfo`` of GetDeploymentGroup
+    :param configuration: ``deploymentConfigInfo`` of GetDeploymentConfig, None for a predefined one
+    :param on_premises: ``instanceInfos`` of BatchGetOnPremisesInstances
+    :param known: our public variables with their specifications
+    :param strategies: the strategies that there are
+    :raises UsageError: it is a group for Lambda or ECS
+    """
+    platform = group.get("computePlatform") or SERVER
+    if platform != SERVER or group.get("ecsServices"):
+        raise UsageError(
+            f"The deployment group {group['deploymentGroupName']} is for {platform}; only groups "
+            "for EC2 and on-premises hosts can be imported."
+        )
+    notes: list[str] = []
+    variables: dict[str, Any] = {
+        "deploy_application": group["applicationName"],
+        "deploy_group": group["deploymentGroupName"],
+        **_configuration(group, configuration, notes),
+        **_rollback(group, known, notes),
+        **_late_joiners(group),
+        **_load_balancer(group, known, notes),
+        **_scaling(group, notes),
+        **_alarms(group, known, notes),
+        **_notifications(group),
+    }
+    strategy = _strategy(group, variables, strategies, notes)
+    hosts = _hosts(group, on_premises, notes)
+    condition = _condition(group)
+    if not condition and not hosts:
+        notes.append("It has no targets: neither tags nor Auto Scaling groups. Add hosts.")
+    if group.get("terminationHookEnabled"):
+        notes.append(
+            "terminationHookEnabled: nothing runs on an instance when Auto Scaling terminates it."
+        )
+    if group.get("serviceRoleArn"):
+        notes.append(
+            f"serviceRoleArn {group['serviceRoleArn']}: Bascule works with the credentials of "
+            "whoever runs it; `bascule iam-policy` prints what they need."
+        )
+    return Converted(
+        host_group=host_group(group["deploymentGroupName"]),
+        strategy=strategy,
+        variables=variables,
+        condition=condition,
+        hosts=tuple(hosts),
+        notes=tuple(notes),
+    )
+
+
+def host_group(name: str) -> str:
+    """Return the name of an inventory group: letters, digits and underscores."""
+    text = re.sub(r"[^0-9A-Za-z_]", "_", name)
+    return f"_{text}" if text[:1].isdigit() else text
+
+
+def revision_of(group: Mapping[str, Any]) -> str:
+    """Return the group's last revision as ``deploy_revision`` has it; empty for none."""
+    revision = group.get("targetRevision") or {}
+    stored = revision.get("s3Location") or {}
+    if stored.get("bucket"):
+        pins = [
+            f"{name}={stored[key]}"
+            for key, name in (("version", "versionId"), ("eTag", "eTag"))
+            if stored.get(key)
+        ]
+        return f"s3://{stored['bucket']}/{stored['key']}" + (f"?{'&'.join(pins)}" if pins else "")
+    hub = revision.get("gitHubLocation") or {}
+    if hub.get("repository"):
+        return f"github://{hub['repository']}@{hub['commitId']}"
+    return ""
+
+
+def _configuration(
+    group: Mapping[str, Any], configuration: Mapping[str, Any] | None, notes: list[str]
+) -> dict[str, Any]:
+    name = str(group.get("deploymentConfigName") or "CodeDeployDefault.OneAtATime")
+    if name in _PREDEFINED:
+        return {"deploy_configuration": name}
+    if not configuration:
+        notes.append(f"The deployment configuration {name} cannot be read; one at a time instead.")
+        return {}
+    if configuration.get("zonalConfig"):
+        notes.append(
+            f"zonalConfig of {name} {_short(configuration['zonalConfig'])}: not carried over; the "
+            "order of targets does not follow zones, unless variables of yours say so."
+        )
+    minimum = configuration.get("minimumHealthyHosts") or {}
+    if minimum.get("type") == "FLEET_PERCENT":
+        return {"deploy_minimum_healthy_hosts": f"{minimum['value']}%"}
+    if minimum.get("type") == "HOST_COUNT":
+        return {"deploy_minimum_healthy_hosts": int(minimum["value"])}
+    notes.append(f"The deployment configuration {name} has no minimumHealthyHosts.")
+    return {}
+
+
+def _rollback(
+    group: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]], notes: list[str]
+) -> dict[str, Any]:
+    rules = group.get("autoRollbackConfiguration") or {}
+    events = list(rules.get("events") or ()) if rules.get("enabled") else []
+    choices = known["deploy_rollback_on"].get("choices") or ()
+    for event in events:
+        if event not in choices:
+            notes.append(f"autoRollbackConfiguration {event}: not carried over.")
+    return {"deploy_rollback_on": [event for event in events if event in choices]}
+
+
+def _late_joiners(group: Mapping[str, Any]) -> dict[str, Any]:
+    ignore = group.get("outdatedInstancesStrategy") == "IGNORE"
+    return {"deploy_late_joiners": "report" if ignore else "deploy"}
+
+
+def _load_balancer(
+    group: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]], notes: list[str]
+) -> dict[str, Any]:
+    style = group.get("deploymentStyle") or {}
+    about = group.get("loadBalancerInfo") or {}
+    if style.get("deploymentOption") != "WITH_TRAFFIC_CONTROL":
+        if about:
+            notes.append(
+                "loadBalancerInfo: the group's deployments are WITHOUT_TRAFFIC_CONTROL, so no load "
+                "balancer is set."
+            )
+        return {}
+    pools = [str(one["name"]) for one in about.get("targetGroupInfoList") or ()]
+    classic = [str(one["name"]) for one in about.get("elbInfoList") or ()]
+    if about.get("targetGroupPairInfoList"):
+        notes.append("targetGroupPairInfoList: it belongs to ECS and is not carried over.")
+    if pools and classic:
+        notes.append(
+            f"elbInfoList {', '.join(classic)}: a group has one traffic provider; the target "
+            "groups are carried over, the classic load balancers are not."
+        )
+    if pools and "deploy_elbv2_target_groups" in known:
+        return {"deploy_traffic_provider": "elbv2", "deploy_elbv2_target_groups": pools}
+    if classic and "deploy_elb_names" in known:
+        return {"deploy_traffic_provider": "elb", "deploy_elb_names": classic}
+    return {}
+
+
+def _scaling(group: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
+    names = [str(one["name"]) for one in _scaling_groups(group)]
+    hooks = [str(one["hook"]) for one in _scaling_groups(group) if one.get("hook")]
+    if hooks:
+        notes.append(
+            f"Lifecycle hooks {', '.join(hooks)}: CodeDeploy's own. Delete them when CodeDeploy "
+            "deploys no more, or instances wait for it."
+        )
+    return {"deploy_auto_scaling_groups": names} if names else {}
+
+
+def _scaling_groups(group: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [
+        one if isinstance(one, Mapping) else {"name": one}
+        for one in group.get("autoScalingGroups") or ()
+    ]
+
+
+def _alarms(
+    group: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]], notes: list[str]
+) -> dict[str, Any]:
+    about = group.get("alarmConfiguration") or {}
+    names = [str(one["name"]) for one in about.get("alarms") or ()]
+    if not names:
+        return {}
+    if not about.get("enabled"):
+        notes.append(f"alarmConfiguration {', '.join(names)}: it is not enabled.")
+        return {}
+    if "deploy_alarms" not in known:
+        notes.append(f"alarmConfiguration {', '.join(names)}: not carried over.")
+        return {}
+    found: dict[str, Any] = {"deploy_alarms": names}
+    if about.get("ignorePollAlarmFailure"):
+        if "deploy_alarms_ignore_poll_failure" in known:
+            found["deploy_alarms_ignore_poll_failure"] = True
+        else:
+            notes.append("ignorePollAlarmFailure: not carried over.")
+    return found
+
+
+def _notifications(group: Mapping[str, Any]) -> dict[str, Any]:
+    channels = [
+        {
+            "type": "sns",
+            "name": str(one["triggerName"]),
+            "topic": str(one["triggerTargetArn"]),
+            "events": list(one["triggerEvents"]),
+        }
+        for one in group.get("triggerConfigurations") or ()
+    ]
+    return {"deploy_notifications": channels} if channels else {}
+
+
+def _strategy(
+    group: Mapping[str, Any],
+    variables: Mapping[str, Any],
+    strategies: Collection[str],
+    notes: list[str],
+) -> str:
+    style = group.get("deploymentStyle") or {}
+    in_place = "rolling" if "deploy_traffic_provider" in variables else "in_place"
+    if style.get("deploymentType") != "BLUE_GREEN":
+        return in_place
+    about = group.get("blueGreenDeploymentConfiguration") or {}
+    notes += [f"blueGreenDeploymentConfiguration {_short({key: about[key]})}" for key in about]
+    if "blue_green" in strategies:
+        notes.append(
+            "It is a blue/green group: its settings above are not carried over; docs/strategies.md "
+            "tells which variables of the strategy blue_green stand for them."
+        )
+        return "blue_green"
+    notes.append("It is a blue/green group; it is imported as one that is deployed in place.")
+    return in_place
+
+
+def _condition(group: Mapping[str, Any]) -> str:
+    """Return which instances are targets: those with the tags, and those of the groups."""
+    parts = []
+    filters = (group.get("ec2TagSet") or {}).get("ec2TagSetList") or group.get("ec2TagFilters")
+    if filters and any(tag_groups(filters)):
+        parts.append(f"ec2_tags is bascule.deploy.tagged({_literal(filters)})")
+    names = [str(one["name"]) for one in _scaling_groups(group)]
+    if names:
+        parts.append(f"ec2_tags.get({_literal(_TAG_OF_GROUP)}, '') in {_literal(names)}")
+    return " or ".join(f"({part})" for part in parts) if len(parts) > 1 else "".join(parts)
+
+
+def _hosts(
+    group: Mapping[str, Any], on_premises: Sequence[Mapping[str, Any]], notes: list[str]
+) -> list[str]:
+    tag_set = (group.get("onPremisesTagSet") or {}).get("onPremisesTagSetList")
+    filters = tag_set or group.get("onPremisesInstanceTagFilters")
+    if not filters:
+        return []
+    names = []
+    for one in on_premises:
+        tags = {str(tag["Key"]): tag.get("Value") for tag in one.get("tags") or ()}
+        if is_tagged(tags, filters) and not one.get("deregisterTime"):
+            names.append(str(one["instanceName"]))
+    if names:
+        notes.append(
+            f"On-premises instances {', '.join(names)}: CodeDeploy does not know their addresses. "
+            "Add ansible_host where a name is none."
+        )
+    else:
+        notes.append(f"On-premises tags {_short(filters)}: no registered instance has them.")
+    return sorted(names)
+
+
+def _literal(value: Any) -> str:
+    """Return data as a literal of Jinja: JSON is one, but for its quotes in YAML."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _short(value: Any) -> str:
+    return json.dumps(value, default=str, ensure_ascii=False)

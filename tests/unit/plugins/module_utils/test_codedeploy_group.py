@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.bascule.deploy.plugins.module_utils._codedeploy_group import (
+    Converted,
+    convert,
+    host_group,
+    revision_of,
+)
+from ansible_collections.bascule.deploy.plugins.module_utils._errors import UsageError
+from ansible_collections.bascule.deploy.plugins.plugin_utils._settings import public_variables
+
+WEB = {"Key": "Role", "Value": "web", "Type": "KEY_AND_VALUE"}
+PROD = {"Key": "Env", "Value": "prod", "Type": "KEY_AND_VALUE"}
+GROUP: dict[str, Any] = {
+    "applicationName": "shop", "deploymentGroupName": "web", "computePlatform": "Server",
+    "deploymentConfigName": "CodeDeployDefault.HalfAtATime", "ec2TagFilters": [WEB],
+}  # fmt: skip
+TRAFFIC = {"deploymentType": "IN_PLACE", "deploymentOption": "WITH_TRAFFIC_CONTROL"}
+
+
+def made(
+    configuration: dict[str, Any] | None = None,
+    on_premises: list[dict[str, Any]] | None = None,
+    **more: Any,
+) -> Converted:
+    return convert(
+        {**GROUP, **more},
+        configuration,
+        on_premises or [],
+        known=public_variables(),
+        strategies=["in_place", "rolling"],
+    )
+
+
+def variables(**more: Any) -> dict[str, Any]:
+    return made(**more).variables
+
+
+def test_a_simple_group() -> None:
+    found = made()
+    assert found.variables == {
+        "deploy_application": "shop",
+        "deploy_group": "web",
+        "deploy_configuration": "CodeDeployDefault.HalfAtATime",
+        "deploy_rollback_on": [],
+        "deploy_late_joiners": "deploy",
+    }
+    assert found.strategy == "in_place"
+    assert found.condition == (
+        'ec2_tags is bascule.deploy.tagged([{"Key": "Role", "Value": "web", '
+        '"Type": "KEY_AND_VALUE"}])'
+    )
+    assert found.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("minimum", "wanted"),
+    [
+        ({"type": "FLEET_PERCENT", "value": 75}, "75%"),
+        ({"type": "HOST_COUNT", "value": 3}, 3),
+    ],
+)
+def test_a_configuration_of_their_own(minimum: dict[str, Any], wanted: Any) -> None:
+    found = made({"minimumHealthyHosts": minimum}, deploymentConfigName="careful")
+    assert found.variables["deploy_minimum_healthy_hosts"] == wanted
+    zonal = made(
+        {"minimumHealthyHosts": minimum, "zonalConfig": {"monitorDurationInSeconds": 60}},
+        deploymentConfigName="careful",
+    )
+    assert any("zonalConfig" in note for note in zonal.notes)
+
+
+def test_groups_of_tags_and_scaling_groups_together() -> None:
+    found = made(
+        ec2TagFilters=[], ec2TagSet={"ec2TagSetList": [[WEB], [PROD]]},
+        autoScalingGroups=[{"name": "web-asg", "hook": "CodeDeploy-managed-hook"}],
+    )  # fmt: skip
+    assert found.condition.startswith("(ec2_tags is bascule.deploy.tagged([[{")
+    assert found.condition.endswith(
+        ') or (ec2_tags.get("aws:autoscaling:groupName", \'\') in ["web-asg"])'
+    )
+    assert found.variables["deploy_auto_scaling_groups"] == ["web-asg"]
+    assert any("CodeDeploy-managed-hook" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("about", "wanted"),
+    [
+        (
+            {"targetGroupInfoList": [{"name": "blue"}, {"name": "api"}]},
+            {"deploy_traffic_provider": "elbv2", "deploy_elbv2_target_groups": ["blue", "api"]},
+        ),
+        (
+            {"elbInfoList": [{"name": "old"}]},
+            {"deploy_traffic_provider": "elb", "deploy_elb_names": ["old"]},
+        ),
+    ],
+)
+def test_load_balancers(about: dict[str, Any], wanted: dict[str, Any]) -> None:
+    found = made(loadBalancerInfo=about, deploymentStyle=TRAFFIC)
+    assert found.strategy == "rolling"
+    assert wanted.items() <= found.variables.items()
+    without = made(loadBalancerInfo=about)
+    assert "deploy_traffic_provider" not in without.variables
+    assert any("WITHOUT_TRAFFIC_CONTROL" in note for note in without.notes)
+
+
+def test_what_follows_a_failure_and_who_is_told() -> None:
+    trigger = {
+        "triggerName": "pager", "triggerTargetArn": "arn:aws:sns:eu-central-1:1:t",
+        "triggerEvents": ["DeploymentFailure", "InstanceFailure"],
+    }  # fmt: skip
+    found = variables(
+        autoRollbackConfiguration={"enabled": True, "events": ["DEPLOYMENT_FAILURE"]},
+        triggerConfigurations=[trigger],
+        outdatedInstancesStrategy="IGNORE",
+    )
+    assert found["deploy_rollback_on"] == ["DEPLOYMENT_FAILURE"]
+    assert found["deploy_late_joiners"] == "report"
+    assert found["deploy_notifications"] == [
+        {
+            "type": "sns", "name": "pager", "topic": "arn:aws:sns:eu-central-1:1:t",
+            "events": ["DeploymentFailure", "InstanceFailure"],
+        }
+    ]  # fmt: skip
+    off = variables(autoRollbackConfiguration={"enabled": False, "events": ["DEPLOYMENT_FAILURE"]})
+    assert off["deploy_rollback_on"] == []
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        ({"terminationHookEnabled": True}, "terminationHookEnabled"),
+        ({"serviceRoleArn": "arn:aws:iam::1:role/x"}, "arn:aws:iam::1:role/x"),
+        ({"ec2TagFilters": []}, "no targets"),
+        (
+            {
+                "deploymentStyle": {"deploymentType": "BLUE_GREEN"},
+                "blueGreenDeploymentConfiguration": {
+                    "greenFleetProvisioningOption": {"action": "DISCOVER_EXISTING"}
+                },
+            },
+            "greenFleetProvisioningOption",
+        ),
+        (
+            {"alarmConfiguration": {"enabled": False, "alarms": [{"name": "cpu"}]}},
+            "alarmConfiguration cpu: it is not enabled",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_not_carried_over_is_named(more: dict[str, Any], named: str) -> None:
+    assert any(named in note for note in made(**more).notes)
+
+
+def test_hosts_on_premises() -> None:
+    tags = [{"Key": "Role", "Value": "web"}]
+    found = made(
+        on_premises=[
+            {"instanceName": "rack-7", "tags": tags},
+            {"instanceName": "rack-8", "tags": []},
+            {"instanceName": "gone", "tags": tags, "deregisterTime": "2020"},
+        ],
+        onPremisesInstanceTagFilters=[WEB],
+    )
+    assert found.hosts == ("rack-7",)
+
+
+def test_lambda_and_ecs_are_refused() -> None:
+    for platform in ("Lambda", "ECS"):
+        with pytest.raises(UsageError, match=platform):
+            made(computePlatform=platform)
+
+
+@pytest.mark.parametrize(
+    ("revision", "wanted"),
+    [
+        ({}, ""),
+        (
+            {"s3Location": {"bucket": "b", "key": "k.tgz", "version": "v", "eTag": "e"}},
+            "s3://b/k.tgz?versionId=v&eTag=e",
+        ),
+        ({"s3Location": {"bucket": "b", "key": "k.zip"}}, "s3://b/k.zip"),
+        ({"gitHubLocation": {"repository": "o/r", "commitId": "abc"}}, "github://o/r@abc"),
+    ],
+)
+def test_the_last_revision(revision: dict[str, Any], wanted: str) -> None:
+    assert revision_of({"targetRevision": revision}) == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"), [("web", "web"), ("prod-web.1", "prod_web_1"), ("7up", "_7up")]
+)
+def test_names_of_host_groups(name: str, wanted: str) -> None:
+    assert host_group(name) == wanted
