@@ -16,6 +16,17 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._action import (
     Variables,
     open_record,
 )
+from ansible_collections.bascule.deploy.plugins.plugin_utils._at_proxies import (
+    TRAFFIC,
+    traffic_of,
+)
+from ansible_collections.bascule.deploy.plugins.plugin_utils._gates import (
+    GATE_OPTIONS,
+    gates_of,
+    pools_of,
+    rules_of,
+    run_step,
+)
 from ansible_collections.bascule.deploy.plugins.plugin_utils._pausing import pause_wanted
 from ansible_collections.bascule.deploy.plugins.plugin_utils._record import tell
 
@@ -32,7 +43,10 @@ PATIENCE = 5.0
 
 class ActionModule(BasculeAction):
     phase = "admit"
-    options = DEPLOYMENT_OPTIONS
+    options: t.ClassVar[dict[str, dict[str, t.Any]]] = {
+        **DEPLOYMENT_OPTIONS,
+        "gating": {"type": "dict", "default": {}, "options": {**GATE_OPTIONS, **TRAFFIC}},
+    }
 
     def act(self, arguments: Arguments, variables: Variables) -> Result:
         target = variables["inventory_hostname"]
@@ -41,12 +55,21 @@ class ActionModule(BasculeAction):
         begun = time.monotonic()
         with open_record(arguments) as record:
             batch = variables["ansible_play_batch"]
-            admission = self._wait(record, arguments["deployment"]["id"], target, batch)
+            admission = self._wait(record, arguments, target, batch, variables)
         waited = time.monotonic() - begun
         return self._answer(target, admission.verdict, admission.reason, waited)
 
-    def _wait(self, record: Record, deployment_id: str, target: str, batch: list[str]) -> Admission:
+    def _wait(
+        self,
+        record: Record,
+        arguments: Arguments,
+        target: str,
+        batch: list[str],
+        variables: Variables,
+    ) -> Admission:
         """Ask until there is an answer; the first in line tells what all wait for."""
+        deployment_id = arguments["deployment"]["id"]
+        gates_since: float | None = None
         pause = SHORTEST_PAUSE
         passed_over: float | None = None
         told = ""
@@ -65,15 +88,41 @@ class ActionModule(BasculeAction):
                 record.lose_absent(deployment_id, target, batch)
                 looked_for_lost = True
                 continue
+            if admission.gates:
+                gates_since = gates_since or now
+                # The first in line asks; if its worker has died, another one does.
+                if admission.leads or now - gates_since > PATIENCE:
+                    self._ask_gates(record, arguments, admission, variables)
+                    gates_since = None
+                    continue
             if admission.leads and admission.reason != told:
                 told = admission.reason
                 tell(told)
             passed_over = (passed_over or now) if admission.out_of_turn else None
-            longest = PAUSE_FOR_A_PERSON if admission.needs_approval else LONGEST_PAUSE
+            patient = admission.needs_approval or admission.gates
+            longest = PAUSE_FOR_A_PERSON if patient else LONGEST_PAUSE
             if admission.retry_at is not None:
                 pause = max(pause, min(longest, admission.retry_at - time.time()))
             time.sleep(pause)
             pause = min(longest, pause * 1.5)
+
+    def _ask_gates(
+        self, record: Record, arguments: Arguments, admission: Admission, variables: Variables
+    ) -> None:
+        """Ask the gates between two stages, or wait while another target's worker does."""
+        gating = arguments["gating"]
+        run_step(
+            record,
+            arguments["deployment"],
+            admission.gates,
+            gates_of(gating),
+            seconds=admission.bakes,
+            rules=rules_of(gating),
+            pools=pools_of(gating["pools"]),
+            traffic=traffic_of(self, variables, gating["traffic"]),
+            tell=tell,
+            pause_wanted=pause_wanted,
+        )
 
     def _answer(self, target: str, verdict: str, reason: str, waited: float) -> Result:
         told: dict[str, t.Any] = {

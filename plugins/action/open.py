@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import typing as t
 from pathlib import Path
@@ -21,7 +22,12 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._action import (
     record_url,
     state_directory,
 )
+from ansible_collections.bascule.deploy.plugins.plugin_utils._at_proxies import (
+    NO_TRAFFIC,
+    traffic_of,
+)
 from ansible_collections.bascule.deploy.plugins.plugin_utils._direct import program
+from ansible_collections.bascule.deploy.plugins.plugin_utils._gates import evidence_lines
 from ansible_collections.bascule.deploy.plugins.plugin_utils._joining import (
     joined_since,
     open_follow_up,
@@ -117,6 +123,10 @@ class ActionModule(BasculeAction):
             channels = parse_channels(settings["deploy_notifications"])
             if channels and not self.checking:
                 start(record_url(where), opened.deployment["id"], channels)
+        if settings["deploy_judge"] and not interrupted:
+            lines = self._evidence(settings, opened.plan, variables)
+            text = opened.plan_text + "".join(f"{line}\n" for line in lines)
+            opened = dataclasses.replace(opened, plan_text=text)
         if opened.fleet["targets"] and not self.checking:
             employ_clerk(record_url(where))
         return {
@@ -138,6 +148,14 @@ class ActionModule(BasculeAction):
                 "plan_text": opened.plan_text,
             },
         }
+
+    def _evidence(
+        self, settings: dict[str, t.Any], plan: dict[str, t.Any], variables: Variables
+    ) -> list[str]:
+        """Return how long the steps must last; it is of this moment, and so no part of the plan."""
+        asked = self._templar.template(variables.get("__deploy_gate_traffic") or {})
+        traffic = traffic_of(self, variables, {**NO_TRAFFIC, **asked})
+        return evidence_lines(settings["deploy_judge"], plan.get("schedule") or [], traffic)
 
     def _follow_up(
         self, arguments: Arguments, settings: dict[str, t.Any], variables: Variables

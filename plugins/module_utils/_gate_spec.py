@@ -114,7 +114,7 @@ def parse_gate(given: Any, where: str = "The gate", taken: Any = ()) -> Gate:
         name=_name(values, kind, where, taken),
         type=kind,
         rule=_rule(kind, values, where),
-        timeout=_seconds(values, "timeout", 10.0, where),
+        timeout=_seconds(values, "timeout", 86400.0 if kind == "approval" else 10.0, where),
         dry_run=_yes(values, "dry_run", where),
         success=success,
         failure=failure,
@@ -162,7 +162,8 @@ def _rule(kind: str, values: Mapping[str, Any], where: str) -> Rule:
     decides = kind in DECIDING
     count = _whole(values, "count", 1, where) if "count" in values else None
     deadline = DEFAULT_DEADLINE if decides else None
-    if kind == "judge":
+    if kind == "approval":
+        # A person has until the approval's own end.
         deadline = None
     if decides:
         count = 1

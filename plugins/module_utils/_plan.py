@@ -68,6 +68,8 @@ def make_plan(
     durations: Sequence[float] = (),
     zonal: Zonal | None = None,
     zones: Mapping[str, int] | None = None,
+    gates: dict[str, Any] | None = None,
+    alarms_roll_back: bool = True,
 ) -> dict[str, Any]:
     """Make the plan of a deployment of the revision ``digest``.
 
@@ -76,7 +78,8 @@ def make_plan(
     batch sizes that add up to the targets, or give such for a number of targets. ``current`` is
     the group's revision: that of its newest successful deployment. ``rollback`` is what
     ``rehearse`` says of the way back (that of a group where nothing has succeeded, if left out).
-    ``approval`` is what ``approval_rule`` returns. ``left_out`` are targets of the group that need
+    ``approval`` is what ``approval_rule`` returns, ``gates`` what ``planned_gates`` does;
+    ``alarms_roll_back``: an alarm rolls it back. ``left_out`` are targets of the group that need
     nothing; only with these may there be no target to touch. ``durations`` are seconds that
     targets have taken before. With ``zonal`` the stages are those of one zone after the other, and
     ``zones`` are the numbers of targets that the whole group has in each (those of the targets, if
@@ -88,10 +91,10 @@ def make_plan(
     first. Within a class the order of the inventory is kept.
 
     Returns {"strategy", "mode", "digest", "provider", "total", "minimum_healthy", "slots",
-    "bake_time", "approval": as given, "stages": [[name]], "targets": [{"name", "zone", "stage",
-    "health", "revision", "in_service"}], "left_out": [name], "routing": [{"target", "step",
-    "text"}], "rollback": as ``rehearse`` returns it, "warnings": [text], "estimated_seconds":
-    float or None, "zonal": what ``divide`` of ``_zonal`` tells, or None}.
+    "bake_time", "approval", "gates": as given, "stages": [[name]], "targets": [{"name", "zone",
+    "stage", "health", "revision", "in_service"}], "left_out": [name], "routing": [{"target",
+    "step", "text"}], "rollback": as ``rehearse`` returns it, "warnings": [text],
+    "estimated_seconds": float or None, "zonal": what ``divide`` of ``_zonal`` tells, or None}.
     Raises PlanError if the numbers do not allow a deployment.
     """
     whole = len(targets) if total is None else total
@@ -119,6 +122,7 @@ def make_plan(
         "slots": slots,
         "bake_time": float(bake_time),
         "approval": approval,
+        "gates": gates,
         "stages": [[target.name for target in batch] for batch in batches],
         "targets": [
             {
@@ -135,9 +139,17 @@ def make_plan(
         "left_out": list(left_out),
         "routing": _routing(ordered, str(provider)) if has_balancer else [],
         "rollback": way_back,
-        "warnings": _warnings(whole, minimum, way_back, mode, has_balancer) if ordered else [],
+        "warnings": _warnings(whole, minimum, way_back, mode, has_balancer)
+        + _alarm_warnings(gates, alarms_roll_back)
+        if ordered
+        else [],
         "estimated_seconds": _estimate(
-            [len(batch) for batch in batches], slots, bake_time, durations, by_zone
+            [len(batch) for batch in batches],
+            slots,
+            bake_time,
+            durations,
+            by_zone,
+            last=_bakes_last(gates),
         ),
         "zonal": by_zone,
     }
@@ -241,12 +253,28 @@ def _warnings(
     return warnings
 
 
+def _alarm_warnings(gates: dict[str, Any] | None, roll_back: bool) -> list[str]:
+    if not gates or not gates["alarms"] or roll_back:
+        return []
+    return [
+        "An alarm stops the deployment and leaves it as it is: deploy_rollback_on does not have "
+        "DEPLOYMENT_STOP_ON_ALARM."
+    ]
+
+
+def _bakes_last(gates: dict[str, Any] | None) -> bool:
+    """Whether the bake time passes after the last stage, too: there is something to watch."""
+    return gates is not None and bool(gates["staged"])
+
+
 def _estimate(
     stages: Sequence[int],
     slots: int,
     bake_time: float,
     durations: Sequence[float],
     zonal: dict[str, Any] | None,
+    *,
+    last: bool = False,
 ) -> float | None:
     """Estimate from the median of past durations: waves of ``slots`` targets, and the baking."""
     if not durations:
@@ -257,6 +285,7 @@ def _estimate(
         own = [zone["total"] - zone["minimum_healthy"] for zone in zonal["zones"]]
         at_once = [min(slots, own[number]) for number in zonal["stages"]]
         waits = sum(zonal["waits"])
+    waits += bake_time if last else 0.0
     waves = sum(-(-size // most) for size, most in zip(stages, at_once))  # noqa: B905 - 3.8
     return waves * statistics.median(durations) + waits
 
@@ -272,6 +301,7 @@ def render_plan(plan: dict[str, Any]) -> str:
     for number, names in enumerate(plan["stages"], 1):
         lines += _stage_lines(plan, number, [known[name] for name in names])
     lines += _routing_lines(plan)
+    lines += _gate_lines(plan)
     lines += rehearsal_lines(plan["rollback"])
     if plan["estimated_seconds"] is not None:
         lines.append("Estimated time: about {}.".format(_time(plan["estimated_seconds"])))
@@ -296,14 +326,17 @@ def _headline(plan: dict[str, Any]) -> str:
 def _stage_lines(plan: dict[str, Any], number: int, targets: list[dict[str, Any]]) -> list[str]:
     stages = len(plan["stages"])
     head = f"Stage {number} of {stages}: {_targets(len(targets))}"
-    zonal = plan.get("zonal")
+    zonal, gates = plan.get("zonal"), plan.get("gates")
     # What passes between two zones stands with the zone.
     within = (
         not zonal
         or zonal["stages"][number - 1 : number + 1].count(zonal["stages"][number - 1]) == 2
     )
-    if plan["bake_time"] and number < stages and within:
+    last = number == stages and _bakes_last(gates)
+    if plan["bake_time"] and ((number < stages and within) or last):
         head += f", then {_time(plan['bake_time'])} of bake time"
+    if gates and gates["texts"]:
+        head += ", then its gates" if not plan["bake_time"] else " with its gates"
     rule = plan.get("approval")
     if rule and (wait := approval_text(rule, number, stages, _time(rule["timeout"]))):
         head += f", then {wait}"
@@ -351,6 +384,18 @@ def _routing_lines(plan: dict[str, Any]) -> list[str]:
     return ["Traffic, for each target in its turn:"] + [
         f"  {step}: {text} ({_targets(number)})" for (step, text), number in counted.items()
     ]
+
+
+def _gate_lines(plan: dict[str, Any]) -> list[str]:
+    gates = plan.get("gates")
+    if not gates:
+        return []
+    lines = []
+    if gates["texts"]:
+        lines += ["Gates after each stage:", *("  " + text for text in gates["texts"])]
+    if gates["alarms"]:
+        lines.append("Alarms watched all the time: {}.".format(", ".join(gates["alarms"])))
+    return lines
 
 
 def _targets(number: int) -> str:

@@ -29,6 +29,95 @@ options:
       - The deployment, as in the fact C(bascule_deployment) of localhost.
     type: dict
     required: true
+  gating:
+    description:
+      - What is asked between two stages, with the options of M(bascule.deploy.gate). One target of
+        the next stage asks, the others wait.
+    type: dict
+    default: {}
+    suboptions:
+      gates:
+        description:
+          - The gates, as in the variable C(deploy_gates).
+        type: list
+        elements: dict
+        default: []
+      judge:
+        description:
+          - The judge, as in the variable C(deploy_judge).
+        type: dict
+        default: {}
+      traffic:
+        description:
+          - The load balancers that gates of the types C(proxy) and C(load_balancer) and the judge
+            ask.
+        type: dict
+        default: {}
+        suboptions:
+          provider:
+            description:
+              - The load balancer, as in M(bascule.deploy.traffic).
+            type: str
+            default: none
+          options:
+            description:
+              - Its options, as in M(bascule.deploy.traffic).
+            type: dict
+            default: {}
+          hosts:
+            description:
+              - Inventory names of the hosts on which it runs; all of them are asked.
+            type: list
+            elements: str
+            default: [localhost]
+          targets:
+            description:
+              - The targets that a gate of the type C(load_balancer) asks about.
+            type: list
+            elements: dict
+            default: []
+      on_inconclusive:
+        description:
+          - What to do when the evidence is not enough.
+        type: str
+        choices: [pause, extend, ask, fail]
+        default: pause
+      extensions:
+        description:
+          - How often a step is extended.
+        type: int
+        default: 3
+      approval_timeout:
+        description:
+          - How long a person has who is asked because the evidence is not enough.
+        type: raw
+        default: 24h
+      approval_on_timeout:
+        description:
+          - What happens when nobody has answered in time.
+        type: str
+        choices: [stop, continue]
+        default: stop
+      pools:
+        description:
+          - The pools that gates and the judge compare.
+        type: dict
+        default: {}
+        suboptions:
+          canary:
+            description:
+              - Pool of the new revision.
+            type: str
+            default: ""
+          baseline:
+            description:
+              - Pool that it is compared with.
+            type: str
+            default: ""
+          share:
+            description:
+              - The canary's share of the traffic, in percent.
+            type: float
 """
 
 EXAMPLES = r"""

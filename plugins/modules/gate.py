@@ -59,6 +59,12 @@ options:
         asked until they have decided.
     type: raw
     default: 0
+  last:
+    description:
+      - Whether it is the last step of a deployment by stages. Nothing is asked then if the
+        deployment has changed nothing, is ending, or is to fail anyway.
+    type: bool
+    default: false
   pools:
     description:
       - The pools that gates and the judge compare.
@@ -79,6 +85,34 @@ options:
         description:
           - The canary's share of the traffic, in percent.
         type: float
+  traffic:
+    description:
+      - The load balancers that gates of the types C(proxy) and C(load_balancer) and the judge ask.
+    type: dict
+    default: {}
+    suboptions:
+      provider:
+        description:
+          - The load balancer, as in M(bascule.deploy.traffic).
+        type: str
+        default: none
+      options:
+        description:
+          - Its options, as in M(bascule.deploy.traffic).
+        type: dict
+        default: {}
+      hosts:
+        description:
+          - Inventory names of the hosts on which it runs; all of them are asked.
+        type: list
+        elements: str
+        default: [localhost]
+      targets:
+        description:
+          - The targets that a gate of the type C(load_balancer) asks about.
+        type: list
+        elements: dict
+        default: []
   on_inconclusive:
     description:
       - What to do when the evidence is not enough. V(pause) pauses the deployment until somebody

@@ -57,10 +57,20 @@ class BasculeAction(ActionBase):
         return result
 
     def _heartbeat(self, arguments: Arguments) -> contextlib.AbstractContextManager[object]:
-        """Keep the lease of the deployment that this is done for, if there is one."""
+        """Keep the lease of the deployment that this is done for, and watch its alarms."""
         if self.checking or fence_of(arguments) is None:
             return contextlib.nullcontext()
-        return Heartbeat(lambda: open_record(arguments), arguments["deployment"]["id"])
+        deployment = arguments["deployment"]
+        kept = contextlib.ExitStack()
+        kept.enter_context(Heartbeat(lambda: open_record(arguments), deployment["id"]))
+        if deployment.get("alarms"):
+            from ._alarms import AlarmWatch
+
+            watch = AlarmWatch(
+                lambda: open_record(arguments), deployment["id"], deployment["alarms"]
+            )
+            kept.enter_context(watch)
+        return kept
 
     @abc.abstractmethod
     def act(self, arguments: Arguments, variables: Variables) -> Result:

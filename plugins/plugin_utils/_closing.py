@@ -8,9 +8,10 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
+from ..module_utils._admission import ALARM_CODES
 from ..module_utils._plan import PlanTarget, make_plan
 from ._opening import fleet
-from ._planning import FAILURE_EVENT, STOP_EVENT, Endpoint
+from ._planning import ALARM_EVENT, FAILURE_EVENT, STOP_EVENT, Endpoint
 from ._record import NewDeployment
 
 if t.TYPE_CHECKING:
@@ -58,6 +59,8 @@ def is_paused(deployment: Deployment) -> bool:
 def rollback_asked(ended: Deployment) -> bool:
     """Tell whether a deployment that failed or was stopped is to be rolled back."""
     event = {"Failed": FAILURE_EVENT, "Stopped": STOP_EVENT}.get(ended.status)
+    if event == STOP_EVENT and ended.error_code in ALARM_CODES:
+        event = ALARM_EVENT
     return event is not None and (
         ended.rollback_on_stop or event in ended.options.get("rollback_on", [])
     )

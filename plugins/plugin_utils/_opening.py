@@ -16,7 +16,9 @@ from ..module_utils._errors import PlanError, UsageError
 from ..module_utils._plan import NO_PROVIDER, render_plan
 from ..module_utils._plan_hash import plan_hash
 from ..module_utils._saved_plan import Saved, first_difference, plan_difference
+from ._alarms import refuse_active
 from ._choosing import find_revision
+from ._gates import alarms_of
 from ._history import left_open
 from ._planning import Endpoint, Plan, Settings, plan_deployment
 from ._record import NewDeployment, group_id
@@ -108,6 +110,8 @@ def open_deployment(
         write_saved(base / Path(settings["deploy_plan_output"]).expanduser(), saving(plan))
     text = render_plan(plan)
     new = new_deployment(strategy, settings, plan, revision, endpoints)
+    if plan["targets"]:
+        refuse_active(new.options.get("alarms"))
     if check:
         return Opened(planned_fact(new), fleet(plan, endpoints), plan, text)
     note_use(revision.digest, cache=cache)
@@ -175,6 +179,7 @@ def deployment_fact(deployment: Deployment) -> dict[str, t.Any]:
         "error_code": deployment.error_code,
         "error_message": deployment.error_message,
         "fence": deployment.fence,
+        **gated_facts(deployment.plan, deployment.options),
     }
 
 
@@ -197,7 +202,19 @@ def planned_fact(new: NewDeployment) -> dict[str, t.Any]:
         "error_code": None,
         "error_message": "",
         "fence": None,
+        **gated_facts(new.plan, new.options),
     }
+
+
+def gated_facts(plan: Plan, options: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Return what the plays have to know of gates and alarms.
+
+    ``last_step`` is the name of the step in which the gates of the last stage are asked, empty if
+    none are.
+    """
+    gates = plan.get("gates") or {}
+    last = f"stage {len(plan['stages'])}" if gates.get("staged") and plan["stages"] else ""
+    return {"last_step": last, "alarms": options.get("alarms")}
 
 
 def new_deployment(
@@ -227,6 +244,7 @@ def new_deployment(
             "endpoints": [dataclasses.asdict(endpoint) for endpoint in endpoints],
             "follows": follows,
             "mark_bad_on_failure": bool(settings["deploy_mark_bad_on_failure"]),
+            "alarms": None if strategy == "rollback" else alarms_of(settings),
         },
         description=settings["deploy_description"],
         rollback_of=None,

@@ -19,6 +19,7 @@ from ..module_utils._configuration import (
 from ..module_utils._plan import UNKNOWN, PlanTarget, make_plan
 from ..module_utils._rehearsal import GoodRevision, rehearse
 from ..module_utils._zonal import Zonal, parse_zonal
+from ._gates import planned_gates
 from ._revisions import has_revision
 
 if t.TYPE_CHECKING:
@@ -30,6 +31,9 @@ if t.TYPE_CHECKING:
 FAILURE_EVENT = "DEPLOYMENT_FAILURE"
 # That which asks for a rollback of what was stopped.
 STOP_EVENT = "DEPLOYMENT_STOP_ON_REQUEST"
+
+# That which asks for a rollback of what an alarm has stopped.
+ALARM_EVENT = "DEPLOYMENT_STOP_ON_ALARM"
 
 Settings = dict[str, t.Any]
 Plan = dict[str, t.Any]
@@ -97,6 +101,8 @@ def plan_deployment(
         approval=_approval_rule(strategy, settings),
         zonal=zonal,
         zones=collections.Counter(one.zone for one in endpoints),
+        gates=planned_gates(strategy, settings),
+        alarms_roll_back=ALARM_EVENT in settings["deploy_rollback_on"],
     )
 
 

@@ -19,6 +19,7 @@ STEPS = (
     "open",
     "stage",
     "admit",
+    "gate",
     "traffic",
     "lifecycle",
     "settle",
@@ -31,7 +32,7 @@ STEPS = (
 )
 COLLECTION = "bascule.deploy."
 # Steps that belong to the deployment as a whole and run on the controller.
-WHOLE = ("open", "close", "outdated", "targets", "scaling", "control")
+WHOLE = ("open", "gate", "close", "outdated", "targets", "scaling", "control")
 # The states of traffic that a target is brought to; others only look.
 MOVES = ("drained", "in_service")
 
@@ -42,11 +43,11 @@ Data = Mapping[str, t.Any]
 class Event:
     """One thing that happened.
 
-    kind: opened, started, staged, admitted, current, refused, traffic, lifecycle, settled, closed,
-    drift, error, diff, task, notice (what is waited for) or warning. ``at`` is in epoch seconds;
-    ``target`` is None for what concerns the deployment as a whole. ``data`` holds the action's own
-    ``bascule`` result (or, for ``lifecycle``, the one event of it), with the keys told in
-    docs/architecture.md.
+    kind: opened, started, staged, admitted, current, refused, gate, traffic, lifecycle, settled,
+    closed, drift, error, diff, task, notice (what is waited for) or warning. ``at`` is in epoch
+    seconds; ``target`` is None for what concerns the deployment as a whole. ``data`` holds the
+    action's own ``bascule`` result (or, for ``lifecycle``, the one event of it), with the keys told
+    in docs/architecture.md.
     """
 
     kind: str
@@ -201,6 +202,18 @@ class Translator:
                 name="admit",
                 status=verdict,
                 message=str(answer.get("reason") or ""),
+                data=answer,
+            )
+
+    def _phase_gate(self, seen: Observation, answer: Data) -> Iterator[Event]:
+        if answer.get("verdict"):
+            yield self._event(
+                seen,
+                "gate",
+                target=None,
+                name=str(answer.get("step") or ""),
+                status=str(answer["verdict"]),
+                message=str(answer.get("message") or ""),
                 data=answer,
             )
 

@@ -187,6 +187,13 @@ def _refused(_event: Event, _verbose: bool) -> list[str]:
     return ["not started"]
 
 
+def _gate(event: Event, _verbose: bool) -> list[str]:
+    if event.status == "Fail":
+        # It is told as an error, too.
+        return []
+    return [f"{event.name}: {event.status}: {event.message}"]
+
+
 def _traffic(event: Event, _verbose: bool) -> list[str]:
     waited = event.data.get("waited")
     after = f" ({duration(waited)})" if isinstance(waited, (int, float)) else ""
@@ -314,6 +321,7 @@ _WRITERS: Mapping[str, _Writer] = {
     "staged": _staged,
     "admitted": _admitted,
     "refused": _refused,
+    "gate": _gate,
     "traffic": _traffic,
     "lifecycle": _lifecycle,
     "settled": _settled,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import UsageError
-from ansible_collections.bascule.deploy.plugins.plugin_utils import _judge
+from ansible_collections.bascule.deploy.plugins.plugin_utils import _judge, _record
 from ansible_collections.bascule.deploy.plugins.plugin_utils._judge import (
     Judge,
     Metric,
@@ -19,7 +19,7 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._judge import (
 if t.TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Judge", "Metric", "decide", "parse_judge", "requests_needed"]
+__all__ = ["Judge", "Metric", "decide", "parse_judge", "replay", "requests_needed"]
 
 
 def decide(judge: Judge, data: Mapping[str, t.Any], *, final: bool = False) -> dict[str, t.Any]:
@@ -44,6 +44,39 @@ def requests_needed(rate: float, effect: float, share: float, alpha: float = 0.0
             raise UsageError(f"The {name} is a part of 1, such as 0.02, not {value!r}.")
     _need_scipy()
     return _judge.requests_needed(rate, effect, share, alpha)
+
+
+def replay(
+    deployment_id: str,
+    *,
+    step: str | None = None,
+    judge: Judge | None = None,
+    record: str | None = None,
+) -> list[dict[str, t.Any]]:
+    """Return every verdict that judges gave in a deployment, as it was and as it is now.
+
+    :param step: only those of this step
+    :param judge: another judge than the one that each verdict names: what would it have said?
+    :param record: address of the record, that of the environment by default
+    :returns: ``[{"step", "gate", "round", "at", "final", "recorded", "replayed", "same", "data"}]``
+        in order; ``same``: equal to what was recorded, bit by bit
+    :raises UsageError: no judge has decided in it, or SciPy is not installed
+    """
+    _need_scipy()
+    with _record.Record.open(record) as opened:
+        opened.deployment(deployment_id)
+        decisions = opened.gate_decisions(deployment_id, step)
+    found: list[dict[str, t.Any]] = []
+    judged = [one for one in decisions if "look" in one.data and "result" in one.data]
+    for name, gate in dict.fromkeys((one.step, one.gate) for one in judged):
+        own = [one for one in judged if (one.step, one.gate) == (name, gate)]
+        again = _judge.replay([one.data for one in own], judge)
+        for one, answer in zip(own, again, strict=True):
+            found.append({"step": name, "gate": gate, "round": one.round, **answer})
+    if not found:
+        where = f"the step {step} of {deployment_id}" if step else deployment_id
+        raise UsageError(f"No judge has decided in {where}; there is nothing to replay.")
+    return found
 
 
 def _need_scipy() -> None:

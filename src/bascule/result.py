@@ -108,6 +108,8 @@ class Deployment:
     pause_reason: str | None = None
     stop_requested_by: str | None = None
     approvals: tuple[Mapping[str, t.Any], ...] = ()
+    gates: tuple[Mapping[str, t.Any], ...] = ()
+    alarms: Mapping[str, t.Any] | None = None
     lease: Mapping[str, t.Any] | None = None
     unfinished: str | None = None
     interrupted: bool = False

@@ -44,6 +44,7 @@ EXCEPTIONS: dict[str, tuple[str, ...]] = {
     "module_utils/_module.py": ("ansible.module_utils",),
     "module_utils/_host/_context.py": ("module_utils._appspec",),
     "plugin_utils/_action.py": ("ansible",),
+    "plugin_utils/_at_proxies.py": ("ansible",),
     "plugin_utils/_direct.py": ("ansible",),
     "plugin_utils/_observer.py": ("ansible",),
     "plugin_utils/_reconnect.py": ("ansible",),

@@ -8,11 +8,23 @@ Import names from here only.
 
 from __future__ import annotations
 
+from ._evidence import evidence_lines
+from ._judging import configure
 from ._model import Moment, Pools, SourceError, Traffic
 from ._run import ON_INCONCLUSIVE, Rules, StepOutcome, run_step
+from ._settings import (
+    GATE_OPTIONS,
+    alarms_of,
+    gates_of,
+    options_from,
+    planned_gates,
+    pools_of,
+    rules_of,
+)
 from ._sources import measure
 
 __all__ = [
+    "GATE_OPTIONS",
     "ON_INCONCLUSIVE",
     "Moment",
     "Pools",
@@ -20,6 +32,14 @@ __all__ = [
     "SourceError",
     "StepOutcome",
     "Traffic",
+    "alarms_of",
+    "configure",
+    "evidence_lines",
+    "gates_of",
     "measure",
+    "options_from",
+    "planned_gates",
+    "pools_of",
+    "rules_of",
     "run_step",
 ]

@@ -80,16 +80,29 @@ def metric_values(gate: Gate, queries: Any, now: float, result: Any = None) -> l
 
     :raises SourceError: CloudWatch does not answer or refuses the queries
     """
+    seconds = parse_duration(gate.options.get("window") or "5m", "window")
+    return _values(gate, queries, now - seconds, now, result)
+
+
+def sums_since(gate: Gate, queries: Any, started: float, now: float) -> list[float]:
+    """Return the values of all whole periods since ``started``.
+
+    :raises SourceError: CloudWatch does not answer or refuses the queries
+    """
+    period = parse_duration(gate.options.get("period") or "60s", "period")
+    first = math.ceil(started / period) * period
+    return _values(gate, queries, first, now) if now > first else []
+
+
+def _values(gate: Gate, queries: Any, start: float, end: float, result: Any = None) -> list[float]:
     from botocore.exceptions import BotoCoreError, ClientError
 
     period = int(parse_duration(gate.options.get("period") or "60s", "period"))
-    window = parse_duration(gate.options.get("window") or "5m", "window")
     listed = list(queries) if isinstance(queries, (list, tuple)) else [queries]
     asked = [_query(one, number, period) for number, one in enumerate(listed, 1)]
     wanted = str(result or asked[-1]["Id"])
     for one in asked:
         one["ReturnData"] = one["Id"] == wanted
-    end = datetime.datetime.fromtimestamp(now, datetime.UTC)
     values: list[float] = []
     try:
         pages = (
@@ -97,8 +110,8 @@ def metric_values(gate: Gate, queries: Any, now: float, result: Any = None) -> l
             .get_paginator("get_metric_data")
             .paginate(
                 MetricDataQueries=asked,
-                StartTime=end - datetime.timedelta(seconds=window),
-                EndTime=end,
+                StartTime=datetime.datetime.fromtimestamp(start, datetime.UTC),
+                EndTime=datetime.datetime.fromtimestamp(end, datetime.UTC),
                 ScanBy="TimestampDescending",
             )
         )

@@ -41,20 +41,7 @@ def measure_command(gate: Gate, moment: Moment) -> Measurement:
     It gets ``BASCULE_DEPLOYMENT``, ``BASCULE_STEP``, ``BASCULE_APPLICATION`` and
     ``BASCULE_GROUP``; its whole process group is ended when its time is up.
     """
-    command = gate.options["command"]
-    words = (
-        ["/bin/sh", "-c", command] if isinstance(command, str) else [str(one) for one in command]
-    )
-    about = moment.deployment
-    environment = {
-        **os.environ,
-        **{str(key): str(value) for key, value in gate.options.get("environment", {}).items()},
-        "BASCULE_DEPLOYMENT": str(about.get("id") or ""),
-        "BASCULE_APPLICATION": str(about.get("application") or ""),
-        "BASCULE_GROUP": str(about.get("group") or ""),
-        "BASCULE_STEP": moment.step,
-    }
-    status, said = _run(words, environment, gate.timeout)
+    status, said = _run_command(gate.options["command"], gate, moment)
     lines = said.strip().splitlines()
     last = lines[-1][:_SAID] if lines else ""
     data: dict[str, Any] = {"status": status}
@@ -69,6 +56,31 @@ def measure_command(gate: Gate, moment: Moment) -> Measurement:
         raise SourceError(f"the command's last line is no number: {last!r}") from None
     phase = judge_values(values, gate.success, gate.failure)
     return Measurement(phase, seen_values(values, gate), {**data, "values": values})
+
+
+def output_of(command: Any, gate: Gate, moment: Moment) -> str:
+    """Return what a command prints; raises SourceError unless it ends with status 0."""
+    status, said = _run_command(command, gate, moment)
+    if status != 0:
+        raise SourceError(f"the command ended with status {status}: {said.strip()[-_SAID:]!r}")
+    return said
+
+
+def _run_command(command: Any, gate: Gate, moment: Moment) -> tuple[int, str]:
+    """Run a command with what it is told of the deployment."""
+    words = (
+        ["/bin/sh", "-c", command] if isinstance(command, str) else [str(one) for one in command]
+    )
+    about = moment.deployment
+    environment = {
+        **os.environ,
+        **{str(key): str(value) for key, value in gate.options.get("environment", {}).items()},
+        "BASCULE_DEPLOYMENT": str(about.get("id") or ""),
+        "BASCULE_APPLICATION": str(about.get("application") or ""),
+        "BASCULE_GROUP": str(about.get("group") or ""),
+        "BASCULE_STEP": moment.step,
+    }
+    return _run(words, environment, gate.timeout)
 
 
 def _run(words: list[str], environment: dict[str, str], timeout: float) -> tuple[int, str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import _cloudwatch, _http, _local
+from . import _cloudwatch, _http, _judging, _local, _proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +26,9 @@ SOURCES: dict[str, Source] = {
     "cloudwatch": _cloudwatch.measure_metrics,
     "prometheus": _http.measure_prometheus,
     "approval": _local.measure_approval,
+    "proxy": _proxy.measure_proxy,
+    "load_balancer": _proxy.measure_load_balancer,
+    "judge": _judging.measure_judge,
 }
 
 

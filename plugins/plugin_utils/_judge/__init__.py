@@ -4,6 +4,8 @@
 """The judge: a canary's measurements beside a baseline's, and what they prove."""
 
 from ._metrics import Judge, Metric, parse_judge
+from ._replay import replay
+from ._samples import data_from
 from ._statistics import Counts, Interval, requests_needed, share_interval
 from ._verdict import decide
 
@@ -12,8 +14,10 @@ __all__ = [
     "Interval",
     "Judge",
     "Metric",
+    "data_from",
     "decide",
     "parse_judge",
+    "replay",
     "requests_needed",
     "share_interval",
 ]

@@ -136,12 +136,14 @@ def evaluate(
         out_of_turn: bool = False,
         needs_approval: bool = False,
         leads: bool = False,
+        gates: str = "",
+        bakes: float = 0.0,
     ) -> Admission:
         return Admission(
             verdict=verdict, reason=reason, slots=decision.slots, in_flight=counts.in_flight,
             failed=counts.failed, total=counts.total, minimum_healthy=minimum,
             retry_at=retry_at, resumed=resumed, out_of_turn=out_of_turn,
-            needs_approval=needs_approval, leads=leads,
+            needs_approval=needs_approval, leads=leads, gates=gates, bakes=bakes,
         )  # fmt: skip
 
     status = target["status"]
@@ -165,6 +167,14 @@ def evaluate(
     if decision.verdict != ADMIT:
         return Evaluation(answer("wait", decision.reason))
     held = _held_by_stage(groups, target["stage"], deployment, now)
+    step = _ungated(session, deployment, groups, target["stage"]) if deployment["gated"] else ""
+    if step and (held is None or held[1] is not None):
+        ready = now if held is None or held[1] is None else held[1]
+        leads = _is_next(session, deployment_id, target, 1)
+        reason = f"the gates of {step} are asked"
+        return Evaluation(
+            answer("wait", reason, leads=leads, gates=step, bakes=max(0.0, ready - now))
+        )
     if held is not None:
         leads = held[1] is not None and _is_next(session, deployment_id, target, 1)
         return Evaluation(answer("wait", held[0], retry_at=held[1], leads=leads))
@@ -263,6 +273,24 @@ def _held_by_stage(
         return f"{watched}, until {clock(ready)}", ready
     wait = waits.get(last, deployment["bake_time"])
     return f"the stage before bakes for {wait:g} s, until {clock(ready)}", ready
+
+
+def _ungated(session: Session, deployment: Row, groups: Iterable[Row], stage: int) -> str:
+    """Return the step whose gates have to be passed before a target of ``stage`` may begin.
+
+    Empty if they are passed, or if no stage before has changed anything.
+    """
+    worked = [
+        group["stage"]
+        for group in groups
+        if group["stage"] < stage and (group["changed"] or group["status"] == "Failed")
+    ]
+    if not worked:
+        return ""
+    step = f"stage {max(worked) + 1}"
+    equals = {"deployment_id": deployment["id"], "step": step}
+    found = session.rows(Query(table="gate_runs", columns=("verdict",), equals=equals))
+    return "" if found and found[0]["verdict"] == "Pass" else step
 
 
 def _unapproved(

@@ -38,17 +38,19 @@ class AlarmPoll:
         return asdict(self)
 
 
-def is_due(session: Session, deployment_id: str, now: float | None) -> bool:
-    """Tell without a lock whether it is time to look."""
+def wait_for(session: Session, deployment_id: str, now: float | None) -> float:
+    """Return without a lock in how many seconds it is time to look; 0 if it is now."""
     row = _row(session, deployment_id)
-    return row is None or row["next_at"] <= (time.time() if now is None else now)
+    if row is None:
+        return 0.0
+    return max(0.0, float(row["next_at"]) - (time.time() if now is None else now))
 
 
-def take_turn(change: Change, interval: float) -> bool:
-    """Take the turn if nobody has, and put off all others."""
+def take_turn(change: Change, interval: float) -> float:
+    """Take the turn if nobody has, and put off all others; returns as ``wait_for``."""
     deployment_id = change.deployment["id"]
     if change.is_final or change.deployment["halted_at"] is not None:
-        return False
+        return interval
     row = _row(change.session, deployment_id)
     # Until the look is noted, the others wait a little longer than it may take.
     next_at = change.now + max(interval, _TURN_SECONDS)
@@ -58,11 +60,11 @@ def take_turn(change: Change, interval: float) -> bool:
             "states": "{}",
         }  # fmt: skip
         change.session.insert("alarm_polls", [fresh])
-        return True
+        return 0.0
     if row["next_at"] > change.now:
-        return False
+        return float(row["next_at"] - change.now)
     change.session.update("alarm_polls", {"next_at": next_at}, deployment_id=deployment_id)
-    return True
+    return 0.0
 
 
 def note(change: Change, states: Mapping[str, str], error: str, interval: float) -> int:

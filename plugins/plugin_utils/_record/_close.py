@@ -124,7 +124,7 @@ def _deployment_row(
         "fence": 1, "plan_hash": plan_hash(plan, new.revision.digest),
         "approval": json.dumps(plan["approval"]) if plan.get("approval") else None,
         "zonal": json.dumps(plan["zonal"]) if plan.get("zonal") else None,
-        "gated": bool(plan.get("gates")),
+        "gated": bool((plan.get("gates") or {}).get("staged")),
     }  # fmt: skip
 
 

@@ -143,13 +143,20 @@ class GatedRecord(abc.ABC):
             synced=True,
         )
 
-    def alarm_turn(self, deployment_id: str, interval: float, *, now: float | None = None) -> bool:
-        """Tell whether the caller is the one to look at the alarms now; then nobody else is.
+    def worth_watching(self, deployment_id: str) -> bool:
+        """Whether the deployment has changed targets, and is to succeed as it stands."""
+        return self._read(lambda session: _gating.worth_watching(session, deployment_id))
+
+    def alarm_turn(self, deployment_id: str, interval: float, *, now: float | None = None) -> float:
+        """Return 0 if the caller is the one to look at the alarms now; then nobody else is.
+
+        Otherwise the seconds until it is time to ask again.
 
         :param interval: seconds until the next look
         """
-        if not self._read(lambda session: _alarms.is_due(session, deployment_id, now)):
-            return False
+        wait = self._read(lambda session: _alarms.wait_for(session, deployment_id, now))
+        if wait > 0:
+            return wait
         return self._change(
             deployment_id, lambda change: _alarms.take_turn(change, interval), now=now
         )

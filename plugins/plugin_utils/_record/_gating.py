@@ -17,8 +17,10 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...module_utils import _approval
+from ...module_utils._admission import conclude
 from ...module_utils._audit import canonical_json
 from ...module_utils._errors import RecordError
+from ._admit import counts_from, tally_query
 from ._change import SUMMARY, check_fence, only
 from ._control import approvals
 from ._rows import FINAL_STATUSES, Approval
@@ -261,6 +263,18 @@ def ask_person(change: Change, step: str, timeout: float) -> Approval:
     )  # fmt: skip
     change.note("ApprovalAsked", status=_approval.WAITING, message=f"{step}: a person is asked.")
     return approvals(change.session, change.deployment["id"])[-1]
+
+
+def worth_watching(session: Session, deployment_id: str) -> bool:
+    """Whether there is something to watch: changed targets of a deployment that would succeed."""
+    query = Query(table="deployments", columns=SUMMARY, equals={"id": deployment_id})
+    deployment = only(session.rows(query), deployment_id)
+    if deployment["status"] in FINAL_STATUSES or deployment["halted_at"] is not None:
+        return False
+    groups = session.rows(tally_query(deployment_id))
+    counts = counts_from(groups, deployment["total"])
+    outcome = conclude(counts, deployment["minimum_healthy"])
+    return outcome.status == "Succeeded" and any(group["changed"] for group in groups)
 
 
 def run_from(row: Row, *, claimed: bool = False) -> GateRun:

@@ -188,7 +188,8 @@ class Admission:
     again, not before ``retry_at`` if that is set), current (nothing is left to do) or refused.
     ``out_of_turn`` says that there is a slot, but that targets before this one wait for it;
     ``needs_approval`` that a person has to approve the stage before, until ``retry_at``; ``leads``
-    that this target is the first of those that wait for the same moment or person.
+    that this target is the first of those that wait for the same moment or person. ``gates`` is the
+    step whose gates have to be asked first, while it bakes for ``bakes`` seconds.
     """
 
     verdict: str
@@ -203,6 +204,8 @@ class Admission:
     out_of_turn: bool = False
     needs_approval: bool = False
     leads: bool = False
+    gates: str = ""
+    bakes: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

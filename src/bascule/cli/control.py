@@ -126,7 +126,7 @@ def _decided(deployment: Deployment, options: argparse.Namespace) -> int:
     if options.format == "json":
         say_json(deployment.to_dict())
     else:
-        say(f"{deployment.id}: stage {last['stage'] + 1} is {last['status'].lower()}.")
+        say(f"{deployment.id}: {last['what']} is {last['status'].lower()}.")
     lease = deployment.lease
     if lease is not None and lease["state"] != "Alive":
         complain(f"{lease['text']} {ways_on(str(deployment.id))}")

@@ -1,4 +1,4 @@
-"""Commands around the judge: judge decide, judge evidence."""
+"""Commands around the judge: judge decide, judge evidence, judge replay."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ansible_collections.bascule.deploy.plugins.module_utils._errors import Usag
 from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_text import duration
 
 from bascule import judge as judging
-from bascule.cli._output import columns, say, say_json
+from bascule.cli._output import columns, moment, say, say_json
 from bascule.result import DONE, FAILED, WAITING
 
 if t.TYPE_CHECKING:
@@ -51,6 +51,18 @@ def add_commands(
     evidence.add_argument("--traffic", type=float, help="requests a second in all")
     evidence.set_defaults(run=run_evidence)
 
+    replaying = asked.add_parser(
+        "replay",
+        parents=[common],
+        help="make the verdicts of a deployment again, or those of another judge",
+    )
+    replaying.add_argument("id", metavar="ID", help="of the deployment")
+    replaying.add_argument("--step", help="only the verdicts of this step")
+    replaying.add_argument(
+        "--config", metavar="FILE", help="what would this judge have said? (YAML)"
+    )
+    replaying.set_defaults(run=run_replay)
+
 
 def run_decide(options: argparse.Namespace) -> int:
     """Show the verdict on a file of measurements."""
@@ -84,6 +96,40 @@ def run_evidence(options: argparse.Namespace) -> int:
         f"{100 * options.rate:.3g} % by {100 * options.effect:.3g} points can be told from none."
     )
     return DONE
+
+
+def run_replay(options: argparse.Namespace) -> int:
+    """Show each recorded verdict beside the one that is made again from its data."""
+    other = judging.parse_judge(judge_of(_load(options.config))) if options.config else None
+    found = judging.replay(options.id, step=options.step, judge=other, record=options.record)
+    differ = [one for one in found if not one["same"]]
+    if options.format == "json":
+        say_json({"verdicts": found, "same": not differ})
+    else:
+        rows = [
+            (
+                one["step"],
+                moment(one["at"]),
+                one["recorded"]["verdict"],
+                one["replayed"]["verdict"],
+                "" if one["same"] else "differs",
+                one["replayed"]["reason"],
+            )
+            for one in found
+        ]
+        for line in columns(rows, ("STEP", "LOOK", "RECORDED", "REPLAYED", "", "REASON")):
+            say(line)
+        same = "the same, bit by bit" if not differ else f"{len(differ)} differ"
+        say(f"{len(found)} verdicts: {same}.")
+    return FAILED if differ and other is None else DONE
+
+
+def judge_of(given: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Return the judge in a file: the file itself, or its variable ``deploy_judge``."""
+    # Only needed here, and slow to import.
+    from ansible_collections.bascule.deploy.plugins.plugin_utils._gates import configure
+
+    return configure(given.get("deploy_judge", given)).public
 
 
 def _load(name: str) -> dict[str, t.Any]:

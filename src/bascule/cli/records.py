@@ -145,6 +145,8 @@ def deployment_lines(deployment: Deployment) -> list[str]:
             else "",
         ),
         ("Stop asked by", deployment.stop_requested_by or ""),
+        *(("Gates", _gates(one)) for one in deployment.gates if one["verdict"]),
+        ("Alarms", _alarms(deployment)),
         *(("Approval", _approval(one)) for one in deployment.approvals if one["decided_at"]),
         ("Controller", str(deployment.lease["text"]) if deployment.lease else ""),
         ("Started", _started(deployment)),
@@ -174,20 +176,42 @@ def _waits_for(deployment: Deployment) -> str:
     """Return what a person has to decide, until when, and how."""
     waiting = deployment.waiting
     if waiting is None:
-        return ""
+        return _gates_asked(deployment)
     left = ""
     if waiting["until"] is not None and deployment.lease is not None:
         rest = max(0.0, waiting["until"] - deployment.lease["now"])
         left = f", until {moment(waiting['until'])} ({duration(rest)} left)"
     return (
-        f"the approval of stage {waiting['stage'] + 1}{left}: bascule approve {deployment.id}, or "
+        f"the approval of {waiting['what']}{left}: bascule approve {deployment.id}, or "
         f"bascule reject {deployment.id}"
     )
 
 
+def _gates_asked(deployment: Deployment) -> str:
+    """Return what the gates that are asked now wait for."""
+    asked = [one for one in deployment.gates if not one["verdict"]]
+    if not asked or deployment.finished_at is not None:
+        return ""
+    return f"the gates of {asked[-1]['step']}: {asked[-1]['waits_for'] or 'just begun'}"
+
+
+def _gates(decided: Mapping[str, t.Any]) -> str:
+    """Return how the gates of a step have decided."""
+    return f"{decided['step']}: {decided['verdict']}, {decided['message']}"
+
+
+def _alarms(deployment: Deployment) -> str:
+    """Return how the alarms stood when they were looked at last."""
+    if deployment.alarms is None:
+        return ""
+    states = ", ".join(f"{name} {state}" for name, state in deployment.alarms["states"].items())
+    failures = deployment.alarms["failures"]
+    return states + (f" (the last {failures} looks had no answer)" if failures else "")
+
+
 def _approval(decided: Mapping[str, t.Any]) -> str:
     """Return who answered for a stage, when and why."""
-    text = f"stage {decided['stage'] + 1} {decided['status']} at {moment(decided['decided_at'])}"
+    text = f"{decided['what']} {decided['status']} at {moment(decided['decided_at'])}"
     if decided["decided_by"]:
         text += f" by {decided['decided_by']} on {decided['decided_from']}"
     return text + (f": {decided['why']}" if decided["why"] else "")

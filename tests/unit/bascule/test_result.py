@@ -90,6 +90,8 @@ def test_json_has_the_documented_fields() -> None:
         "stop_requested_by": None,
         "approvals": [],
         "lease": None,
+        "gates": [],
+        "alarms": None,
         "unfinished": None,
         "interrupted": False,
         "exit_code": 1,

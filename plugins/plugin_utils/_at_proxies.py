@@ -1,0 +1,154 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Look at the load balancers from an action that runs somewhere else.
+
+A task is delegated to one host, but a gate asks all load balancers, again and again, in one task.
+So each of their hosts gets a connection of its own here, made as Ansible makes that of a task.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+import typing as t
+
+from ..module_utils._errors import TrafficError, UsageError
+from ..module_utils._routing import TRAFFIC_OPTIONS, traffic_request
+from ._direct import run_on_host
+from ._gates._proxy import counters_from, plain_counters, together
+from ._providers import on_controller, run_on_controller
+
+if t.TYPE_CHECKING:
+    from ansible.plugins.action import ActionBase
+
+# What an action is told of the load balancers.
+TRAFFIC: dict[str, dict[str, t.Any]] = {
+    "traffic": {
+        "type": "dict",
+        "default": {},
+        "options": {
+            "provider": {"type": "str", "default": "none"},
+            "options": {"type": "dict", "default": {}},
+            "hosts": {"type": "list", "elements": "str", "default": ["localhost"]},
+            "targets": {"type": "list", "elements": "dict", "default": []},
+        },
+    },
+}
+NO_TRAFFIC: dict[str, t.Any] = {"provider": "none", "options": {}, "hosts": [], "targets": []}
+_DEFAULTS = {
+    name: spec.get("default") for name, spec in TRAFFIC_OPTIONS["options"]["options"].items()
+}
+
+
+class AtProxies:
+    """The load balancers of a deployment (see ``_gates.Traffic``); used by several threads."""
+
+    def __init__(
+        self, action: ActionBase, variables: dict[str, t.Any], settings: dict[str, t.Any]
+    ) -> None:
+        """Keep what a host is reached with; ``settings`` are the values of ``TRAFFIC``."""
+        self._action, self._variables = action, variables
+        self._settings = settings
+        self._delegates: dict[str, ActionBase] = {}
+        self._lock = threading.Lock()
+
+    def measured(self) -> dict[str, t.Any]:
+        """Return what all load balancers together have counted of each pool."""
+        parts: dict[str, list[t.Any]] = {}
+        at = 0.0
+        for answer in self._ask("measured"):
+            at = max(at, float(answer["at"]))
+            for name, seen in answer["pools"].items():
+                parts.setdefault(str(name), []).append(counters_from(seen))
+        return {
+            "at": at,
+            "pools": plain_counters({name: together(some) for name, some in parts.items()}),
+        }
+
+    def observed(self) -> dict[str, t.Any]:
+        """Return the targets as the load balancers see them: in service only where all agree."""
+        found: dict[str, dict[str, t.Any]] = {}
+        for answer in self._ask("observed"):
+            for name, seen in answer["targets"].items():
+                before = found.get(str(name))
+                if before is None or (before.get("in_service") and not seen.get("in_service")):
+                    found[str(name)] = dict(seen)
+        return {"targets": found}
+
+    def _ask(self, state: str) -> list[dict[str, t.Any]]:
+        """Ask every load balancer once.
+
+        :raises TrafficError: one does not answer
+        """
+        given = {key: value for key, value in self._settings["options"].items() if value != ""}
+        arguments = {
+            "state": state,
+            "provider": self._settings["provider"],
+            "options": {**_DEFAULTS, **given},
+            "targets": self._settings["targets"] if state == "observed" else [],
+        }
+        request = traffic_request(arguments, "localhost", check=False)
+        with self._lock:
+            if on_controller(request["provider"]):
+                answers = [run_on_controller(request)]
+            else:
+                answers = [self._run(host, request) for host in self._settings["hosts"]]
+        for answer in answers:
+            if answer.get("failed"):
+                raise TrafficError(str(answer.get("msg")))
+        return answers
+
+    def _run(self, host: str, request: dict[str, t.Any]) -> dict[str, t.Any]:
+        if host not in self._delegates:
+            self._delegates[host] = delegate(self._action, self._variables, host)
+        found = self._delegates[host]
+        variables = {
+            **self._variables,
+            "ansible_delegated_vars": {host: own_variables(self._variables, host)},
+        }
+        return run_on_host(found, variables, request)
+
+
+def traffic_of(
+    action: ActionBase, variables: dict[str, t.Any], settings: dict[str, t.Any]
+) -> AtProxies | None:
+    """Return the load balancers that an action was told of; None if there are none."""
+    if settings.get("provider") in (None, "", "none"):
+        return None
+    return AtProxies(action, variables, settings)
+
+
+def own_variables(variables: dict[str, t.Any], host: str) -> dict[str, t.Any]:
+    """Return the variables of another host of the inventory.
+
+    :raises UsageError: there is no such host
+    """
+    try:
+        return dict(variables["hostvars"][host])
+    except KeyError:
+        raise UsageError(
+            f"deploy_traffic_hosts names {host}, which is not in the inventory."
+        ) from None
+
+
+def delegate(action: ActionBase, variables: dict[str, t.Any], host: str) -> ActionBase:
+    """Return the action as if its task were delegated to a host, with a connection of its own."""
+    own = own_variables(variables, host)
+    implicit = "local" if host in ("localhost", "127.0.0.1") else "ssh"
+    name = str(own.get("ansible_connection") or implicit)
+    context = copy.copy(action._play_context)
+    context.remote_addr = str(own.get("ansible_host") or host)
+    loader = action._shared_loader_obj.connection_loader
+    connection = loader.get(name, context, task_uuid=action._task._uuid)
+    if connection is None:
+        raise UsageError(f"{host} has the connection {name}, which Ansible does not know.")
+    own.setdefault("inventory_hostname", host)
+    own["ansible_host"] = own.get("ansible_host") or host
+    connection.set_options(var_options=own)
+    made = copy.copy(action)
+    made._connection = connection
+    made._play_context = context
+    made._task = action._task.copy()
+    made._task.delegate_to = host
+    return made

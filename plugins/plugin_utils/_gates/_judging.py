@@ -1,0 +1,306 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The judge as a gate: look at canary and baseline, and decide on all that was seen so far."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ...module_utils._errors import UsageError
+from ...module_utils._gate_rules import FAILED, INCONCLUSIVE, PENDING, SUCCESSFUL
+from ...module_utils._host._router import window
+from .._judge import Judge, decide, parse_judge
+from .._judge._samples import data_from, fingerprint, plain_number
+from . import _cloudwatch, _http, _local
+from ._model import Measurement, Moment, Pools, SourceError
+from ._proxy import counters_from, counters_of, plain_counters, value_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ...module_utils._gate_spec import Gate
+
+SOURCES = ("proxy", "prometheus", "cloudwatch", "command")
+_ARMS = ("canary", "baseline")
+# What a metric has for its source, beside what the judge knows of it.
+_OF_SOURCE = {
+    "source", "url", "headers", "verify", "canary", "baseline", "quantile", "command", "period",
+}  # fmt: skip
+# What the setting has beside the judge.
+_OF_STEP = {"interval", "canary", "baseline", "share", "assignments", "evidence"}
+
+
+@dataclass(frozen=True)
+class Configured:
+    """A judge, what it needs to know as plain data, and where each metric comes from."""
+
+    judge: Judge
+    public: dict[str, Any]
+    sources: dict[str, dict[str, Any]]
+    pools: Pools
+    assignments: bool
+
+
+def configure(given: Any) -> Configured:
+    """Read ``deploy_judge``.
+
+    :raises UsageError: naming the metric and the key that do not fit
+    """
+    if not isinstance(given, dict):
+        raise UsageError(f"deploy_judge is {given!r}; wanted is a mapping with metrics.")
+    public = {key: value for key, value in given.items() if key not in _OF_STEP}
+    sources: dict[str, dict[str, Any]] = {}
+    metrics = []
+    for one in given.get("metrics") or ():
+        if not isinstance(one, dict):
+            raise UsageError(f"A metric of the judge is a mapping, not {one!r}.")
+        metrics.append({key: value for key, value in one.items() if key not in _OF_SOURCE})
+        source = {key: value for key, value in one.items() if key in _OF_SOURCE}
+        sources[str(one.get("name"))] = {"source": "proxy", **source}
+    public["metrics"] = metrics
+    judge = parse_judge(public)
+    for metric in judge.metrics:
+        _check_source(metric.name, metric.kind, sources[metric.name])
+    share = given.get("share")
+    return Configured(
+        judge=judge,
+        public=json.loads(json.dumps(public)),
+        sources=sources,
+        pools=Pools(
+            str(given.get("canary") or ""),
+            str(given.get("baseline") or ""),
+            None if share is None else _share(share),
+        ),
+        assignments=_assignments(given.get("assignments", "requests")),
+    )
+
+
+def _share(share: Any) -> float:
+    try:
+        found = float(str(share).rstrip("% "))
+    except ValueError:
+        found = -1.0
+    if not 0 < found < 100:
+        raise UsageError(f"The judge's share is {share!r}; wanted is a percentage, such as 5.")
+    return found / 100
+
+
+def _assignments(given: Any) -> bool:
+    if given not in ("requests", "none"):
+        raise UsageError(f"The judge's assignments are {given!r}; wanted is requests or none.")
+    return bool(given == "requests")
+
+
+def _check_source(name: str, kind: str, source: Mapping[str, Any]) -> None:
+    where = f"Metric {name} of the judge"
+    known = source["source"]
+    if known not in SOURCES:
+        raise UsageError(f"{where}: source is one of {', '.join(SOURCES)}, not {known!r}.")
+    if known == "proxy":
+        if kind == "series" and source.get("quantile", "p95") not in ("p50", "p95", "p99"):
+            raise UsageError(f"{where}: quantile is p50, p95 or p99.")
+        return
+    if known == "command":
+        if not source.get("command"):
+            raise UsageError(f"{where}: the source command needs command.")
+        return
+    if known == "prometheus" and not source.get("url"):
+        raise UsageError(f"{where}: the source prometheus needs url.")
+    for arm in _ARMS:
+        given = source.get(arm)
+        fits = bool(given)
+        if kind == "rate":
+            fits = isinstance(given, dict) and {"bad", "total"} <= set(given)
+        if not fits:
+            wanted = "a query" if kind == "series" else "queries for bad and total"
+            raise UsageError(f"{where}: {arm} needs {wanted}.")
+
+
+def measure_judge(gate: Gate, moment: Moment) -> Measurement:
+    """Look once, and decide on all looks of the step.
+
+    While the step bakes, good is not enough to end it; bad is.
+    """
+    setting = configure(gate.options["judge"])
+    pools = _pools(setting, gate, moment)
+    before = [one["look"] for one in moment.earlier if "look" in one]
+    last = next((one["raw"] for one in reversed(moment.earlier) if "raw" in one), None)
+    look, raw = _look(setting, pools, gate, moment, last)
+    if last is None:
+        # What was counted before the step began says nothing; from here on it does.
+        return Measurement(PENDING, "counts from now on", {"raw": raw})
+    looks = [*before, look]
+    final = (moment.over and moment.bakes) or moment.late
+    data = data_from(setting.judge, looks, final=final)
+    found = decide(setting.judge, data, final=final)
+    told = {
+        "look": look, "raw": raw, "judge": setting.public, "final": final, "result": found,
+        "sha256": fingerprint(data),
+    }  # fmt: skip
+    return Measurement(_phase(found, moment, final), f"{found['verdict']}: {found['reason']}", told)
+
+
+def _phase(found: Mapping[str, Any], moment: Moment, final: bool) -> str:
+    verdict = found["verdict"]
+    if verdict == "Fail":
+        return FAILED
+    if verdict == "Inconclusive":
+        return INCONCLUSIVE
+    if verdict == "Continue" or (moment.bakes and not final):
+        return PENDING
+    return SUCCESSFUL
+
+
+def _pools(setting: Configured, gate: Gate, moment: Moment) -> Pools:
+    options = gate.options
+    share = setting.pools.share
+    if options.get("share") is not None:
+        share = _share(options["share"])
+    return Pools(
+        str(options.get("canary") or setting.pools.canary or moment.pools.canary),
+        str(options.get("baseline") or setting.pools.baseline or moment.pools.baseline),
+        moment.pools.share if share is None else share,
+    )
+
+
+def _look(
+    setting: Configured,
+    pools: Pools,
+    gate: Gate,
+    moment: Moment,
+    last: Mapping[str, Any] | None,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return one look, and the raw counters from which the next one counts on.
+
+    :raises SourceError: a source that does not answer
+    """
+    raw: dict[str, Any] = {"at": moment.now}
+    look: dict[str, Any] = {
+        "at": moment.now, "share": pools.share, "rates": {}, "values": {}, "assignments": None,
+    }  # fmt: skip
+    if any(source["source"] == "proxy" for source in setting.sources.values()):
+        counted = counters_of(moment.traffic)
+        raw["proxy"] = plain_counters(counted)
+        if last is not None:
+            _from_proxy(setting, pools, look, raw["proxy"], last.get("proxy", {}))
+    for metric in setting.judge.metrics:
+        source = setting.sources[metric.name]
+        if source["source"] == "proxy":
+            continue
+        if metric.kind == "series":
+            look["values"][metric.name] = {
+                arm: plain_number(found)
+                for arm, found in _values(source, gate, moment, metric.name).items()
+            }
+            continue
+        counts = _counts(source, gate, moment, metric.name)
+        raw.setdefault("counts", {})[metric.name] = counts
+        known = ((last or {}).get("counts") or {}).get(metric.name)
+        if known is not None:
+            look["rates"][metric.name] = {
+                arm: {key: _grown(known[arm][key], counts[arm][key]) for key in ("bad", "total")}
+                for arm in _ARMS
+            }
+    return look, raw
+
+
+def _from_proxy(
+    setting: Configured,
+    pools: Pools,
+    look: dict[str, Any],
+    now: Mapping[str, Any],
+    last: Mapping[str, Any],
+) -> None:
+    arms = {"canary": pools.canary, "baseline": pools.baseline}
+    windows = {}
+    for arm, pool in arms.items():
+        if not pool or pool not in now:
+            raise SourceError(
+                f"The judge's {arm} is the pool {pool or '(not set)'}; the load balancer has "
+                f"{', '.join(sorted(now)) or 'none'}."
+            )
+        before = counters_from(last[pool]) if pool in last else counters_from(now[pool])
+        windows[arm] = window(before, counters_from(now[pool]))
+    for metric in setting.judge.metrics:
+        source = setting.sources[metric.name]
+        if source["source"] != "proxy":
+            continue
+        if metric.kind == "rate":
+            look["rates"][metric.name] = {
+                arm: {"bad": min(one.errors, one.requests), "total": one.requests}
+                for arm, one in windows.items()
+            }
+        else:
+            quantile = str(source.get("quantile") or "p95")
+            look["values"][metric.name] = {
+                arm: plain_number(value_of(one, quantile)) for arm, one in windows.items()
+            }
+    if setting.assignments and pools.share is not None:
+        look["assignments"] = {arm: one.requests for arm, one in windows.items()}
+
+
+def _values(
+    source: Mapping[str, Any], gate: Gate, moment: Moment, name: str
+) -> dict[str, float | None]:
+    """Return the present value of a metric on both sides."""
+    if source["source"] == "command":
+        said = _said(source, gate, moment, name)
+        return {arm: None if said[arm] is None else float(said[arm]) for arm in _ARMS}
+    asking = _asking(gate, source)
+    found: dict[str, float | None] = {}
+    for arm in _ARMS:
+        if source["source"] == "prometheus":
+            values = _http.prometheus_values(asking, str(source["url"]), str(source[arm]))
+        else:
+            values = _cloudwatch.metric_values(asking, source[arm], moment.now)
+        found[arm] = values[0] if values else None
+    return found
+
+
+def _counts(
+    source: Mapping[str, Any], gate: Gate, moment: Moment, name: str
+) -> dict[str, dict[str, int]]:
+    """Return counters that only grow: of Prometheus, of a command, or CloudWatch's sums so far."""
+    if source["source"] == "command":
+        said = _said(source, gate, moment, name)
+        return {arm: {key: int(said[arm][key]) for key in ("bad", "total")} for arm in _ARMS}
+    asking = _asking(gate, source)
+    found: dict[str, dict[str, int]] = {}
+    for arm in _ARMS:
+        found[arm] = {}
+        for key in ("bad", "total"):
+            query = source[arm][key]
+            if source["source"] == "prometheus":
+                values = _http.prometheus_values(asking, str(source["url"]), str(query))
+            else:
+                values = _cloudwatch.sums_since(asking, query, moment.started, moment.now)
+            found[arm][key] = round(sum(values))
+    return found
+
+
+def _asking(gate: Gate, source: Mapping[str, Any]) -> Gate:
+    import dataclasses
+
+    options = {key: source[key] for key in ("url", "headers", "verify", "period") if key in source}
+    return dataclasses.replace(gate, options=options, success=None, failure=None)
+
+
+def _said(source: Mapping[str, Any], gate: Gate, moment: Moment, name: str) -> dict[str, Any]:
+    """Return what a command prints: ``{"canary": …, "baseline": …}`` as JSON."""
+    text = _local.output_of(source["command"], gate, moment)
+    try:
+        said = json.loads(text)
+        return {arm: said[arm] for arm in _ARMS}
+    except (ValueError, KeyError, TypeError) as error:
+        raise SourceError(
+            f"The command of the metric {name} did not print JSON with canary and baseline: "
+            f"{text[:100]!r}"
+        ) from error
+
+
+def _grown(before: int, now: int) -> int:
+    """Return by how much a counter has grown; one that is smaller has begun anew."""
+    return now - before if now >= before else now

@@ -1,0 +1,149 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From the public variables and the options of actions to gates, rules, pools and alarms."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ...module_utils._configuration import parse_duration
+from ...module_utils._errors import UsageError
+from ...module_utils._gate_spec import describe_gate, parse_gates
+from ._evidence import wanted_of
+from ._judging import configure
+from ._model import Pools
+from ._run import ON_INCONCLUSIVE, Rules
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ...module_utils._gate_spec import Gate
+
+# CodeDeploy's limit for a deployment group.
+MOST_ALARMS = 10
+# These strategies ask the gates after each of their stages; the others have steps of their own.
+STAGED = ("in_place", "rolling")
+
+# What the actions that ask gates have in common, by the names of the public variables without
+# their prefix (roles/deploy/vars/main.yml).
+GATE_OPTIONS: dict[str, dict[str, Any]] = {
+    "gates": {"type": "list", "elements": "dict", "default": []},
+    "judge": {"type": "dict", "default": {}},
+    "on_inconclusive": {"type": "str", "choices": [*ON_INCONCLUSIVE], "default": "pause"},
+    "extensions": {"type": "int", "default": 3},
+    "approval_timeout": {"type": "raw", "default": "24h"},
+    "approval_on_timeout": {"type": "str", "choices": ["stop", "continue"], "default": "stop"},
+    "pools": {
+        "type": "dict",
+        "default": {},
+        "options": {
+            "canary": {"type": "str", "default": ""},
+            "baseline": {"type": "str", "default": ""},
+            "share": {"type": "float"},
+        },
+    },
+}
+
+
+def gates_of(options: Mapping[str, Any], name: str = "gates") -> list[Gate]:
+    """Return all gates that the options of an action name: gates, alarms and the judge.
+
+    :raises UsageError: naming what does not fit
+    """
+    given = [*options["gates"]]
+    given += [
+        {"type": "cloudwatch_alarm", "name": f"alarm {alarm}", "alarm": alarm}
+        for alarm in options.get("alarms") or ()
+    ]
+    if options.get("judge"):
+        interval = options["judge"].get("interval", "10s")
+        given.append({"type": "judge", "judge": options["judge"], "interval": interval})
+    gates = parse_gates(given, name)
+    for gate in gates:
+        if gate.type == "judge":
+            configure(gate.options.get("judge"))
+    return gates
+
+
+def rules_of(options: Mapping[str, Any]) -> Rules:
+    """Return what follows when the evidence is not enough.
+
+    :raises UsageError: naming what does not fit
+    """
+    if options["extensions"] < 0:
+        raise UsageError(
+            f"deploy_inconclusive_extensions is {options['extensions']}; wanted is 0 or more."
+        )
+    return Rules(
+        on_inconclusive=options["on_inconclusive"],
+        extensions=options["extensions"],
+        approval_timeout=parse_duration(options["approval_timeout"], "deploy_approval_timeout"),
+        approval_on_timeout=options["approval_on_timeout"],
+    )
+
+
+def pools_of(given: Mapping[str, Any]) -> Pools:
+    """Return which pools are compared; the share is given in percent."""
+    share = given.get("share")
+    return Pools(
+        canary=str(given.get("canary") or ""),
+        baseline=str(given.get("baseline") or ""),
+        share=None if share is None else float(share) / 100,
+    )
+
+
+def options_from(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of an action that the public variables mean."""
+    return {
+        "gates": settings["deploy_gates"],
+        "judge": settings["deploy_judge"],
+        "on_inconclusive": settings["deploy_on_inconclusive"],
+        "extensions": settings["deploy_inconclusive_extensions"],
+        "approval_timeout": settings["deploy_approval_timeout"],
+        "approval_on_timeout": settings["deploy_approval_on_timeout"],
+    }
+
+
+def alarms_of(settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the alarms that are watched during a deployment, None if there are none.
+
+    :returns: {"names": [name], "ignore_poll_failure": bool, "interval": seconds}
+    :raises UsageError: there are too many, or one has no name
+    """
+    names = list(dict.fromkeys(str(name).strip() for name in settings["deploy_alarms"]))
+    if not names:
+        return None
+    if len(names) > MOST_ALARMS:
+        raise UsageError(
+            f"deploy_alarms names {len(names)} alarms; there may be {MOST_ALARMS}. Combine some to "
+            "a composite alarm in CloudWatch, and name that."
+        )
+    if not all(names):
+        raise UsageError("deploy_alarms has an alarm without a name.")
+    interval = parse_duration(settings["deploy_alarms_interval"], "deploy_alarms_interval")
+    return {
+        "names": names,
+        "ignore_poll_failure": bool(settings["deploy_alarms_ignore_poll_failure"]),
+        "interval": max(1.0, interval),
+    }
+
+
+def planned_gates(strategy: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what a plan says of its gates and alarms; None if there are neither.
+
+    Nothing in it is secret. ``texts`` are the gates that are asked after each stage.
+
+    :raises UsageError: naming what does not fit
+    """
+    options = options_from(settings)
+    gates, alarms = gates_of(options, "deploy_gates"), alarms_of(settings)
+    rules_of(options)
+    wanted_of(settings["deploy_judge"])
+    if strategy == "rollback" or not (gates or alarms):
+        return None
+    return {
+        "texts": [describe_gate(gate) for gate in gates] if strategy in STAGED else [],
+        "staged": strategy in STAGED,
+        "alarms": alarms["names"] if alarms else [],
+    }

@@ -1,0 +1,75 @@
+"""How long the steps of a schedule must last."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.bascule.deploy.plugins.module_utils._errors import UsageError
+from ansible_collections.bascule.deploy.plugins.module_utils._host._router import Counters
+from ansible_collections.bascule.deploy.plugins.module_utils._schedule import parse_schedule
+from ansible_collections.bascule.deploy.plugins.plugin_utils._gates import evidence_lines
+from ansible_collections.bascule.deploy.plugins.plugin_utils._gates._evidence import measure_traffic
+from ansible_collections.bascule.deploy.plugins.plugin_utils._gates._proxy import plain_counters
+from ansible_collections.bascule.deploy.plugins.plugin_utils._judge import requests_needed
+
+METRICS = {"metrics": [{"name": "errors", "kind": "rate"}]}
+SCHEDULE = parse_schedule([{"shift": "5%"}, {"bake": "10m"}, {"shift": "50%"}, {"bake": "1h"}])
+
+
+def judge(**evidence: Any) -> dict[str, Any]:
+    return {**METRICS, "evidence": evidence}
+
+
+def test_each_share_is_told_with_how_long_it_bakes() -> None:
+    head, first, second = evidence_lines(
+        judge(effect=0.02, rate=0.01, traffic=2), SCHEDULE, traffic=None
+    )
+    assert head == "Evidence: to tell errors 2 points above 1 % from none, at 2 requests/s,"
+    seconds = requests_needed(0.01, 0.02, 0.05, 0.025) / 2
+    assert f"a step at 5 % has to bake {seconds / 3600:.1f} h; it bakes 10 min (too short" in first
+    assert second.startswith("  a step at 50 % has to bake ")
+    assert second.endswith("it bakes 60 min")
+
+
+class Traffic:
+    """Counts 250 requests a pool between two looks."""
+
+    def __init__(self) -> None:
+        self.looks = 3
+
+    def measured(self) -> dict[str, Any]:
+        self.looks += 1
+        seen = Counters(250 * self.looks, self.looks, None)
+        return {"at": 0.0, "pools": plain_counters({"blue": seen, "green": seen})}
+
+    def observed(self) -> dict[str, Any]:
+        return {"targets": {}}
+
+
+def test_what_is_not_given_is_measured() -> None:
+    load, rate = measure_traffic(Traffic(), sleep=lambda _seconds: None)
+    assert load > 500
+    assert rate == pytest.approx(1 / 250)
+
+
+@pytest.mark.parametrize(
+    ("given", "lines"),
+    [
+        ({}, []),
+        (METRICS, []),
+        (judge(effect=0.02, rate=0.01, traffic=0), ["Evidence: there is no traffic now"]),
+        (judge(effect=0.02), ["Evidence: not known, the traffic cannot be measured."]),
+    ],
+)
+def test_without_numbers_nothing_is_promised(given: dict[str, Any], lines: list[str]) -> None:
+    found = evidence_lines(given, SCHEDULE, traffic=None)
+    assert [line[: len(lines[0])] for line in found] == lines if lines else found == []
+
+
+@pytest.mark.parametrize(
+    "evidence", [{"rate": 0.1}, {"effect": 2}, {"effect": "much"}, {"effect": 0.1, "speed": 1}]
+)
+def test_what_does_not_fit_is_refused(evidence: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="evidence"):
+        evidence_lines(judge(**evidence), SCHEDULE, traffic=None)
