@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import threading
+import time
 import typing as t
 
 from ..module_utils._errors import TrafficError, UsageError
@@ -35,6 +36,9 @@ TRAFFIC: dict[str, dict[str, t.Any]] = {
         },
     },
 }
+# Gates that ask at the same moment share an answer.
+SHARED_SECONDS = 0.5
+
 NO_TRAFFIC: dict[str, t.Any] = {"provider": "none", "options": {}, "hosts": [], "targets": []}
 _DEFAULTS = {
     name: spec.get("default") for name, spec in TRAFFIC_OPTIONS["options"]["options"].items()
@@ -51,6 +55,7 @@ class AtProxies:
         self._action, self._variables = action, variables
         self._settings = settings
         self._delegates: dict[str, ActionBase] = {}
+        self._answers: dict[tuple[str, str], tuple[float, list[dict[str, t.Any]]]] = {}
         self._lock = threading.Lock()
 
     def measured(self) -> dict[str, t.Any]:
@@ -66,17 +71,17 @@ class AtProxies:
             "pools": plain_counters({name: together(some) for name, some in parts.items()}),
         }
 
-    def observed(self) -> dict[str, t.Any]:
+    def observed(self, pool: str = "") -> dict[str, t.Any]:
         """Return the targets as the load balancers see them: in service only where all agree."""
         found: dict[str, dict[str, t.Any]] = {}
-        for answer in self._ask("observed"):
+        for answer in self._ask("observed", pool):
             for name, seen in answer["targets"].items():
                 before = found.get(str(name))
                 if before is None or (before.get("in_service") and not seen.get("in_service")):
                     found[str(name)] = dict(seen)
         return {"targets": found}
 
-    def _ask(self, state: str) -> list[dict[str, t.Any]]:
+    def _ask(self, state: str, pool: str = "") -> list[dict[str, t.Any]]:
         """Ask every load balancer once.
 
         :raises TrafficError: one does not answer
@@ -87,17 +92,22 @@ class AtProxies:
             "provider": self._settings["provider"],
             "options": {**_DEFAULTS, **given},
             "targets": self._settings["targets"] if state == "observed" else [],
+            "pool": pool,
         }
         request = traffic_request(arguments, "localhost", check=False)
         with self._lock:
+            known = self._answers.get((state, pool))
+            if known is not None and time.monotonic() - known[0] < SHARED_SECONDS:
+                return known[1]
             if on_controller(request["provider"]):
                 answers = [run_on_controller(request)]
             else:
                 answers = [self._run(host, request) for host in self._settings["hosts"]]
-        for answer in answers:
-            if answer.get("failed"):
-                raise TrafficError(str(answer.get("msg")))
-        return answers
+            for answer in answers:
+                if answer.get("failed"):
+                    raise TrafficError(str(answer.get("msg")))
+            self._answers[(state, pool)] = (time.monotonic(), answers)
+            return answers
 
     def _run(self, host: str, request: dict[str, t.Any]) -> dict[str, t.Any]:
         if host not in self._delegates:

@@ -50,8 +50,8 @@ class Counting:
         }  # fmt: skip
         return {"at": 0.0, "pools": plain_counters(counted)}
 
-    def observed(self) -> dict[str, Any]:
-        return {"targets": {"a": {"in_service": True, "state": "up"}}}
+    def observed(self, pool: str = "") -> dict[str, Any]:
+        return {"targets": {f"a{pool}": {"in_service": True, "state": "up"}}}
 
 
 @pytest.fixture

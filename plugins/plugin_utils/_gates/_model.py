@@ -43,9 +43,10 @@ class Traffic(Protocol):
         :raises BasculeError: a load balancer does not answer
         """
 
-    def observed(self) -> dict[str, Any]:
-        """Return ``{"targets": {name: {"state": …}}}`` as the load balancers see them.
+    def observed(self, pool: str = "") -> dict[str, Any]:
+        """Return ``{"targets": {name: {"in_service", "state"}}}`` as the load balancers see them.
 
+        :param pool: that of the targets, where the load balancers have pools
         :raises BasculeError: a load balancer does not answer
         """
 

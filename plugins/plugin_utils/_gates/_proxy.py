@@ -144,7 +144,7 @@ def measure_load_balancer(gate: Gate, moment: Moment) -> Measurement:
     """Ask whom the load balancer sees in service; all of them by default."""
     if moment.traffic is None:
         raise SourceError("There is no load balancer to ask: set deploy_traffic_provider.")
-    targets = moment.traffic.observed()["targets"]
+    targets = moment.traffic.observed(str(gate.options.get("pool") or ""))["targets"]
     states = {str(name): bool(one.get("in_service")) for name, one in targets.items()}
     healthy = sum(states.values())
     data = {"targets": {str(name): one.get("state") for name, one in targets.items()}}

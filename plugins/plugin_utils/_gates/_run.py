@@ -229,6 +229,8 @@ class _Step:
     def _phase(self, one: _Gate, run: GateRun, now: float, over: bool) -> str:
         if one.phase != RUNNING:
             return one.phase
+        # A gate that has no value yet is asked once more when the bake time has passed.
+        over = over and (one.state.measured > 0 or (one.state.last_at or 0.0) >= run.until)
         return assess(one.rule, one.state, over=over, late=self._is_late(one, run, now))
 
     def _is_late(self, one: _Gate, run: GateRun, now: float) -> bool:

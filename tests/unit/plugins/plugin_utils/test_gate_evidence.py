@@ -43,8 +43,8 @@ class Traffic:
         seen = Counters(250 * self.looks, self.looks, None)
         return {"at": 0.0, "pools": plain_counters({"blue": seen, "green": seen})}
 
-    def observed(self) -> dict[str, Any]:
-        return {"targets": {}}
+    def observed(self, pool: str = "") -> dict[str, Any]:
+        return {"targets": {pool: {}}}
 
 
 def test_what_is_not_given_is_measured() -> None:
