@@ -22,6 +22,12 @@ POOL_STATES = ("routed", "measured")
 EVENTS = {"drained": "BlockTraffic", "in_service": "AllowTraffic"}
 TIMES = ("drain_timeout", "restore_timeout", "interval")
 
+_NGINX = {
+    "nginx_directory": "directory",
+    "nginx_command": "command",
+    "nginx_pid_path": "pid_path",
+}
+
 # The options of each provider, by the name that the action's options and, with "deploy_" before
 # it, the public variables have.
 PROVIDER_OPTIONS: dict[str, dict[str, str]] = {
@@ -35,6 +41,11 @@ PROVIDER_OPTIONS: dict[str, dict[str, str]] = {
         "haproxy_socket": "socket",
         "haproxy_backend": "backend",
         "haproxy_drain_with": "drain_with",
+    },
+    "nginx": {
+        **_NGINX,
+        "nginx_upstream": "upstream",
+        "nginx_health_path": "health_path",
     },
     "elbv2": {
         "elbv2_target_groups": "target_groups",
@@ -59,12 +70,14 @@ ROUTING_OPTIONS: dict[str, dict[str, str]] = {
         "elbv2_propagation": "propagation",
         "restore_timeout": "restore_timeout",
     },
+    "nginx": {**_NGINX, "nginx_log_path": "log_path"},
 }
 # How deploy_traffic_pools names a pool, by provider. The values are options of the provider that
 # hold for the pool's targets.
 POOL_KEYS: dict[str, dict[str, str]] = {
     "envoy": {"cluster": "cluster", "eds_path": "eds_path"},
     "haproxy": {"backend": "backend"},
+    "nginx": {"upstream": "upstream"},
     "elbv2": {"target_group": "target_groups"},
 }
 _TYPES: dict[str, dict[str, Any]] = {

@@ -34,7 +34,7 @@ options:
       - The load balancer. V(elbv2) is an Application or Network Load Balancer of AWS, V(elb) a
         classic one; both are reached from the controller with boto3.
     type: str
-    choices: [elb, elbv2, envoy, haproxy]
+    choices: [elb, elbv2, envoy, haproxy, nginx]
   options:
     description:
       - How the load balancer is reached and how long it may take. The roles fill this from the
@@ -96,7 +96,7 @@ options:
       pools:
         description:
           - What the load balancer calls each pool, by the pool's name. Envoy has C(cluster) and
-            C(eds_path), HAProxy C(backend), an ALB C(target_group).
+            C(eds_path), HAProxy C(backend), nginx C(upstream), an ALB C(target_group).
         type: dict
         default: {}
       haproxy_socket:
@@ -123,6 +123,34 @@ options:
           - The state that a server is drained with, V(drain), V(maint) or V(auto). A server in
             V(drain) still gets the clients whose cookie names it, one in V(maint) does not.
             V(auto), the default, means V(maint) for servers with a cookie.
+        type: str
+      nginx_directory:
+        description:
+          - The directory of the files that Bascule changes, C(UPSTREAM.conf) and C(routing.conf).
+            V(/etc/nginx/bascule) if nothing else is said.
+        type: str
+      nginx_upstream:
+        description:
+          - Name of the upstream.
+        type: str
+      nginx_command:
+        description:
+          - The command with which nginx tests its configuration; C(-t) is added.
+            V(/usr/sbin/nginx) if nothing else is said.
+        type: str
+      nginx_pid_path:
+        description:
+          - nginx's file of its process id. V(/run/nginx.pid) if nothing else is said.
+        type: str
+      nginx_health_path:
+        description:
+          - The path that a target has to answer, with a status below 400, before it is put in
+            service. Without it, it has to accept a connection.
+        type: str
+      nginx_log_path:
+        description:
+          - The access log that requests are counted from. V(/var/log/nginx/bascule.log) if nothing
+            else is said.
         type: str
       elbv2_target_groups:
         description:
@@ -307,6 +335,8 @@ from ansible_collections.bascule.deploy.plugins.module_utils._host import (
     _envoy_router,
     _haproxy,
     _haproxy_router,
+    _nginx,
+    _nginx_router,
     _traffic,
 )
 from ansible_collections.bascule.deploy.plugins.module_utils._host._entry import run
@@ -316,7 +346,7 @@ from ansible_collections.bascule.deploy.plugins.module_utils._routing import (
 )
 
 # The door imports an operation by its name, which Ansible cannot see when it packs a module.
-SENT_ALONG = (_traffic, _envoy, _envoy_router, _haproxy, _haproxy_router)
+SENT_ALONG = (_traffic, _envoy, _envoy_router, _haproxy, _haproxy_router, _nginx, _nginx_router)
 
 
 def main() -> None:

@@ -47,6 +47,10 @@ AT_PROXY = frozenset(
         "_envoy_routes",
         "_haproxy",
         "_haproxy_router",
+        "_nginx",
+        "_nginx_files",
+        "_nginx_process",
+        "_nginx_router",
     }
 )
 LOOKING = frozenset({"_drift", "_running"})

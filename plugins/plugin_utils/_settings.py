@@ -80,6 +80,7 @@ def traffic_settings(settings: dict[str, t.Any]) -> None:
     needed = {
         "envoy": ("deploy_envoy_eds_path", "deploy_envoy_cluster", "deploy_envoy_admin_url"),
         "haproxy": ("deploy_haproxy_socket", "deploy_haproxy_backend"),
+        "nginx": ("deploy_nginx_upstream",),
         "elbv2": ("deploy_elbv2_target_groups",),
         "elb": ("deploy_elb_names",),
     }

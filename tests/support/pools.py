@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 START: dict[str, Callable[[Path, Mapping[str, list[proxies.Endpoint]]], proxies.Proxy]] = {
     "envoy": proxies.start_envoy_pools,
     "haproxy": proxies.start_haproxy_pools,
+    "nginx": proxies.start_nginx_pools,
 }
 
 
@@ -171,7 +172,7 @@ class Pools:
 
 
 # Options that only the routing has, which a pool's targets do not take.
-ROUTE_ONLY = ("routes_path", "map_path")
+ROUTE_ONLY = ("routes_path", "map_path", "log_path")
 
 
 @contextlib.contextmanager

@@ -7,7 +7,9 @@ what the tests prove is true of the page.
 from __future__ import annotations
 
 import contextlib
+import getpass
 import json
+import os
 import re
 import shutil
 import signal
@@ -52,7 +54,8 @@ class Proxy:
     process: subprocess.Popen[bytes]
 
     def stop(self) -> None:
-        stop(self.process)
+        # The workers of nginx outlive a master that is killed.
+        stop(self.process, signal.SIGTERM if self.provider == "nginx" else signal.SIGKILL)
 
 
 def free_port(address: str = "127.0.0.1") -> int:
@@ -278,6 +281,111 @@ def start_haproxy_pools(directory: Path, pools: Mapping[str, Sequence[Endpoint]]
         "pools": {pool: {"backend": f"shop-{pool}"} for pool in pools},
     }
     return Proxy("haproxy", f"http://127.0.0.1:{port}", options, process)
+
+
+def start_nginx(
+    directory: Path,
+    endpoints: Sequence[Endpoint],
+    *,
+    changes: dict[str, str] | None = None,
+) -> Proxy:
+    """Start nginx over these endpoints and wait until it listens; see ``start_envoy``."""
+    (directory / "bascule").mkdir(parents=True, exist_ok=True)
+    _nginx_upstream(directory, "shop", endpoints)
+    port = free_port()
+    text = replaced(
+        example("nginx", "proxy_pass http://shop;"),
+        {
+            "/etc/nginx/": f"{directory}/",
+            "listen 80;": f"listen 127.0.0.1:{port};\n        access_log off;",
+            **(changes or {}),
+        },
+    )
+    process, options = _start_nginx(directory, text, port)
+    return Proxy(
+        "nginx",
+        f"http://127.0.0.1:{port}",
+        {**options, "upstream": "shop", "health_path": "/health"},
+        process,
+    )
+
+
+def start_nginx_pools(
+    directory: Path,
+    pools: Mapping[str, Sequence[Endpoint]],
+    *,
+    changes: dict[str, str] | None = None,
+) -> Proxy:
+    """Start nginx before these pools, as the page says; the first has all the traffic."""
+    (directory / "bascule").mkdir(parents=True, exist_ok=True)
+    for pool, endpoints in pools.items():
+        _nginx_upstream(directory, f"shop-{pool}", endpoints)
+    (directory / "bascule/routing.conf").write_text(
+        example("nginx", 'map "" $bascule_upstream').replace(
+            "shop-blue", f"shop-{next(iter(pools))}"
+        )
+    )
+    port = free_port()
+    text = replaced(
+        example("nginx", "log_format bascule "),
+        {
+            "/etc/nginx/": f"{directory}/",
+            "/var/log/nginx/": f"{directory}/",
+            "listen 80;": f"listen 127.0.0.1:{port};",
+            **(changes or {}),
+        },
+    )
+    process, options = _start_nginx(directory, text, port)
+    options["log_path"] = f"{directory}/bascule.log"
+    options["pools"] = {pool: {"upstream": f"shop-{pool}"} for pool in pools}
+    return Proxy("nginx", f"http://127.0.0.1:{port}", options, process)
+
+
+def _nginx_upstream(directory: Path, name: str, endpoints: Sequence[Endpoint]) -> None:
+    servers = "".join(f"    server {e.address}:{e.port};\n" for e in endpoints)
+    (directory / f"bascule/{name}.conf").write_text(
+        replaced(
+            example("nginx", "upstream shop-blue"),
+            {"shop-blue": name, "    server 10.0.0.11:8080;\n": servers},
+        )
+    )
+
+
+def _start_nginx(
+    directory: Path, http: str, port: int
+) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
+    """Start nginx with this ``http`` block; return the options that name it, too."""
+    binary = shutil.which("nginx", path=SYSTEM_PATH)
+    if binary is None:
+        raise FileNotFoundError("nginx is not installed: apt-get install nginx")
+    pid, log = directory / "nginx.pid", directory / "nginx.log"
+    # The workers have to see the directory, which belongs to whom the tests run as.
+    user = f"user {getpass.getuser()};\n" if os.geteuid() == 0 else ""
+    configuration = directory / "nginx.conf"
+    places = "".join(
+        f"    {kind}_temp_path {directory}/{kind};\n"
+        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    configuration.write_text(
+        f"{user}daemon off;\nworker_processes 2;\npid {pid};\nerror_log {log};\n"
+        "events { worker_connections 1024; }\n" + http.replace("http {\n", f"http {{\n{places}", 1)
+    )
+    command = [binary, "-e", str(log), "-c", str(configuration)]
+    process = _start(command, log)
+    _until(lambda: _listens(port) and pid.exists(), process, log)
+    return process, {
+        "directory": str(directory / "bascule"),
+        "command": " ".join(command),
+        "pid_path": str(pid),
+    }
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=2).close()
+    except OSError:
+        return False
+    return True
 
 
 def haproxy_binary() -> str:

@@ -74,6 +74,7 @@ class Balancer:
     Everything may raise ``TrafficError``.
 
     :ivar where: the balancer and its place, for messages
+    :ivar warnings: what a person should know before the balancer is told something
     :ivar quiet_seconds: how long a target must have been without a request to count as drained: a
         balancer's threads learn of an order a moment after its administration shows it
     :ivar interval: seconds that must lie between two looks, for a balancer that is asked remotely
@@ -81,6 +82,7 @@ class Balancer:
     """
 
     where = ""
+    warnings: tuple[str, ...] = ()
     quiet_seconds = 0.2
     interval = 0.0
     slack = 0.0

@@ -335,11 +335,16 @@ def _result(
         "waited": max(progress.waited.values(), default=0.0),
         "where": balancer.where,
         "warnings": [
-            f"{balancer.where} does not know {', '.join(missing)}: nothing to drain. Check address "
-            "and port if it should."
-        ]
-        if missing and action == "drain"
-        else [],
+            *balancer.warnings,
+            *(
+                [
+                    f"{balancer.where} does not know {', '.join(missing)}: nothing to drain. Check "
+                    "address and port if it should."
+                ]
+                if missing and action == "drain"
+                else []
+            ),
+        ],
     }
 
 

@@ -1,0 +1,204 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""nginx between upstreams: a rendered file that is tested and read by a reload, and an access log.
+
+nginx counts nothing by upstream, so requests are counted out of an access log of their own. What
+was read of it is kept beside it, so that each look reads only what is new.
+
+This file runs on hosts: Python 3.8 and the standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from .._errors import TrafficError
+from ._balancer import read_options
+from ._nginx import OPTIONS, open_nginx
+from ._nginx_files import bucket_of, histogram, read_line, read_routing, write_routing
+from ._router import Counters, Router, pool_names
+
+if TYPE_CHECKING:
+    from .._routing_data import Routing
+    from ._nginx_process import Nginx
+
+FILE = "routing.conf"
+ERROR = 500
+
+
+def connect(options: dict[str, Any]) -> NginxRouter:
+    """Return the routing between the upstreams of these options; nothing is asked yet.
+
+    :raises UsageError: an option that is missing, unknown or malformed
+    """
+    read = read_options(
+        "nginx",
+        options,
+        required=("pools",),
+        optional={**OPTIONS, "log_path": "/var/log/nginx/bascule.log"},
+    )
+    upstreams = pool_names(read["pools"], "upstream", "nginx")
+    return NginxRouter(open_nginx(read), upstreams, str(read["log_path"]))
+
+
+class NginxRouter(Router):
+    """The routing of one nginx."""
+
+    take_up_seconds = 30.0
+
+    def __init__(self, nginx: Nginx, upstreams: dict[str, str], log_path: str) -> None:
+        self._nginx = nginx
+        self._upstreams = upstreams
+        self._log_path = log_path
+        self._before: str | None = None
+        self.where = f"nginx routing ({nginx.place})"
+        self.warnings = nginx.warnings()
+
+    def shown(self) -> Routing | None:
+        """Read the file, if nginx has taken it up."""
+        routing = read_routing(self._nginx.read(FILE))
+        return routing if self._nginx.taken_up(FILE) else None
+
+    def order(self, routing: Routing) -> None:
+        """Write the file, let nginx test it, and reload."""
+        self._refuse_unused(routing)
+        rendered = write_routing(routing, self._upstreams, self._nginx.name)
+        self._before = self._nginx.change(FILE, lambda _text: rendered)
+        self._nginx.reload(FILE)
+
+    def missing(self, routing: Routing) -> str:
+        """Look whether every worker that takes requests has the new file."""
+        if read_routing(self._nginx.read(FILE)) != routing:
+            return f"{FILE} was changed by somebody else"
+        return "" if self._nginx.taken_up(FILE) else "its workers have not read the new files"
+
+    def take_back(self) -> None:
+        """Put the former file back and reload."""
+        before = self._before
+        if before is not None:
+            self._nginx.change(FILE, lambda _text: before)
+            self._nginx.reload(FILE)
+
+    def measure(self) -> dict[str, Counters]:
+        """Count what is new in the access log."""
+        counts = read_log(self._log_path)
+        return {
+            pool: Counters(
+                seen["requests"],
+                seen["errors"],
+                histogram({int(number): count for number, count in seen["buckets"].items()}),
+            )
+            for pool, upstream in self._upstreams.items()
+            for seen in [counts.get(upstream, _nothing())]
+        }
+
+    def _refuse_unused(self, routing: Routing) -> None:
+        """Refuse a routing that the configuration has no place for.
+
+        :raises TrafficError: an upstream, or a variable of ours, that is not used
+        """
+        name = self._nginx.name
+        wanted = [
+            (rf"proxy_pass\s+\S*\${name}_upstream", f"'proxy_pass http://${name}_upstream;'"),
+            *[
+                (rf"\bupstream\s+{upstream}\s*\{{", f"an upstream {upstream!r}")
+                for upstream in self._upstreams.values()
+            ],
+        ]
+        if routing.sticky and routing.sticky.ttl:
+            wanted.append((rf"\${name}_cookie", f"'add_header Set-Cookie ${name}_cookie;'"))
+        if routing.mirror:
+            wanted.append((rf"proxy_pass\s+\S*\${name}_mirror", f"a mirror to ${name}_mirror"))
+        for pattern, words in wanted:
+            if not self._nginx.configured(pattern):
+                raise TrafficError(
+                    f"{self.where}: nginx's configuration has no {words}. Add it: "
+                    "docs/load-balancers.md shows the whole; the pools are "
+                    f"{', '.join(self._upstreams.values())}."
+                )
+
+
+def read_log(path: str) -> dict[str, dict[str, Any]]:
+    """Return ``{upstream: {"requests", "errors", "buckets"}}``, counted since the log began.
+
+    A log that was rotated is read to its end under its new name ``.1`` first.
+
+    :raises TrafficError: the log cannot be read
+    """
+    counts_path = f"{path}.counts"
+    try:
+        log = open(path, "rb")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise TrafficError(
+            f"The access log {path} cannot be read: {error.strerror}. Check deploy_nginx_log_path; "
+            "docs/load-balancers.md shows the log_format."
+        ) from error
+    with log, _counts(counts_path) as kept:
+        state = _state(kept)
+        upstreams = state["upstreams"]
+        inode = os.fstat(log.fileno()).st_ino
+        offset = state["offset"] if state["inode"] == inode else 0
+        if state["inode"] not in (0, inode):
+            with contextlib.suppress(OSError), open(f"{path}.1", "rb") as former:
+                if os.fstat(former.fileno()).st_ino == state["inode"]:
+                    _count(former, state["offset"], upstreams)
+        if offset > os.fstat(log.fileno()).st_size:
+            offset = 0
+        offset = _count(log, offset, upstreams)
+        if kept is not None:
+            text = json.dumps({"inode": inode, "offset": offset, "upstreams": upstreams})
+            kept.seek(0)
+            kept.write(text.encode())
+            kept.truncate()
+        found: dict[str, dict[str, Any]] = upstreams
+        return found
+
+
+def _count(log: BinaryIO, offset: int, upstreams: dict[str, Any]) -> int:
+    """Add the whole lines from an offset on; return the offset behind them."""
+    log.seek(offset)
+    for raw in log:
+        if not raw.endswith(b"\n"):
+            break
+        offset += len(raw)
+        line = read_line(raw.decode("utf-8", "replace"))
+        if line is None:
+            continue
+        seen = upstreams.setdefault(line.upstream, _nothing())
+        seen["requests"] += 1
+        seen["errors"] += line.status >= ERROR
+        number = str(bucket_of(line.seconds))
+        seen["buckets"][number] = seen["buckets"].get(number, 0) + 1
+    return offset
+
+
+def _nothing() -> dict[str, Any]:
+    return {"requests": 0, "errors": 0, "buckets": {}}
+
+
+@contextlib.contextmanager
+def _counts(path: str) -> Any:
+    """Open and lock the file of counts; None where this user may not write one."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError:
+        yield None
+        return
+    with os.fdopen(descriptor, "r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield file
+
+
+def _state(kept: BinaryIO | None) -> dict[str, Any]:
+    """Return what was kept, or nothing where it cannot be read: then the log is read anew."""
+    if kept is not None:
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            state: dict[str, Any] = json.loads(kept.read())
+            if isinstance(state["upstreams"], dict):
+                return state
+    return {"inode": 0, "offset": 0, "upstreams": {}}
