@@ -41,7 +41,10 @@ TEST_SECONDS = 60.0
 RELOAD_LOCK_SECONDS = 120.0
 # proc(5) tells a process's beginning in ticks of 10 ms.
 CLOCK_SLACK = 0.02
-ESTABLISHED = "01"
+# States in /proc/net/tcp (include/net/tcp_states.h).
+ESTABLISHED, LISTEN = "01", "0A"
+# For how long a request that no worker has read may hold a reload back.
+READ_SECONDS = 5.0
 
 LOSSY = (
     "nginx is reloaded for each change of the traffic, and its configuration has neither the "
@@ -56,6 +59,16 @@ class Worker(NamedTuple):
     pid: int
     began: float
     ending: bool
+
+
+class Socket(NamedTuple):
+    """A row of /proc/net/tcp; ``unread`` is the size of its receive queue."""
+
+    local: str
+    remote: str
+    state: str
+    unread: int
+    inode: str
 
 
 class Nginx:
@@ -131,6 +144,7 @@ class Nginx:
                 if loss_free:
                     self._write_closing()
                     time.sleep(self._closing_seconds)
+                    self._wait_for_readers()
                 before = time.time()
                 os.kill(self._master(), signal.SIGHUP)
                 deadline = time.monotonic() + 10.0
@@ -160,18 +174,10 @@ class Nginx:
         Once no new worker has a server, these are the old workers' open requests: they close their
         idle connections when they are told to end.
         """
-        count = 0
-        for table in ("tcp", "tcp6"):
-            with contextlib.suppress(OSError):
-                text = Path(f"/proc/{self._master()}/net/{table}").read_text(encoding="ascii")
-                count += sum(
-                    place == (address, port)
-                    for row in text.splitlines()[1:]
-                    for _number, _local, remote, state, *_rest in [row.split()]
-                    if state == ESTABLISHED
-                    for place in [_place(remote)]
-                )
-        return count
+        return sum(
+            row.state == ESTABLISHED and _place(row.remote) == (address, port)
+            for row in self._sockets()
+        )
 
     def warnings(self) -> tuple[str, ...]:
         """Return what a person should know before nginx is reloaded."""
@@ -253,6 +259,36 @@ class Nginx:
             raise TrafficError(self._away())
         return found
 
+    def _wait_for_readers(self) -> None:
+        """Wait until no client's request lies unread: a worker that is told to end drops those."""
+        deadline = time.monotonic() + READ_SECONDS
+        mine = set()
+        with contextlib.suppress(OSError):
+            for entry in Path(f"/proc/{self._master()}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    mine.add(os.readlink(str(entry)))
+        while time.monotonic() < deadline:
+            rows = self._sockets()
+            ports = {
+                _place(row.local)[1]
+                for row in rows
+                if row.state == LISTEN and f"socket:[{row.inode}]" in mine
+            }
+            if not any(
+                row.state == ESTABLISHED and row.unread and _place(row.local)[1] in ports
+                for row in rows
+            ):
+                return
+            time.sleep(0.02)
+
+    def _sockets(self) -> list[Socket]:
+        found = []
+        for table in ("tcp", "tcp6"):
+            with contextlib.suppress(OSError):
+                text = Path(f"/proc/{self._master()}/net/{table}").read_text(encoding="ascii")
+                found += [_socket(row.split()) for row in text.splitlines()[1:]]
+        return found
+
     def _all_new(self, since: float) -> bool:
         serving = [worker for worker in self._workers() if not worker.ending]
         return bool(serving) and all(worker.began > since - CLOCK_SLACK for worker in serving)
@@ -289,6 +325,11 @@ class Nginx:
             yield
         finally:
             file.close()
+
+
+def _socket(row: list[str]) -> Socket:
+    # sl local rem st tx_queue:rx_queue tr:when retrnsmt uid timeout inode …
+    return Socket(row[1], row[2], row[3], int(row[4].partition(":")[2], 16), row[9])
 
 
 def _words(stderr: str) -> str:
