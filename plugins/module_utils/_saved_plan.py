@@ -39,7 +39,13 @@ _PARTS = {
 }  # fmt: skip
 # Public variables that hold what must not be read: hooks and gates get passwords.
 SECRET = frozenset(
-    {"deploy_hook_environment", "deploy_health_gates", "deploy_notifications", "deploy_record"}
+    {
+        "deploy_hook_environment",
+        "deploy_github_token",
+        "deploy_health_gates",
+        "deploy_notifications",
+        "deploy_record",
+    }
 )
 # What names the plan itself, or how the run is carried out.
 OWN = frozenset({"deploy_plan", "deploy_plan_output", "deployment_id"})

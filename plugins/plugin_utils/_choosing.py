@@ -101,6 +101,7 @@ def _named(settings: Settings, cache: Path, base: Path, expected: str | None) ->
             checksum=settings["deploy_revision_checksum"] or None,
             subdirectory=settings["deploy_revision_subdirectory"] or None,
             base=base,
+            github=(settings["deploy_github_url"], settings["deploy_github_token"]),
         )
     except RevisionError:
         kept = load_revision(expected, cache=cache) if expected else None

@@ -24,7 +24,15 @@ from ...module_utils._host import _archive
 from .._revisions._cache import Cache
 from .._revisions._git import SILENCE, describe, repository
 from .._revisions._http import fetch
-from .._revisions._sources import GitSource, PathSource, S3Source, UrlSource, parse, sha256_of
+from .._revisions._sources import (
+    GitHubSource,
+    GitSource,
+    PathSource,
+    S3Source,
+    UrlSource,
+    parse,
+    sha256_of,
+)
 from .._revisions._tree import hash_of_file, read_tree
 
 if TYPE_CHECKING:
@@ -183,7 +191,7 @@ def _digest_of_tag(address: str) -> str:
 
 
 def _fetched(
-    place: GitSource | UrlSource | S3Source | PathSource,
+    place: GitSource | UrlSource | S3Source | GitHubSource | PathSource,
     store: Cache,
     folder: Path,
     checksum: str,
@@ -203,11 +211,23 @@ def _fetched(
         return Source(target, place.shown, posixpath.basename(place.url.split("?", 1)[0]))
     if isinstance(place, S3Source):
         return _from_s3(place, folder)
+    if isinstance(place, GitHubSource):
+        return _from_github(place, folder)
     with repository(store, place, SILENCE) as (git, commit):
         archive = folder / "commit.tar"
         git.must("archive", "--format=tar", commit, output=archive)
         told = {"BUNDLE_COMMIT": commit}
         return Source(archive, place.shown, describe(git, commit), environment=told)
+
+
+def _from_github(place: GitHubSource, folder: Path) -> Source:
+    """Fetch a commit; the token, if it needs one, is that of the environment."""
+    from .._revisions._github import commit_of, download
+
+    commit = commit_of(place, SILENCE)
+    target = folder / "fetched"
+    download(place, commit, target, SILENCE)
+    return Source(target, place.shown, place.shown, environment={"BUNDLE_COMMIT": commit})
 
 
 def _from_s3(place: S3Source, folder: Path) -> Source:

@@ -85,6 +85,15 @@ def _transfer(source: UrlSource, target: Path, silence: float) -> str:
     if source.authorization:
         # Unredirected: another host that we are sent to does not get it.
         request.add_unredirected_header("Authorization", source.authorization)
+    return transfer(request, target, source.shown, silence)
+
+
+def transfer(request: urllib.request.Request, target: Path, shown: str, silence: float) -> str:
+    """Write what a request answers to a file and return its SHA-256.
+
+    :raises RevisionError: it is too large, or a redirect leads away from https
+    :raises OSError: it cannot be fetched whole; an HTTPError for a status that is no success
+    """
     total = hashlib.sha256()
     size = 0
     opener = urllib.request.build_opener(_Redirects)
@@ -92,7 +101,7 @@ def _transfer(source: UrlSource, target: Path, silence: float) -> str:
         while chunk := response.read(CHUNK):
             size += len(chunk)
             if size > MAX_BYTES:
-                raise RevisionError(f"{source.shown} is larger than a revision may be.")
+                raise RevisionError(f"{shown} is larger than a revision may be.")
             total.update(chunk)
             file.write(chunk)
         wanted = response.headers.get("Content-Length")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import posixpath
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from ._cache import Cache
 from ._git import SILENCE, describe, repository
 from ._http import fetch
 from ._model import Origin, Revision, Stored
-from ._sources import GitSource, PathSource, S3Source, UrlSource, parse, sha256_of
+from ._sources import GitHubSource, GitSource, PathSource, S3Source, UrlSource, parse, sha256_of
 from ._tree import hash_of_file
 
 Found = tuple[Stored, Origin]
@@ -29,18 +30,21 @@ def resolve(
     ref: str | None = None,
     base: Path | None = None,
     silence: float = SILENCE,
+    github: tuple[str, str] = ("", ""),
 ) -> Revision:
     """Find a revision, verify it and put it into the cache.
 
     :param source: a folder, an archive (tar, tgz, zip), a commit (``git+https://…#REF`` and so on,
-        or a repository's path with ``#REF``), ``s3://BUCKET/KEY``, or an http(s) URL with a
-        checksum
+        or a repository's path with ``#REF``), ``s3://BUCKET/KEY``,
+        ``github://OWNER/REPOSITORY@COMMIT``, ``codecommit://REPOSITORY@REF``, or an http(s) URL
+        with a checksum
     :param cache: the cache's folder; made for this user only where it is missing
     :param checksum: ``sha256:…``; of an archive's file, or, for a folder and a commit, the digest
     :param subdirectory: the folder inside of the source that holds the AppSpec file
     :param ref: the branch, tag or commit, where the source does not name it
     :param base: where a relative path begins; the current folder by default
     :param silence: seconds without any progress after which a transfer is given up
+    :param github: address of GitHub's API (github.com's by default), and a token for it
     :raises RevisionError: when it cannot be found, fetched or verified
     :raises AppSpecError: when it has no AppSpec file, or a refused one
     """
@@ -54,6 +58,9 @@ def resolve(
         stored, origin = _from_url(store, place, inside, silence)
     elif isinstance(place, S3Source):
         stored, origin = _from_s3(store, place, inside)
+    elif isinstance(place, GitHubSource):
+        place = dataclasses.replace(place, api=github[0], token=github[1])
+        stored, origin = _from_github(store, place, inside, checksum, silence)
     else:
         stored, origin = _from_path(store, place, inside, checksum)
     store.set_origin(stored.digest, origin)
@@ -187,6 +194,25 @@ def _from_s3(store: Cache, place: S3Source, inside: str) -> Found:
     shown = f"{place.shown}?versionId={place.version}" if place.version else place.shown
     told = {name: value for name, value in environment.items() if value}
     return stored, Origin(_shown(shown, inside), posixpath.basename(place.key), told)
+
+
+def _from_github(
+    store: Cache, place: GitHubSource, inside: str, checksum: str | None, silence: float
+) -> Found:
+    from ._github import commit_of, download
+
+    commit = commit_of(place, silence)
+    key = f"github:{place.api}:{place.repository}:{commit}:{inside}"
+    stored = store.remembered(key)
+    if stored is None:
+        with store.scratch() as folder:
+            target = folder / "fetched"
+            sha256 = download(place, commit, target, silence)
+            stored = _archive(store, target, place.shown, sha256, inside)
+            store.remember(key, stored.digest)
+    _expect_digest(stored, checksum, place.shown)
+    description = f"{place.repository} {place.ref if place.ref != commit else commit[:12]}"
+    return stored, Origin(_shown(place.shown, inside), description, {"BUNDLE_COMMIT": commit})
 
 
 def _from_git(

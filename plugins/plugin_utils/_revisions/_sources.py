@@ -18,9 +18,12 @@ from ...module_utils._errors import RevisionError
 GIT_SCHEMES = ("git+https", "git+http", "git+ssh", "git+file")
 FORMS = (
     "a folder, an archive (tar, tar.gz, zip), git+https://HOST/REPOSITORY#REF, git+ssh://…#REF, "
-    "git+file:///…#REF, /path/to/repository#REF, s3://BUCKET/KEY, or an http(s) URL with a checksum"
+    "git+file:///…#REF, /path/to/repository#REF, s3://BUCKET/KEY, "
+    "github://OWNER/REPOSITORY@COMMIT, codecommit://REPOSITORY@REF, or an http(s) URL with a "
+    "checksum"
 )
 _CHECKSUM = re.compile(r"(?:sha256[:=])?([0-9a-fA-F]{64})\Z")
+_REPOSITORY = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)?\Z")
 _NOT_IN_A_REF = re.compile(r"[\s\x00-\x20\x7f:?*\[\\]|\.\.|//")
 
 
@@ -58,6 +61,17 @@ class S3Source:
 
 
 @dataclass(frozen=True)
+class GitHubSource:
+    """A commit, a branch or a tag of a repository on GitHub; ``api`` is empty for github.com."""
+
+    repository: str
+    ref: str
+    shown: str
+    api: str = ""
+    token: str = ""
+
+
+@dataclass(frozen=True)
 class PathSource:
     """A folder or an archive on this machine."""
 
@@ -67,7 +81,7 @@ class PathSource:
 
 def parse(
     source: str, *, checksum: str | None, ref: str | None, base: Path
-) -> GitSource | UrlSource | S3Source | PathSource:
+) -> GitSource | UrlSource | S3Source | GitHubSource | PathSource:
     """Tell what kind of source a text names.
 
     :raises RevisionError: for a text that names none
@@ -81,6 +95,10 @@ def parse(
         return _http_url(source, checksum, ref)
     if scheme == "s3":
         return _s3_url(source, checksum)
+    if scheme == "github":
+        return _github_url(source, ref)
+    if scheme == "codecommit":
+        return _codecommit_url(source, ref)
     if scheme:
         better = f" Write git+{safe_text(source)}." if scheme in ("ssh", "file") else ""
         raise RevisionError(
@@ -218,6 +236,38 @@ def _s3_url(source: str, checksum: str | None) -> S3Source:
         sha256=sha256_of(checksum, source) if checksum else "",
         shown=f"s3://{parts.netloc}/{key}",
     )
+
+
+def _at_ref(source: str, ref: str | None, form: str) -> tuple[str, str]:
+    """Divide ``scheme://NAME@REF`` into name and ref."""
+    rest = source.partition("://")[2]
+    name, mark, chosen = rest.rpartition("@")
+    name, chosen = (name, chosen) if mark else (rest, ref or "")
+    if ref and chosen != ref:
+        raise RevisionError(
+            f"{source} names the git ref {chosen!r}, the variable for it says {ref!r}. Leave one."
+        )
+    if not name or not chosen or not _REPOSITORY.match(name):
+        raise RevisionError(f"The revision {source!r} cannot be used. Write {form}.")
+    return name, checked_ref(chosen, source)
+
+
+def _github_url(source: str, ref: str | None) -> GitHubSource:
+    form = "github://OWNER/REPOSITORY@COMMIT"
+    name, chosen = _at_ref(source, ref, form)
+    if name.count("/") != 1:
+        raise RevisionError(f"The revision {source!r} cannot be used. Write {form}.")
+    return GitHubSource(name, chosen, f"github://{name}@{chosen}")
+
+
+def _codecommit_url(source: str, ref: str | None) -> GitSource:
+    """Read ``codecommit://[REGION/]REPOSITORY@REF``."""
+    from ._codecommit import address
+
+    name, chosen = _at_ref(source, ref, "codecommit://[REGION/]REPOSITORY@REF")
+    region, _slash, repository = name.rpartition("/")
+    url, authorization = address(repository, region or None)
+    return GitSource(url, chosen, f"codecommit://{name}@{chosen}", authorization)
 
 
 def _path(source: str, ref: str | None, base: Path) -> GitSource | PathSource:
