@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PACKAGES := haproxy nginx openssh-server openssh-client iproute2 git acl postgresql shellcheck
+PACKAGES := haproxy nginx openssh-server openssh-client iproute2 git acl postgresql prometheus shellcheck
 export LC_ALL := C.UTF-8
 # Ansible must see the tools of the virtual environment, and none of the user's own settings.
 export PATH := $(CURDIR)/$(BIN):$(PATH)

@@ -150,9 +150,8 @@ def prometheus_values(gate: Gate, url: str, query: str) -> list[float]:
     answer = _json(body, gate)
     if not isinstance(answer, dict) or answer.get("status") != "success":
         told = answer.get("error") if isinstance(answer, dict) else None
-        raise SourceError(
-            f"Prometheus at {shown_url(url)} answered HTTP {status}: {told or body!r}"
-        )
+        told = told or repr(body[:80])
+        raise SourceError(f"Prometheus at {shown_url(url)} answered HTTP {status}: {told}")
     result = answer.get("data", {})
     kind, found = result.get("resultType"), result.get("result", [])
     try:
