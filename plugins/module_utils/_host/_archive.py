@@ -445,7 +445,8 @@ def _zip_entry(archive: Any, info: Any) -> Entry:
     return Entry(
         parts=split_name(name),
         kind=kind,
-        mode=stat.S_IMODE(mode) or None,
+        # As unzip does it: setuid, setgid and the sticky bit are not taken from a zip.
+        mode=mode & 0o777 or None,
         size=info.file_size if kind == "file" else 0,
         mtime=_zip_time(info.date_time),
         target=target,
