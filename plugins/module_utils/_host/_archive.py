@@ -446,7 +446,7 @@ def _zip_entry(archive: Any, info: Any) -> Entry:
         parts=split_name(name),
         kind=kind,
         # As unzip does it: setuid, setgid and the sticky bit are not taken from a zip.
-        mode=mode & 0o777 or None,
+        mode=mode & 0o777 if mode else None,
         size=info.file_size if kind == "file" else 0,
         mtime=_zip_time(info.date_time),
         target=target,
