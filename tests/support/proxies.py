@@ -296,9 +296,9 @@ def start_nginx(
     text = replaced(
         example("nginx", "proxy_pass http://shop;"),
         {
+            **(changes or {}),
             "/etc/nginx/": f"{directory}/",
             "listen 80;": f"listen 127.0.0.1:{port};\n        access_log off;",
-            **(changes or {}),
         },
     )
     process, options = _start_nginx(directory, text, port)
@@ -329,10 +329,10 @@ def start_nginx_pools(
     text = replaced(
         example("nginx", "log_format bascule "),
         {
+            **(changes or {}),
             "/etc/nginx/": f"{directory}/",
             "/var/log/nginx/": f"{directory}/",
             "listen 80;": f"listen 127.0.0.1:{port};",
-            **(changes or {}),
         },
     )
     process, options = _start_nginx(directory, text, port)

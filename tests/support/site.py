@@ -17,10 +17,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-START = {"envoy": proxies.start_envoy, "haproxy": proxies.start_haproxy}
+START = {
+    "envoy": proxies.start_envoy,
+    "haproxy": proxies.start_haproxy,
+    "nginx": proxies.start_nginx,
+}
 # The page's checks are every 2 s; tests have less time.
 QUICK = {
     "envoy": {"interval: 2s": "interval: 0.2s"},
+    "nginx": {},
     "haproxy": {"inter 2s fastinter 500ms downinter 500ms": "inter 200ms"},
 }
 

@@ -36,9 +36,10 @@ OPTIONS = {
 
 
 def connect(options: dict[str, Any], targets: Sequence[Target]) -> NginxUpstream:
-    """Return the upstream behind these options; nothing is asked yet.
+    """Return the upstream behind these options; nginx's configuration is read.
 
     :raises UsageError: an option that is missing, unknown or malformed
+    :raises TrafficError: nginx refuses its configuration as it is
     """
     read = read_options(
         "nginx",
@@ -73,6 +74,7 @@ class NginxUpstream(Balancer):
         self._health_path = health_path
         self._targets = list(targets)
         self._rising: set[str] = set()
+        self._failing: dict[str, str] = {}
         self._known: list[str] = []
         self.where = f"nginx upstream {upstream} ({nginx.place})"
         self.warnings = nginx.warnings()
@@ -86,7 +88,7 @@ class NginxUpstream(Balancer):
         for target in self._targets:
             places = self._places(target)
             mine = [server for server in servers if (server.address, server.port) in places]
-            found[target.name] = self._seen(mine[0], taken_up) if mine else ABSENT
+            found[target.name] = self._seen(target, mine[0], taken_up) if mine else ABSENT
         return found
 
     def block(self, names: Sequence[str]) -> None:
@@ -103,12 +105,12 @@ class NginxUpstream(Balancer):
 
     def advance(self) -> None:
         """Put the targets that answer back in service."""
-        risen = [
-            target.name
+        self._failing = {
+            target.name: self._answers(self._places(target)[0][0], target.port)
             for target in self._targets
             if target.name in self._rising
-            and self._answers(self._places(target)[0][0], target.port) == ""
-        ]
+        }
+        risen = [name for name, why in self._failing.items() if not why]
         if risen:
             self._rising -= set(risen)
             self._write(risen, down=False)
@@ -117,18 +119,23 @@ class NginxUpstream(Balancer):
         """Name the upstream's servers."""
         return self._known
 
-    def _seen(self, server: Server, taken_up: bool) -> Seen:
+    def _seen(self, target: Target, server: Server, taken_up: bool) -> Seen:
         words = ["down" if server.down else "up"]
         if not taken_up:
             words.append("nginx was not reloaded since")
         active = self._nginx.connections(server.address, server.port) if server.down else 0
-        failing = "" if server.down else self._answers(server.address, server.port)
+        failing = (
+            self._failing.get(target.name, "")
+            if server.down
+            else self._answers(server.address, server.port)
+        )
         if failing:
             words.append(failing)
         return Seen(
             known=True,
-            drained=server.down,
-            held=server.down,
+            # An order that nginx was not told of, since we were stopped in between, is given anew.
+            drained=server.down and taken_up,
+            held=server.down or not taken_up,
             blocked=server.down and taken_up,
             in_service=not server.down and taken_up and not failing,
             state=", ".join(words),

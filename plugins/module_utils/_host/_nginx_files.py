@@ -18,7 +18,7 @@ from .._routing_data import Routing, arms, parse_routing
 
 # server ADDRESS[:PORT] [parameter ...]; at the beginning of a line or after a brace.
 _SERVER = re.compile(
-    r"(?P<before>(?:^|[;{])[ \t]*)server\s+(?P<place>[^\s;{]+)(?P<rest>[^;{]*);", re.M
+    r"(?P<before>(?:^|(?<=[;{]))[ \t]*)server\s+(?P<place>[^\s;{]+)(?P<rest>[^;{]*);", re.M
 )
 _MARK = "# routing: "
 

@@ -164,10 +164,6 @@ class Nginx:
         """Tell whether every worker that takes requests began after this file was written."""
         return self._all_new((self.directory / file).stat().st_mtime)
 
-    def old_workers(self) -> int:
-        """Return how many workers of former configurations still finish requests."""
-        return sum(worker.ending for worker in self._workers())
-
     def connections(self, address: str, port: int) -> int:
         """Return how many connections this host has to a place.
 

@@ -32,7 +32,7 @@ ERROR = 500
 
 
 def connect(options: dict[str, Any]) -> NginxRouter:
-    """Return the routing between the upstreams of these options; nothing is asked yet.
+    """Return the routing between the upstreams of these options; nginx's configuration is read.
 
     :raises UsageError: an option that is missing, unknown or malformed
     """

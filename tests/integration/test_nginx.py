@@ -1,0 +1,122 @@
+"""Real nginx: a configuration that it refuses, a reload that may lose requests, old workers."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from ansible_collections.bascule.deploy.plugins.module_utils._errors import TrafficError
+from ansible_collections.bascule.deploy.plugins.module_utils._host import _traffic
+from support import proxies
+from support.pools import Pools, pools
+from support.site import Site, sites
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ASK = "if (-f /etc/nginx/bascule/closing) { return 418; }"
+
+
+@pytest.fixture
+def deploy(tmp_path: Path) -> Iterator[Callable[..., Site]]:
+    with sites(tmp_path) as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pools]:
+    with pools("nginx", tmp_path_factory.mktemp("nginx")) as made:
+        yield made
+
+
+def test_a_new_target_is_registered_and_comments_stay(deploy: Callable[..., Site]) -> None:
+    site = deploy("nginx")
+    path = Path(site.proxy.options["directory"]) / "shop.conf"
+    path.write_text("# ours\n" + path.read_text())
+    site.endpoints["web-3"] = proxies.Endpoint("web-3", "localhost", proxies.free_port())
+    site.start("web-3", "3")
+    assert "does not know web-3" in site.call("drain", "web-3")["warnings"][0]
+    restored = site.call("restore", "web-1", "web-3")
+    assert restored["changed"]
+    assert {site.get() for _ in range(9)} == {"1", "3"}
+    assert path.read_text().startswith("# ours\n")
+    assert not site.call("restore", "web-3")["changed"]
+
+
+def test_a_reload_that_may_lose_requests_is_warned_of(deploy: Callable[..., Site]) -> None:
+    site = deploy("nginx", changes={ASK: ""})
+    foreseen = site.call("drain", "web-1", check=True)
+    assert "neither the location that" in foreseen["warnings"][0]
+    assert "keepalive_min_timeout" in foreseen["warnings"][0]
+
+
+def test_what_nginx_refuses_is_put_back_and_told_in_its_words(site: Pools) -> None:
+    directory = Path(site.proxy.options["directory"])
+    site.share(blue=100, green=0)
+    before = (directory / "routing.conf").read_text()
+    other = directory / "other.conf"
+    other.write_text("server { bad; }\n")
+    try:
+        with pytest.raises(TrafficError, match=r'as it is now: .*unknown directive "bad"'):
+            site.share(blue=50, green=50)
+    finally:
+        other.unlink()
+    # nginx reads no parameter of more than 4,096 characters.
+    rule = {"pool": "green", "cookie": "c" * 5000, "value": "1"}
+    with pytest.raises(TrafficError, match=r"with the new .*routing.conf.*too long parameter"):
+        site.route({"weights": {"blue": 50, "green": 50}, "match": [rule]})
+    assert (directory / "routing.conf").read_text() == before
+    assert site.ask(20) == {"blue": 20}
+
+
+def test_a_routing_that_the_configuration_has_no_place_for_is_refused(
+    tmp_path: Path,
+) -> None:
+    endpoint = proxies.Endpoint("blue-1", "127.0.0.1", proxies.free_port())
+    changes = {"add_header Set-Cookie $bascule_cookie;": "", "http://$bascule_mirror$": "http://x$"}
+    proxy = proxies.start_nginx_pools(tmp_path, {"blue": [endpoint]}, changes=changes)
+    try:
+        request = {
+            "operation": "traffic",
+            "action": "route",
+            "provider": "nginx",
+            "provider_options": proxy.options,
+        }
+        sticky = {"salt": "d-1", "cookie": "who", "ttl": 60}
+        for more, message in [
+            ({"sticky": sticky}, r"has no 'add_header Set-Cookie \$bascule_cookie;'"),
+            ({"mirror": {"pool": "blue", "share": 1}}, r"has no a mirror to \$bascule_mirror"),
+        ]:
+            with pytest.raises(TrafficError, match=message):
+                _traffic.run({**request, "routing": {"weights": {"blue": 100}, **more}})
+    finally:
+        proxy.stop()
+
+
+def test_requests_under_way_are_answered_by_old_workers_and_hold_nothing_up(site: Pools) -> None:
+    site.share(blue=100, green=0)
+    with ThreadPoolExecutor(4) as users:
+        answers = [users.submit(site.ask, 1, "/slow/4") for _ in range(4)]
+        time.sleep(0.5)
+        assert site.share(blue=0, green=100)["changed"]
+        assert site.ask(20) == {"green": 20}
+        assert not any(answer.done() for answer in answers)
+        assert [answer.result() for answer in answers] == [{"blue": 1}] * 4
+
+
+def test_an_order_that_was_cut_short_is_given_again(site: Pools) -> None:
+    directory = Path(site.proxy.options["directory"])
+    site.share(blue=100, green=0)
+    shop = directory / "shop-green.conf"
+    port = next(iter(site.endpoints["green"].values())).port
+    # As if we had been killed between the file and the reload.
+    shop.write_text(shop.read_text().replace(f":{port};", f":{port} down;"))
+    time.sleep(0.1)
+    seen = site.targets("observe", "green")["targets"]["green-1"]
+    assert seen["state"] == "down, nginx was not reloaded since"
+    assert site.targets("drain", "green")["changed"]
+    assert site.targets("observe", "green")["targets"]["green-1"]["state"] == "down"
+    assert site.targets("restore", "green")["targets"]["green-1"]["in_service"]
