@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import collections
+import http.client
 import time
 import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from ansible_collections.bascule.deploy.plugins.plugin_utils._providers import run_on_controller
+from ansible_collections.bascule.deploy.plugins.plugin_utils._providers import (
+    _members,
+    run_on_controller,
+)
 from support import alb
 from support.alb.site import Site, sites
 
@@ -67,7 +71,7 @@ class Pools:
                     found[str(answer.headers["X-Version"])] += 1
             except urllib.error.HTTPError as error:
                 found[str(error.code)] += 1
-            except urllib.error.URLError:
+            except (urllib.error.URLError, OSError, http.client.HTTPException):
                 found["down"] += 1
         return found
 
@@ -181,3 +185,93 @@ def test_what_cannot_be_is_one_clear_message(
     answer = pools.route({"green": 100}, options=change)
     assert answer["failed"]
     assert words in answer["msg"]
+
+
+# Targets of one target group or of a classic load balancer.
+
+
+def move(action: str, pools: Pools, provider: str = "elbv2", **options: Any) -> dict[str, Any]:
+    instance = options.pop("instance", pools.site.instances["blue"])
+    given = {"target_groups": ["blue"], "propagation": f"{PROPAGATION + 0.5}s", **options}
+    if provider == "elbv2":
+        given.setdefault("target_port", pools.site.ports["blue"])
+    return run_on_controller(
+        {
+            "operation": "traffic",
+            "action": action,
+            "provider": provider,
+            "provider_options": {k: v for k, v in given.items() if v is not None},
+            "targets": [
+                {
+                    "name": "web-1",
+                    "address": "127.0.0.1",
+                    "port": pools.site.ports["blue"],
+                    "instance": instance,
+                }
+            ],
+            "drain_timeout": 60.0,
+            "restore_timeout": 60.0,
+            "interval": 0.1,
+        }
+    )
+
+
+def test_a_drained_target_gets_no_request_and_a_restored_one_does(pools: Pools) -> None:
+    drained = move("drain", pools)
+    assert drained["targets"]["web-1"]["state"] == "not registered", drained
+    assert drained["waited"] >= 2.0, "the whole deregistration delay"
+    assert pools.seen(5) == {"503": 5}
+    restored = move("restore", pools)
+    assert restored["targets"]["web-1"]["state"] == "healthy"
+    pools.settle()
+
+
+def test_the_propagation_is_waited_for_where_there_is_no_delay(pools: Pools) -> None:
+    attribute = {"Key": "deregistration_delay.timeout_seconds", "Value": "0"}
+    pools.site.elbv2.modify_target_group_attributes(
+        TargetGroupArn=pools.blue, Attributes=[attribute]
+    )
+    drained = move("drain", pools)
+    assert drained["waited"] >= PROPAGATION
+    assert pools.seen(5) == {"503": 5}, "no request was sent to it after it was called drained"
+
+
+def test_an_unknown_instance_is_one_clear_message(pools: Pools) -> None:
+    answer = move("restore", pools, instance="i-0123456789abcdef0")
+    assert answer["failed"]
+    assert "could not be registered in target group blue: AWS says InvalidTarget" in answer["msg"]
+    assert "i-0123456789abcdef0" in answer["msg"]
+
+
+def test_a_group_without_a_listener_is_given_up_soon(
+    pools: Pools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_members, "HOPELESS_SECONDS", 1.0)
+    pools.site.group("idle")
+    answer = move("restore", pools, target_groups=["idle"])
+    assert answer["failed"]
+    assert "no listener forwards to its target group" in answer["msg"]
+
+
+def test_a_classic_load_balancer_s_draining_is_waited_for(pools: Pools) -> None:
+    url, pools.url = pools.url, pools.site.classic("old", delay=2)
+    classic = {"provider": "elb", "names": ["old"], "target_groups": None}
+    restored = move("restore", pools, **classic)
+    assert restored["targets"]["web-1"]["in_service"], restored
+    pools.settle()
+    drained = move("drain", pools, **classic)
+    assert drained["waited"] >= 2.0
+    assert pools.seen(5) == {"503": 5}
+    assert url != pools.url
+
+
+def test_targets_of_a_network_load_balancer_leave_and_return(pools: Pools) -> None:
+    group = pools.site.group("tcp", Protocol="TCP", HealthCheckProtocol="HTTP")
+    pools.url = pools.site.listen({group: 1}, kind="network")
+    options = {"target_groups": ["tcp"]}
+    restored = move("restore", pools, **options)
+    assert restored["targets"]["web-1"]["state"] == "healthy", restored
+    pools.settle()
+    drained = move("drain", pools, **options)
+    assert drained["targets"]["web-1"]["state"] == "not registered"
+    assert set(pools.seen(5)) == {"down"}

@@ -93,8 +93,9 @@ def test_targets_leave_all_their_groups_and_come_back_with_the_group_s_port(site
     drained = ask("drain", targets, provider_options=options)
     assert drained["changed"]
     assert drained["msg"] == (
-        "target groups shop, shop-internal: web-1 shop absent, shop-internal absent, "
-        f"{second} shop absent, shop-internal absent"
+        "target groups shop, shop-internal: "
+        "web-1 shop not registered, shop-internal not registered, "
+        f"{second} shop not registered, shop-internal not registered"
     )
     assert [site.registered(group) for group in groups] == [set(), set()]
     restored = ask("restore", targets, provider_options=options)

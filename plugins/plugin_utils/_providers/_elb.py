@@ -131,5 +131,5 @@ def read_state(state: dict[str, Any]) -> Member:
     if DEREGISTERING in words:
         return Member(ENDING, shown)
     if NOT_REGISTERED in words:
-        return Member(GONE, "absent")
+        return Member(GONE, "not registered")
     return Member(WAITING, shown)

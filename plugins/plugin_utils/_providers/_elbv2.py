@@ -226,7 +226,7 @@ def read_health(health: dict[str, Any]) -> Member:
     state, why = str(health.get("State", "")), str(health.get("Reason", ""))
     words = str(health.get("Description", "")).rstrip(".")
     if why == "Target.NotRegistered":
-        return Member(GONE, "absent")
+        return Member(GONE, "not registered")
     shown = f"{state} ({why}: {words})" if why and state not in ("healthy", "draining") else state
     return Member(KINDS.get(state, WAITING), shown, HOPELESS.get(why, ""))
 

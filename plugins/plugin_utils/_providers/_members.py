@@ -79,7 +79,9 @@ class Members(Balancer):
             known |= set(members)
             for target in self._targets:
                 given = members.get(self.member(pool, target))
-                found[target.name][pool.name] = Member(*given) if given else Member(GONE, "absent")
+                found[target.name][pool.name] = (
+                    Member(*given) if given else Member(GONE, "not registered")
+                )
         self._known = sorted(known)
         return {name: self._put_together(name, pools) for name, pools in found.items()}
 
