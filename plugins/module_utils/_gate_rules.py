@@ -27,6 +27,9 @@ SUCCESSFUL, FAILED, INCONCLUSIVE, ERROR = "Successful", "Failed", "Inconclusive"
 NO_DATA, PENDING = "NoData", "Pending"
 RUNNING = "Running"
 
+# Error code of a deployment that a gate has ended.
+GATE_FAILED = "GATE_FAILED"
+
 # The verdict of a step.
 PASS, FAIL = "Pass", "Fail"
 

@@ -117,6 +117,8 @@ def test_all_gates_are_asked_while_a_step_bakes(url: str, site: Site, tmp_path: 
         assert {one.gate for one in decisions} == {
             "http", "rate", "tcp", "command", "number", "",
         }  # fmt: skip
+        health = next(one for one in site.asked if one["path"].startswith("/health"))
+        assert health["headers"]["Authorization"] == "Bearer hidden"
         rate = [one for one in decisions if one.gate == "rate"]
         assert rate[0].data["values"] == [0.002]
         assert len(rate) >= 2
@@ -282,6 +284,19 @@ def test_a_gate_of_a_person(url: str) -> None:
         answering.join()
         assert outcome.verdict == "Pass"
         assert record.approvals(about["id"])[0].what == STEP
+
+
+def test_an_interrupt_pauses_the_step_and_it_goes_on_where_it_was(url: str) -> None:
+    gate = {"type": "command", "command": "true"}
+    with opened(url) as (record, about):
+        outcome = ask(record, about, gate, seconds=600, pause_wanted=lambda: "interrupted")
+        assert (outcome.verdict, outcome.paused) == ("Inconclusive", True)
+        found = record.deployment(about["id"])
+        assert (found.pause_reason, found.paused_step) == ("interrupted", STEP)
+        run = record.gate_runs(about["id"])[0]
+        record.take_over(about["id"])
+        again = ask(record, about, gate, seconds=600, clock=lambda: run.until + 1)
+        assert (again.verdict, again.round) == ("Pass", 1)
 
 
 def test_a_stop_ends_the_bake_time(url: str) -> None:

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import math
 import re
 import ssl
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import unquote, urlencode, urlsplit
 
 from ...module_utils._gate_rules import (
     FAILED,
@@ -62,6 +63,9 @@ def ask(
     headers = {"User-Agent": "bascule-gate", "Accept": "*/*"}
     if body is not None:
         headers["Content-Type"] = "application/json"
+    if parts.username is not None:
+        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+        headers["Authorization"] = f"Basic {base64.b64encode(login).decode()}"
     headers |= {str(key): str(value) for key, value in gate.options.get("headers", {}).items()}
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     try:

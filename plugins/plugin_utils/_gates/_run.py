@@ -18,6 +18,7 @@ from ...module_utils._errors import BasculeError
 from ...module_utils._gate_rules import (
     ERROR,
     FAIL,
+    GATE_FAILED,
     INCONCLUSIVE,
     PASS,
     RUNNING,
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 PAUSE, EXTEND, ASK, FAIL_RULE = "pause", "extend", "ask", "fail"
 ON_INCONCLUSIVE = (PAUSE, EXTEND, ASK, FAIL_RULE)
-GATE_FAILED = "GATE_FAILED"
 # How often the record is asked whether the deployment is to go on.
 _LOOK_SECONDS = 0.5
 # How often the claim is renewed.
@@ -309,7 +309,8 @@ class _Step:
     def _look(self) -> GateLook:
         wanted = self._pause_wanted()
         if wanted is not None:
-            self._record.pause(self._id, wanted)
+            # By its step it is told apart from one that has no target left, and so has ended.
+            self._record.pause(self._id, wanted, step=self._step)
         return self._record.gate_look(self._id, self._step)
 
     def _stopped(self, look: GateLook) -> StepOutcome | None:

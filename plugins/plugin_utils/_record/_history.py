@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ...module_utils._audit import MAIN
 from ...module_utils._errors import RecordError
+from ...module_utils._gate_rules import GATE_FAILED
 from . import _audit
 from ._close import group_digest
 from ._known import fault_of_revision
@@ -38,6 +39,8 @@ def mark_revision(session: Session, application: str, digest: str, *, bad: bool,
 def mark_at_fault(session: Session, failed: Deployment) -> None:
     """Mark the revision of a failed deployment bad, if one of its hooks or gates has failed."""
     why = fault_of_revision(session, failed.id)
+    if not why and failed.error_code == GATE_FAILED:
+        why = f"A gate failed in {failed.id}: {failed.error_message}"
     if why:
         digest = failed.revision.digest
         mark_revision(session, failed.application, digest, bad=True, why=why)
