@@ -91,7 +91,8 @@ def _attempt(
     path = os.path.join(archive, location.lstrip("/"))
     # A directory is something to run, too, as far as the agent looks; then it cannot be started.
     if not os.path.exists(path):
-        return Outcome(MISSING, location, f"Script does not exist at specified location: {path}")
+        place = os.path.normpath(path)
+        return Outcome(MISSING, location, f"Script does not exist at specified location: {place}")
     if not _make_executable(path):
         return Outcome(
             NOT_EXECUTABLE,
