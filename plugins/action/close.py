@@ -62,7 +62,7 @@ class ActionModule(BasculeAction):
                 warning = await_notifications(record, deployment["id"], channels)
                 return {**answer, "warnings": [warning]} if warning else answer
             paused = record.deployment(deployment["id"])
-            if is_paused(paused):
+            if is_paused(paused, record.steps(paused.id)):
                 record.release(paused.id)
                 return self._paused(paused)
             closed = close_deployment(record, deployment["id"])
@@ -115,7 +115,7 @@ class ActionModule(BasculeAction):
     def _verdict(self, deployment: Deployment, record: Record) -> Result:
         """Fail the play if the deployment failed, after everything else has been done."""
         following = record.deployment(deployment.rolled_back_by or deployment.id)
-        if is_paused(following):
+        if is_paused(following, record.steps(following.id)):
             message = paused_text(following.id, following.pause_reason or "")
             error = {"kind": "paused", "message": message}
             return {"failed": True, "changed": False, "msg": message, "bascule": {"error": error}}
@@ -148,5 +148,7 @@ def await_notifications(record: Record, deployment_id: str, channels: list[Chann
 
 def joinable(deployment: Deployment, arguments: Arguments) -> dict[str, t.Any]:
     """Return the fact that says whether late joiners may get the revision: after success only."""
-    may = deployment.status == "Succeeded" and deployment.creator == "user"
+    # Where pools take turns, who joins one gets its revision when that pool has its turn.
+    plain = not deployment.plan.get("pools")
+    may = deployment.status == "Succeeded" and deployment.creator == "user" and plain
     return {"bascule_joinable": may and deployment.id == arguments["deployment"]["id"]}

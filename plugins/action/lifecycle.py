@@ -32,7 +32,7 @@ class ActionModule(TargetAction):
         **TARGET_OPTIONS,
         "span": {
             "type": "str",
-            "choices": ["before_block", "install", "after_allow", "all"],
+            "choices": [*SPANS],
             "default": "all",
         },
         "staged": {"type": "dict", "default": {}},

@@ -13,9 +13,12 @@ from pathlib import Path
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.parsing.vault import VaultHelper
+from ansible.plugins.loader import lookup_loader
 from ansible.utils.vars import load_extra_vars
+from ansible_collections.bascule.deploy.plugins.module_utils._configuration import parse_stages
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import UsageError
 from ansible_collections.bascule.deploy.plugins.module_utils._notifications import parse_channels
+from ansible_collections.bascule.deploy.plugins.module_utils._pools import PARTS
 from ansible_collections.bascule.deploy.plugins.plugin_utils._action import (
     BasculeAction,
     open_record,
@@ -38,7 +41,8 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._opening import (
     resume_deployment,
 )
 from ansible_collections.bascule.deploy.plugins.plugin_utils._pausing import pause_wanted
-from ansible_collections.bascule.deploy.plugins.plugin_utils._planning import Endpoint
+from ansible_collections.bascule.deploy.plugins.plugin_utils._planning import Endpoint, by_pool
+from ansible_collections.bascule.deploy.plugins.plugin_utils._pooling import Observed
 from ansible_collections.bascule.deploy.plugins.plugin_utils._record import employ_clerk, warm
 from ansible_collections.bascule.deploy.plugins.plugin_utils._saving import Situation, routing_of
 from ansible_collections.bascule.deploy.plugins.plugin_utils._settings import (
@@ -66,15 +70,24 @@ with contextlib.suppress(ImportError):
     warm()
 
 
+# The variables of a target that say how the load balancer knows it.
+REACHED = ("traffic_target_name", "traffic_target_address", "traffic_target_port", "zone", "pool")
+
 # The facts of a deployment that there is not.
 NOBODY: dict[str, t.Any] = {
-    "targets": [],
-    "direct": [],
-    "balanced": [],
-    "unhealthy": [],
+    **{
+        name: []
+        for name in (
+            "targets", "direct", "balanced", "idle", "canaries_direct", "canaries_balanced",
+            "unhealthy", "endpoints", "in_pools", "closing", "before_allow", "after_allow",
+        )
+    },
+    **{name: {} for name in ("pools", "home", "pool_endpoints", "pool_of")},
     "serial": [1],
-    "endpoints": [],
-}
+    "measures": False,
+    "steps": {part: [] for part in PARTS},
+    "step_hosts": {part: [] for part in PARTS},
+}  # fmt: skip
 
 
 class ActionModule(BasculeAction):
@@ -85,9 +98,11 @@ class ActionModule(BasculeAction):
         "listing": {"type": "bool", "default": False},
         "follows": {"type": "str", "default": ""},
         "routing": {"type": "list", "elements": "dict", "default": []},
+        "pool_routing": {"type": "list", "elements": "dict", "default": []},
     }
 
     def act(self, arguments: Arguments, variables: Variables) -> Result:
+        self._task_variables = variables
         settings = self._settings(variables)
         state = state_directory(settings["deploy_state_directory"])
         where = {
@@ -119,6 +134,7 @@ class ActionModule(BasculeAction):
                     base=base_folder(),
                     check=self.checking,
                     situation=self._situation(arguments, settings, endpoints, variables),
+                    observed=self._observed(arguments, settings, endpoints, variables),
                 )
             channels = parse_channels(settings["deploy_notifications"])
             if channels and not self.checking:
@@ -196,8 +212,8 @@ class ActionModule(BasculeAction):
         self, targets: list[str], settings: dict[str, t.Any], variables: Variables
     ) -> Result:
         """Return the endpoints alone, for those who look at the routing before a plan is made."""
-        found = [one.at_load_balancer() for one in self._endpoints(targets, settings, variables)]
-        told = {"endpoints": found}
+        found = self._endpoints(targets, settings, variables)
+        told = {"in_pools": by_pool(found)}
         return {"changed": False, "msg": f"{len(found)} targets", "bascule": told}
 
     def _situation(
@@ -222,6 +238,46 @@ class ActionModule(BasculeAction):
             public=public_variables(),
         )
 
+    def _observed(
+        self,
+        arguments: Arguments,
+        settings: dict[str, t.Any],
+        endpoints: list[Endpoint],
+        variables: Variables,
+    ) -> Observed:
+        """Return which targets each pool has, and how the load balancers share the traffic."""
+        members: dict[str, list[str]] = {pool: [] for pool in settings["deploy_traffic_pools"]}
+        for pool, pattern in settings["deploy_pools"].items():
+            members[pool] = [one for one in arguments["targets"] if one in self._hosts(pattern)]
+        named = {one for found in members.values() for one in found}
+        for one in endpoints:
+            if one.pool in members and one.target not in named:
+                members[one.pool].append(one.target)
+        return Observed(
+            endpoints={
+                pool: self._endpoints(found, settings, variables, pool=pool)
+                for pool, found in members.items()
+            },
+            routings=[answer["routing"].get("before") for answer in arguments["pool_routing"]],
+            canaries=self._canaries(arguments["targets"], settings),
+        )
+
+    def _canaries(self, targets: list[str], settings: dict[str, t.Any]) -> list[str]:
+        """Return the first so many of the targets, or those that a pattern names."""
+        given = settings["deploy_canary_targets"]
+        try:
+            number = parse_stages([given], len(targets), "deploy_canary_targets")[:1]
+        except UsageError:
+            return [one for one in targets if one in self._hosts(str(given))]
+        return targets[: number[0]] if number else []
+
+    def _hosts(self, pattern: str) -> list[str]:
+        """Return the hosts of the inventory that a pattern names."""
+        lookup = lookup_loader.get(
+            "ansible.builtin.inventory_hostnames", loader=self._loader, templar=self._templar
+        )
+        return list(lookup.run([pattern], variables=self._task_variables))
+
     def _settings(self, variables: Variables) -> dict[str, t.Any]:
         """Return the public variables, templated, checked and with their defaults.
 
@@ -242,12 +298,22 @@ class ActionModule(BasculeAction):
         return settings
 
     def _endpoints(
-        self, targets: list[str], settings: dict[str, t.Any], variables: Variables
+        self,
+        targets: list[str],
+        settings: dict[str, t.Any],
+        variables: Variables,
+        *,
+        pool: str = "",
     ) -> list[Endpoint]:
-        """Return how the load balancer knows each target, from the target's own variables."""
+        """Return how the load balancer knows each target, from the target's own variables.
+
+        :param pool: what ``deploy_pool`` is taken to be; that of each target if it is empty
+        """
         found = []
         for target in targets:
             own = variables["hostvars"][target]
+            if pool and own.get(f"{PREFIX}pool", "") != pool:
+                own = self._in_pool(target, pool, variables)
             port = own.get(f"{PREFIX}traffic_target_port", settings["deploy_traffic_target_port"])
             found.append(
                 Endpoint(
@@ -259,9 +325,17 @@ class ActionModule(BasculeAction):
                     port=_port(port, target),
                     zone=str(own.get(f"{PREFIX}zone", "")),
                     instance=str(own.get(f"{PREFIX}instance_id", own.get("instance_id", ""))),
+                    pool=pool or str(own.get(f"{PREFIX}pool", "")),
                 )
             )
         return found
+
+    def _in_pool(self, target: str, pool: str, variables: Variables) -> dict[str, t.Any]:
+        """Return where a target is reached if it is in a pool: its variables may say it by pool."""
+        raw = {**variables["hostvars"].raw_get(target), f"{PREFIX}pool": pool}
+        templar = self._templar.copy_with_new_env(available_variables=raw)
+        names = (*(f"{PREFIX}{name}" for name in REACHED), "ansible_host")
+        return {name: templar.template(raw[name]) for name in names if name in raw}
 
 
 def report_joined(follows: str, endpoints: list[Endpoint], record: Record) -> Result:

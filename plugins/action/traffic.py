@@ -60,6 +60,8 @@ class ActionModule(BasculeAction):
         events = [event] if event and not self.checking else []
         if events and arguments["deployment"]:
             self._write_down(arguments, targets, events)
+        if answer.get("routing") and arguments["deployment"] and not self.checking:
+            self._note_routing(arguments, answer, variables)
         failure = answer.pop("error", None)
         answer["bascule"] = {
             "target": targets[0] if len(targets) == 1 else None,
@@ -79,6 +81,19 @@ class ActionModule(BasculeAction):
             return run_on_controller(request)
         with open_record(arguments) as record:
             return run_on_controller(request, record=record, deployment=deployment)
+
+    def _note_routing(self, arguments: Arguments, answer: Result, variables: Variables) -> None:
+        """Keep in the record what the routing was, and is now, at this load balancer."""
+        where = str(self._task.delegate_to or variables["inventory_hostname"])
+        with open_record(arguments) as record:
+            record.note_routing(
+                arguments["deployment"]["id"],
+                provider=arguments["provider"],
+                where=where,
+                before=answer["routing"].get("before"),
+                after=answer["routing"].get("after"),
+                waited=float(answer.get("waited") or 0.0),
+            )
 
     def _write_down(
         self, arguments: Arguments, targets: list[str], events: list[dict[str, t.Any]]

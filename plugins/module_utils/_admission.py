@@ -12,6 +12,9 @@ Forward, the rule is a closed form that reproduces the examples of the AWS user 
 
 and a deployment that has targets left, no slot and nobody in flight has failed.
 
+Targets that no user reaches (an idle pool) may be changed all at once: only failures count, and a
+deployment has failed when fewer than ``minimum`` can be had.
+
 A rollback meets a fleet that is damaged already, so it counts what is in service instead of what
 has failed. A target that is out of service is brought back at once: that takes nothing away. A
 target in service waits for those (they give slots back) and then goes by the floor; where the
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 
 FORWARD = "forward"
 ROLLBACK = "rollback"
+IDLE = "idle"
 
 ADMIT = "admit"
 WAIT = "wait"
@@ -116,6 +120,8 @@ def decide(
     """
     if mode == ROLLBACK:
         return _decide_rollback(counts, minimum, in_service)
+    if mode == IDLE:
+        return _decide_idle(counts, minimum)
     return _decide_forward(counts, minimum, zone)
 
 
@@ -148,6 +154,14 @@ def _decide_forward(counts: Counts, minimum: int, zone: Zone | None) -> Decision
         "the minimum leaves no target to start with: " + numbers,
         HEALTH_CONSTRAINTS_INVALID,
     )
+
+
+def _decide_idle(counts: Counts, minimum: int) -> Decision:
+    slots = counts.total - counts.failed - minimum
+    numbers = f"{counts.total} targets, {counts.failed} failed, {minimum} must succeed"
+    if slots >= 0:
+        return Decision(ADMIT, slots, "no user reaches it: " + numbers)
+    return Decision(HALT, slots, "too few targets are left: " + numbers, HEALTH_CONSTRAINTS)
 
 
 def _decide_rollback(counts: Counts, minimum: int, in_service: bool) -> Decision:

@@ -16,10 +16,12 @@ import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ._admission import FORWARD, HEALTH_CONSTRAINTS_INVALID, ROLLBACK
+from ._admission import FORWARD, HEALTH_CONSTRAINTS_INVALID, IDLE, ROLLBACK
 from ._approval import approval_text
 from ._errors import PlanError
+from ._pools import BLUE_GREEN, pool_lines
 from ._rehearsal import rehearsal_lines, rehearse
+from ._schedule import schedule_seconds
 from ._zonal import divide, zone_lines
 
 if TYPE_CHECKING:
@@ -66,6 +68,9 @@ def make_plan(
     mode: str = FORWARD,
     approval: dict[str, Any] | None = None,
     durations: Sequence[float] = (),
+    pools: dict[str, Any] | None = None,
+    schedule: Sequence[dict[str, Any]] = (),
+    first: Sequence[str] = (),
     zonal: Zonal | None = None,
     zones: Mapping[str, int] | None = None,
     gates: dict[str, Any] | None = None,
@@ -81,9 +86,10 @@ def make_plan(
     ``approval`` is what ``approval_rule`` returns, ``gates`` what ``planned_gates`` does;
     ``alarms_roll_back``: an alarm rolls it back. ``left_out`` are targets of the group that need
     nothing; only with these may there be no target to touch. ``durations`` are seconds that
-    targets have taken before. With ``zonal`` the stages are those of one zone after the other, and
-    ``zones`` are the numbers of targets that the whole group has in each (those of the targets, if
-    left out).
+    targets have taken before. ``pools`` and ``schedule`` are what ``_pools`` makes; the targets of
+    ``first`` (canaries) come before all others. With ``zonal`` the stages are those of one zone
+    after the other, and ``zones`` are the numbers of targets that the whole group has in each
+    (those of the targets, if left out).
 
     The order is CodeDeploy's (user guide, "Instance health"): unhealthy targets, those whose
     revision is unknown, those with an old revision, those with the group's revision; and last
@@ -93,8 +99,9 @@ def make_plan(
     Returns {"strategy", "mode", "digest", "provider", "total", "minimum_healthy", "slots",
     "bake_time", "approval", "gates": as given, "stages": [[name]], "targets": [{"name", "zone",
     "stage", "health", "revision", "in_service"}], "left_out": [name], "routing": [{"target",
-    "step", "text"}], "rollback": as ``rehearse`` returns it, "warnings": [text],
-    "estimated_seconds": float or None, "zonal": what ``divide`` of ``_zonal`` tells, or None}.
+    "step", "text"}], "pools", "schedule", "canaries": [name], "rollback": as ``rehearse`` returns
+    it, "warnings": [text], "estimated_seconds": float or None, "zonal": what ``divide`` of
+    ``_zonal`` tells, or None}.
     Raises PlanError if the numbers do not allow a deployment.
     """
     whole = len(targets) if total is None else total
@@ -103,13 +110,16 @@ def make_plan(
         plain = sizes(len(targets)) if callable(sizes) else sizes
         _check(targets, minimum, plain, whole, mode)
 
-    def rank(target: PlanTarget) -> tuple[bool, int]:
-        return mode == ROLLBACK and target.in_service, _rank(target, digest, current)
+    idle = set(pools["idle"]) if pools else set()
+
+    def rank(target: PlanTarget) -> tuple[bool, bool, int]:
+        served = mode == ROLLBACK and target.in_service
+        return target.name not in first, served, _rank(target, digest, current)
 
     ordered = sorted(targets, key=rank)
     batches, by_zone = _batches(ordered, sizes, zonal, zones, float(bake_time))
     # A rollback goes one at a time where the minimum leaves nothing.
-    slots = max(1, whole - minimum)
+    slots = max(1, len(targets) if mode == IDLE else whole - minimum)
     way_back = _way_back(digest, [target.name for target in ordered], rollback, mode)
     has_balancer = provider not in (None, *NO_PROVIDER)
     return {
@@ -137,9 +147,14 @@ def make_plan(
             for target in batch
         ],
         "left_out": list(left_out),
-        "routing": _routing(ordered, str(provider)) if has_balancer else [],
+        "routing": _routing([one for one in ordered if one.name not in idle], str(provider))
+        if has_balancer
+        else [],
+        "pools": pools,
+        "schedule": list(schedule),
+        "canaries": list(first),
         "rollback": way_back,
-        "warnings": _warnings(whole, minimum, way_back, mode, has_balancer)
+        "warnings": _warnings(whole, minimum, way_back, mode, has_balancer and mode != IDLE)
         + _alarm_warnings(gates, alarms_roll_back)
         if ordered
         else [],
@@ -149,6 +164,7 @@ def make_plan(
             bake_time,
             durations,
             by_zone,
+            schedule,
             last=_bakes_last(gates),
         ),
         "zonal": by_zone,
@@ -273,12 +289,17 @@ def _estimate(
     bake_time: float,
     durations: Sequence[float],
     zonal: dict[str, Any] | None,
+    schedule: Sequence[dict[str, Any]],
     *,
     last: bool = False,
 ) -> float | None:
-    """Estimate from the median of past durations: waves of ``slots`` targets, and the baking."""
+    """Estimate from the median of past durations: waves of ``slots`` targets, and the baking.
+
+    Where nothing is known of the durations, a schedule alone gives the time that it takes.
+    """
+    moving = schedule_seconds(schedule)
     if not durations:
-        return None
+        return moving or None
     at_once = [slots] * len(stages)
     waits = bake_time * (len(stages) - 1)
     if zonal is not None:
@@ -287,7 +308,7 @@ def _estimate(
         waits = sum(zonal["waits"])
     waits += bake_time if last else 0.0
     waves = sum(-(-size // most) for size, most in zip(stages, at_once))  # noqa: B905 - 3.8
-    return waves * statistics.median(durations) + waits
+    return waves * statistics.median(durations) + waits + moving
 
 
 def render_plan(plan: dict[str, Any]) -> str:
@@ -295,11 +316,13 @@ def render_plan(plan: dict[str, Any]) -> str:
     lines = [_headline(plan)]
     lines += ["Warning: " + warning for warning in plan["warnings"]]
     lines += _left_out_lines(plan)
+    moved = pool_lines(plan.get("pools"), plan.get("schedule", ()))
     if not plan["targets"]:
-        return "\n".join(lines) + "\n"
+        return "\n".join(lines + moved) + "\n"
     known = {target["name"]: target for target in plan["targets"]}
     for number, names in enumerate(plan["stages"], 1):
         lines += _stage_lines(plan, number, [known[name] for name in names])
+    lines += moved
     lines += _routing_lines(plan)
     lines += _gate_lines(plan)
     lines += rehearsal_lines(plan["rollback"])
@@ -310,6 +333,17 @@ def render_plan(plan: dict[str, Any]) -> str:
 
 def _headline(plan: dict[str, Any]) -> str:
     touched, total = len(plan["targets"]), plan["total"]
+    pools = plan.get("pools")
+    if pools and not touched:
+        return (
+            f"{plan['strategy']} of revision {plan['digest'][:12]}: {pools['new']} has it, so only "
+            "traffic is moved."
+        )
+    if pools and plan["mode"] == IDLE:
+        return (
+            f"{plan['strategy']} of revision {plan['digest'][:12]} to {_targets(touched)} of "
+            f"{pools['new']}, all at once: {plan['minimum_healthy']} of them must succeed."
+        )
     if not touched:
         return (
             f"{plan['strategy']} of revision {plan['digest'][:12]} to {_targets(total)}: nothing "
@@ -326,6 +360,8 @@ def _headline(plan: dict[str, Any]) -> str:
 def _stage_lines(plan: dict[str, Any], number: int, targets: list[dict[str, Any]]) -> list[str]:
     stages = len(plan["stages"])
     head = f"Stage {number} of {stages}: {_targets(len(targets))}"
+    if number == 1 and plan.get("canaries"):
+        head += " (the canaries)"
     zonal, gates = plan.get("zonal"), plan.get("gates")
     # What passes between two zones stands with the zone.
     within = (
@@ -345,7 +381,7 @@ def _stage_lines(plan: dict[str, Any], number: int, targets: list[dict[str, Any]
     for target in targets:
         kind = f"{target['health']}, revision {target['revision']}"
         if not target["in_service"]:
-            kind += ", out of service"
+            kind += ", no user reaches it" if _is_idle(plan, target) else ", out of service"
         name = target["name"] + (f" ({target['zone']})" if target["zone"] else "")
         groups.setdefault(kind, []).append(name)
     for kind, names in groups.items():
@@ -353,9 +389,16 @@ def _stage_lines(plan: dict[str, Any], number: int, targets: list[dict[str, Any]
     return lines
 
 
+def _is_idle(plan: dict[str, Any], target: dict[str, Any]) -> bool:
+    return target["name"] in ((plan.get("pools") or {}).get("idle") or ())
+
+
 def _left_out_lines(plan: dict[str, Any]) -> list[str]:
     if not plan.get("left_out"):
         return []
+    if plan.get("pools"):
+        number = _targets(len(plan["left_out"]))
+        return [f"Left as they are: {number}:", *_names(plan["left_out"], "  ")]
     number = _targets(len(plan["left_out"]))
     return [
         f"Left out: {number}, healthy with this revision in the record:",
@@ -375,6 +418,9 @@ def _names(names: Sequence[str], indent: str) -> list[str]:
 
 
 def _routing_lines(plan: dict[str, Any]) -> list[str]:
+    pools = plan.get("pools")
+    if pools and pools["kind"] == BLUE_GREEN:
+        return []
     if not plan["routing"]:
         return ["Traffic: no load balancer, users reach targets while they are changed."]
     counted: dict[tuple[str, str], int] = {}

@@ -8,6 +8,9 @@ Pure functions over plain values. A step is one of
     {"kind": "bake", "seconds": float}
     {"kind": "gate", "gate": what the action ``gate`` is asked with}
     {"kind": "approval", "timeout": seconds, "on_timeout": "stop" or "continue"}
+A deployment adds steps of its own around them (``_pools.deployment_steps``): {"kind": "pool"}, see
+the targets of the new pool in service; {"kind": "test"}, open its test route; {"kind": "retire",
+"how"}, retire the old pool.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from ._configuration import parse_duration
 from ._errors import UsageError
 
 SHIFT, BAKE, GATE, APPROVAL = "shift", "bake", "gate", "approval"
+POOL, TEST, RETIRE = "pool", "test", "retire"
 ALL_AT_ONCE = "all_at_once"
 STOP, CONTINUE = "stop", "continue"
 
@@ -104,7 +108,8 @@ def schedule_times(
     timed: list[dict[str, Any]] = []
     passed = 0.0
     for number, step in enumerate(steps, 1):
-        seconds = {SHIFT: shift_seconds, BAKE: step.get("seconds", 0.0)}.get(step["kind"], 0.0)
+        seconds = shift_seconds if step["kind"] in (SHIFT, TEST, POOL, RETIRE) else 0.0
+        seconds = step["seconds"] if step["kind"] == BAKE else seconds
         timed.append({**step, "number": number, "seconds": seconds, "starts_after": passed})
         passed += seconds
     return timed
@@ -131,10 +136,20 @@ def render_schedule(timed: Sequence[Mapping[str, Any]], new: str = "", old: str 
 def step_text(step: Mapping[str, Any], new: str = "", old: str = "") -> str:
     """Say in words what a step does."""
     kind = step["kind"]
+    new, old = new or "the new pool", old or "the old pool"
+    own = {
+        POOL: f"see the targets of {new} in service",
+        TEST: f"open the test route to {new}",
+        RETIRE: f"retire {old} ({step.get('how')})",
+    }
+    if kind in own:
+        return own[kind]
+    if kind == SHIFT and not step["share"]:
+        return f"bring all traffic back to {old}"
     if kind == SHIFT:
         rest = 100 - step["share"]
-        left = f", {rest:g}% stays on {old or 'the old pool'}" if rest else ""
-        return f"shift {step['share']:g}% of the traffic to {new or 'the new pool'}{left}"
+        left = f", {rest:g}% stays on {old}" if rest else ""
+        return f"shift {step['share']:g}% of the traffic to {new}{left}"
     if kind == BAKE:
         return f"bake for {duration_text(step['seconds'])}"
     if kind == GATE:

@@ -25,9 +25,14 @@ SPANS: dict[str, tuple[str, ...]] = {
     "before_block": ("BeforeBlockTraffic",),
     "install": ("AfterBlockTraffic", *INSTALLATION, "BeforeAllowTraffic"),
     "after_allow": ("AfterAllowTraffic",),
+    # A target of a pool that no user reaches; the traffic comes to the whole pool at once.
+    "idle": INSTALLATION,
+    "before_allow": ("BeforeAllowTraffic",),
 }
 # The spans of a target behind a load balancer, in their order.
 BALANCED = ("before_block", "install", "after_allow")
+# Those of a target in an idle pool.
+POOLED = ("idle", "before_allow", "after_allow")
 
 Hooks = t.Mapping[str, t.Any]
 
@@ -40,6 +45,8 @@ def needs_host(span: str, *, hooks: Hooks, previous_hooks: Hooks) -> bool:
     """
     if span == "before_block":
         return bool(previous_hooks.get("BeforeBlockTraffic"))
+    if span == "before_allow":
+        return bool(hooks.get("BeforeAllowTraffic"))
     if span == "after_allow":
         return bool(hooks.get("AfterAllowTraffic"))
     return True
@@ -49,11 +56,14 @@ def later(span: str) -> list[str]:
     """Return the events of the spans that come after one."""
     if span == "all":
         return []
-    return [event for one in BALANCED[BALANCED.index(span) + 1 :] for event in SPANS[one]]
+    way = POOLED if span in POOLED and span != "after_allow" else BALANCED
+    return [event for one in way[way.index(span) + 1 :] for event in SPANS[one]]
 
 
 def is_final(span: str, *, hooks: Hooks) -> bool:
     """Tell whether the host has nothing more to do in this deployment after the span."""
-    if span == "install":
+    if span in ("install", "before_allow"):
         return not hooks.get("AfterAllowTraffic")
+    if span == "idle":
+        return not (hooks.get("BeforeAllowTraffic") or hooks.get("AfterAllowTraffic"))
     return span in ("all", "after_allow")

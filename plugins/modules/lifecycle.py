@@ -29,8 +29,10 @@ options:
       - V(install) is everything between the blocking and the allowing of traffic, from
         AfterBlockTraffic to BeforeAllowTraffic.
       - V(after_allow) is AfterAllowTraffic.
+      - V(idle) is what V(all) is, for a target of a pool that no user reaches yet.
+      - V(before_allow) is BeforeAllowTraffic of such a target.
     type: str
-    choices: [before_block, install, after_allow, all]
+    choices: [all, before_block, install, after_allow, idle, before_allow]
     default: all
   staged:
     description:

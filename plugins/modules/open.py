@@ -51,6 +51,13 @@ options:
     type: list
     elements: dict
     default: []
+  pool_routing:
+    description:
+      - What the load balancers have answered to M(bascule.deploy.traffic) with C(state=routed) in
+        check mode. It tells which pool is the live one.
+    type: list
+    elements: dict
+    default: []
 author:
   - Bascule contributors (@bascule)
 """

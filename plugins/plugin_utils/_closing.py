@@ -10,12 +10,13 @@ import typing as t
 
 from ..module_utils._admission import ALARM_CODES
 from ..module_utils._plan import PlanTarget, make_plan
+from ..module_utils._pools import BLUE_GREEN, way_back
 from ._opening import fleet
 from ._planning import ALARM_EVENT, FAILURE_EVENT, STOP_EVENT, Endpoint
-from ._record import NewDeployment
+from ._record import MOVING, NewDeployment
 
 if t.TYPE_CHECKING:
-    from ._record import Deployment, Record, RevisionRow, Target
+    from ._record import Deployment, Record, RevisionRow, Step, Target
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,19 +40,18 @@ def close_deployment(record: Record, deployment_id: str) -> Closed:
     summary = describe(finished, targets)
     if rollback is None:
         good = record.last_known_good(finished.application, finished.group)
-        note = why_no_rollback(finished, targets, good)
+        note = why_no_rollback(finished, targets, good, record.steps(deployment_id))
         return Closed(finished, None, None, note, f"{summary}\n{note}".strip())
     members = rollback_fleet(rollback, targets)
-    summary += (
-        f"\nRolling back {len(members['targets'])} changed target(s) to "
-        f"{rollback.revision.digest[:12]} as {rollback.id}."
-    )
+    what = f"{len(members['targets'])} changed target(s)" if members["targets"] else "the traffic"
+    summary += f"\nRolling back {what} to {rollback.revision.digest[:12]} as {rollback.id}."
     return Closed(finished, rollback, members, "", summary)
 
 
-def is_paused(deployment: Deployment) -> bool:
-    """Tell whether a deployment waits for somebody to resume it: with targets left, or a gate."""
+def is_paused(deployment: Deployment, steps: t.Sequence[Step] = ()) -> bool:
+    """Tell whether a deployment waits to be resumed: with targets or steps left, or a gate."""
     left = deployment.overview.get("Pending", 0) + deployment.overview.get("InProgress", 0)
+    left += sum(1 for step in steps if step.status in ("Pending", "InProgress"))
     waits = left > 0 or deployment.paused_step is not None
     return deployment.paused_at is not None and not deployment.is_final and waits
 
@@ -66,13 +66,29 @@ def rollback_asked(ended: Deployment) -> bool:
     )
 
 
+def has_moved(deployment: Deployment, steps: t.Sequence[Step]) -> bool:
+    """Tell whether users may have reached the pool that the deployment changed."""
+    return bool(deployment.plan.get("pools")) and any(
+        step.kind in MOVING and step.started_at is not None for step in steps
+    )
+
+
 def why_no_rollback(
-    deployment: Deployment, targets: t.Sequence[Target], good: RevisionRow | None
+    deployment: Deployment,
+    targets: t.Sequence[Target],
+    good: RevisionRow | None,
+    steps: t.Sequence[Step] = (),
 ) -> str:
     """Return why a deployment that failed or was stopped is not rolled back; empty if it is."""
     if deployment.status == "Succeeded" or deployment.strategy == "rollback":
         return ""
     changed = any(target.changed for target in targets)
+    pools = deployment.plan.get("pools")
+    if pools and pools["kind"] == BLUE_GREEN:
+        # The idle pool keeps what was tried on it; the way back is the traffic.
+        if not has_moved(deployment, steps):
+            return f"No rollback is needed: no user has reached {pools['new']}."
+        changed = True
     if deployment.status == "Stopped" and not rollback_asked(deployment):
         if not changed:
             return ""
@@ -93,7 +109,10 @@ def why_no_rollback(
 
 
 def rollback_of(
-    failed: Deployment, targets: t.Sequence[Target], good: RevisionRow | None
+    failed: Deployment,
+    targets: t.Sequence[Target],
+    good: RevisionRow | None,
+    steps: t.Sequence[Step] = (),
 ) -> NewDeployment | None:
     """Return the deployment that brings the changed targets back; None if there is to be none.
 
@@ -101,19 +120,35 @@ def rollback_of(
     """
     if failed.strategy == "rollback" or not rollback_asked(failed) or good is None:
         return None
-    if why_no_rollback(failed, targets, good):
+    if why_no_rollback(failed, targets, good, steps):
         return None
-    changed = [target for target in targets if target.changed]
+    pools = failed.plan.get("pools")
+    traffic_alone = pools is not None and pools["kind"] == BLUE_GREEN
+    idle = set(pools["idle"]) if pools else set()
+    changed = [target for target in targets if target.changed and not traffic_alone]
+    steps_back: list[dict[str, t.Any]] = []
+    left_out: list[str] = []
+    if pools is not None:
+        left_out = [] if changed else sorted(pools["members"][pools["home"]])
+        if has_moved(failed, steps):
+            pools, steps_back = way_back(pools)
     plan = make_plan(
         strategy="rollback",
         targets=[
-            PlanTarget(name=target.name, zone=target.zone, in_service=target.in_service)
+            PlanTarget(
+                name=target.name,
+                zone=target.zone,
+                in_service=target.in_service and target.name not in idle,
+            )
             for target in changed
         ],
         digest=good.digest,
         minimum=failed.plan["minimum_healthy"],
-        stages=[len(changed)],
+        stages=[len(changed)] if changed else [],
         bake_time=0.0,
+        pools=pools,
+        schedule=steps_back,
+        left_out=left_out,
         provider=failed.plan["provider"],
         total=failed.plan["total"],
         mode="rollback",
@@ -126,7 +161,11 @@ def rollback_of(
         revision=good,
         plan=plan,
         description=f"Rollback of {failed.id}",
-        options={"rollback_on": [], "endpoints": failed.options["endpoints"]},
+        options={
+            "rollback_on": [],
+            "endpoints": failed.options["endpoints"],
+            "pool_endpoints": failed.options.get("pool_endpoints") or {},
+        },
         rollback_of=failed.id,
         started_by=failed.started_by,
         started_from=failed.started_from,
@@ -136,8 +175,11 @@ def rollback_of(
 def rollback_fleet(rollback: Deployment, targets: t.Sequence[Target]) -> dict[str, t.Any]:
     """Return the facts the plays of a rollback are built from; ``targets``: of the failed one."""
     endpoints = [Endpoint(**endpoint) for endpoint in rollback.options["endpoints"]]
-    members = fleet(rollback.plan, endpoints)
-    changed = [target for target in targets if target.changed]
+    members = fleet(rollback.plan, endpoints, options=rollback.options, revision=rollback.revision)
+    # No user reaches an idle pool, so its targets need not leave the traffic.
+    changed = [one for one in targets if one.changed and one.name not in members["idle"]]
+    if not members["targets"]:
+        changed = []
     members["retreat"] = retreat(changed, endpoints, rollback.plan)
     return members
 

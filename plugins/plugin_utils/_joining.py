@@ -82,4 +82,9 @@ def open_follow_up(
         found.strategy, only_once, plan, found.revision, counted, creator=CREATOR, follows=found.id
     )
     created = record.create_deployment(new)
-    return Opened(deployment_fact(created), fleet(plan, counted), plan, render_plan(plan))
+    return Opened(
+        deployment_fact(created),
+        fleet(plan, counted, revision=found.revision),
+        plan,
+        render_plan(plan),
+    )

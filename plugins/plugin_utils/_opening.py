@@ -12,15 +12,18 @@ import time
 import typing as t
 from pathlib import Path
 
+from ..module_utils._capabilities import CAPABILITIES
 from ..module_utils._errors import PlanError, UsageError
 from ..module_utils._plan import NO_PROVIDER, render_plan
 from ..module_utils._plan_hash import plan_hash
+from ..module_utils._pools import PARTS, routing_for, routing_home
 from ..module_utils._saved_plan import Saved, first_difference, plan_difference
 from ._alarms import refuse_active
 from ._choosing import find_revision
 from ._gates import alarms_of
 from ._history import left_open
-from ._planning import Endpoint, Plan, Settings, plan_deployment
+from ._planning import Endpoint, Plan, Settings, by_pool, plan_deployment
+from ._pooling import Observed, plan_pools
 from ._record import NewDeployment, group_id
 from ._revisions import note_use, prune
 from ._saving import load_saved, save, write_saved
@@ -28,6 +31,17 @@ from ._saving import load_saved, save, write_saved
 if t.TYPE_CHECKING:
     from ._record import Deployment, Record, RevisionRow
     from ._saving import Situation
+
+# Which tasks of the role ``shift`` carry a step out.
+TASKS = {
+    "pool": "attach",
+    "test": "route",
+    "shift": "route",
+    "bake": "ask",
+    "gate": "ask",
+    "approval": "ask",
+    "retire": "retire",
+}
 
 # In check mode nothing is written, but the plays still need a name for the deployment.
 CHECK_ID = "d-CHECKONLY"
@@ -53,6 +67,7 @@ def open_deployment(
     base: Path,
     check: bool,
     situation: Situation | None = None,
+    observed: Observed | None = None,
 ) -> Opened:
     """Resolve the revision, make the plan and, unless checking, write both to the record.
 
@@ -63,8 +78,10 @@ def open_deployment(
     :param base: folder from which a relative path is looked up
     :param situation: what a saved plan is made of; needed for ``deploy_plan`` and
         ``deploy_plan_output``
+    :param observed: what is known of the pools of the group
     :raises BasculeError: nothing has been changed then
     """
+    seen = observed or Observed()
     group = settings["deploy_group"]
     if not endpoints:
         raise UsageError(
@@ -97,8 +114,13 @@ def open_deployment(
         now = saving({})
         _refuse_changes(saved, first_difference(saved, now))
         only_after = now["record"]["newest"] or ""
+    pooled = plan_pools(
+        strategy, settings, endpoints, revision.digest, record=record, observed=seen
+    )
+    if pooled.pools and pooled.pools["slots"]:
+        endpoints = seen.endpoints[pooled.pools["new"]]
     plan = plan_deployment(
-        strategy, settings, endpoints, revision.digest, record=record, cache=cache
+        strategy, settings, endpoints, revision.digest, record=record, cache=cache, pooled=pooled
     )
     if saved:
         _refuse_changes(saved, plan_difference(saved, plan))
@@ -109,17 +131,20 @@ def open_deployment(
             )
         write_saved(base / Path(settings["deploy_plan_output"]).expanduser(), saving(plan))
     text = render_plan(plan)
-    new = new_deployment(strategy, settings, plan, revision, endpoints)
+    new = new_deployment(
+        strategy, settings, plan, revision, endpoints, pool_endpoints=seen.endpoints
+    )
+    members = fleet(plan, endpoints, options=new.options, revision=revision)
     if plan["targets"]:
         refuse_active(new.options.get("alarms"))
     if check:
-        return Opened(planned_fact(new), fleet(plan, endpoints), plan, text)
+        return Opened(planned_fact(new), members, plan, text)
     note_use(revision.digest, cache=cache)
     prune(cache, settings["deploy_cached_revisions"], record.needed_digests)
     created = record.create_deployment(dataclasses.replace(new, only_after=only_after))
-    if not plan["targets"]:
+    if not plan["targets"] and not plan["schedule"]:
         created = record.finish(created.id)
-    return Opened(deployment_fact(created), fleet(plan, endpoints), plan, text)
+    return Opened(deployment_fact(created), members, plan, text)
 
 
 def _refuse_changes(saved: Saved, difference: str) -> None:
@@ -157,7 +182,8 @@ def resume_deployment(
         found = record.take_over(found.id, wait=True)
     endpoints = [Endpoint(**endpoint) for endpoint in found.options["endpoints"]]
     fact = {**deployment_fact(found), "resumed": True}
-    return Opened(fact, fleet(found.plan, endpoints), found.plan, render_plan(found.plan))
+    members = fleet(found.plan, endpoints, options=found.options, revision=found.revision)
+    return Opened(fact, members, found.plan, render_plan(found.plan))
 
 
 def deployment_fact(deployment: Deployment) -> dict[str, t.Any]:
@@ -226,12 +252,15 @@ def new_deployment(
     *,
     creator: str = "user",
     follows: str | None = None,
+    pool_endpoints: t.Mapping[str, t.Sequence[Endpoint]] | None = None,
 ) -> NewDeployment:
     """Return the deployment as it is written to the record.
 
     :param endpoints: the whole group, also what the plan leaves out
     :param follows: id of the deployment after which targets have joined
+    :param pool_endpoints: the targets of each pool, where traffic is moved between pools
     """
+    pools = (pool_endpoints or {}) if plan["pools"] else {}
     return NewDeployment(
         application=settings["deploy_application"],
         group=settings["deploy_group"],
@@ -242,6 +271,9 @@ def new_deployment(
         options={
             "rollback_on": [] if strategy == "rollback" else settings["deploy_rollback_on"],
             "endpoints": [dataclasses.asdict(endpoint) for endpoint in endpoints],
+            "pool_endpoints": {
+                pool: [one.at_load_balancer() for one in found] for pool, found in pools.items()
+            },
             "follows": follows,
             "mark_bad_on_failure": bool(settings["deploy_mark_bad_on_failure"]),
             "alarms": None if strategy == "rollback" else alarms_of(settings),
@@ -253,18 +285,79 @@ def new_deployment(
     )
 
 
-def fleet(plan: Plan, endpoints: t.Sequence[Endpoint]) -> dict[str, t.Any]:
-    """Return the facts the plays are built from: targets in plan order, batches, endpoints."""
+def fleet(
+    plan: Plan,
+    endpoints: t.Sequence[Endpoint],
+    *,
+    options: t.Mapping[str, t.Any] | None = None,
+    revision: RevisionRow | None = None,
+) -> dict[str, t.Any]:
+    """Return the facts the plays are built from: targets in plan order, batches, endpoints.
+
+    :param options: those of the deployment, and its ``revision``: needed where pools are
+    """
     known = {endpoint.target: endpoint for endpoint in endpoints}
     order = [name for stage in plan["stages"] for name in stage]
     balanced = plan["provider"] not in NO_PROVIDER
+    pools = plan.get("pools")
+    idle = [name for name in order if pools and name in pools["idle"]]
+    canaries = [name for name in plan.get("canaries") or [] if name not in idle]
+    rest = [name for name in order if name not in idle and name not in canaries]
+    later = [[name for name in stage if name in rest] for stage in plan["stages"]]
+    anchor = (order or [one.target for one in endpoints])[:1]
     return {
         "targets": order,
         # A task that is skipped costs as much as one that runs: each way has its own tasks.
-        "direct": [] if balanced else order,
-        "balanced": order if balanced else [],
+        "direct": [] if balanced else rest,
+        "balanced": rest if balanced else [],
+        "idle": idle,
+        "canaries_direct": [] if balanced else canaries,
+        "canaries_balanced": canaries if balanced else [],
         # Their host may say that all is done, but they never came back into service.
         "unhealthy": [one["name"] for one in plan["targets"] if one["health"] == "Unhealthy"],
-        "serial": [len(stage) for stage in plan["stages"]] or [1],
+        "serial": [len(stage) for stage in later if stage] or [1],
         "endpoints": [known[name].at_load_balancer() for name in order],
+        "in_pools": by_pool(known[name] for name in order),
+        # What is done once is done with the variables of one host of the group.
+        "closing": order or (anchor if plan.get("schedule") else []),
+        **_moving(plan, idle, anchor, options or {}, revision),
     }
+
+
+def _moving(
+    plan: Plan,
+    idle: list[str],
+    anchor: list[str],
+    options: t.Mapping[str, t.Any],
+    revision: RevisionRow | None,
+) -> dict[str, t.Any]:
+    """Return the facts of pools and schedule; empty ones where no traffic is moved."""
+    pools = plan.get("pools")
+    hooks = (revision.appspec.get("hooks") or {}) if revision else {}
+    salt = str(plan["digest"])[:16]
+    steps: dict[str, list[dict[str, t.Any]]] = {part: [] for part in PARTS}
+    for step in plan.get("schedule") or []:
+        moves = pools is not None and "share" in step
+        routed = {"routing": routing_for(pools or {}, step["share"], salt)} if moves else {}
+        label = f"step {step['number']}"
+        asked = {"gates": _gates_of(step), "label": label, "tasks": TASKS[step["kind"]]}
+        steps[step["part"]].append({**step, **routed, **asked})
+    return {
+        "pools": pools or {},
+        "home": routing_home(pools) if pools else {},
+        "pool_endpoints": options.get("pool_endpoints") or {},
+        "pool_of": dict.fromkeys(idle, pools["new"]) if pools and pools["slots"] else {},
+        "measures": "measure" in CAPABILITIES.get(plan["provider"], ()),
+        "steps": steps,
+        "step_hosts": {part: anchor if found else [] for part, found in steps.items()},
+        "before_allow": idle if hooks.get("BeforeAllowTraffic") else [],
+        "after_allow": idle if hooks.get("AfterAllowTraffic") else [],
+    }
+
+
+def _gates_of(step: t.Mapping[str, t.Any]) -> list[dict[str, t.Any]]:
+    """Return the gates that a step has of its own."""
+    if step["kind"] == "approval":
+        waits = {"deadline": step["timeout"], "on_timeout": step["on_timeout"]}
+        return [{"name": "approval", "type": "approval", **waits}]
+    return [step["gate"]] if step["kind"] == "gate" else []

@@ -9,6 +9,7 @@ import collections
 import dataclasses
 import typing as t
 
+from ..module_utils._admission import FORWARD, IDLE
 from ..module_utils._approval import approval_rule
 from ..module_utils._configuration import (
     parse_configuration,
@@ -18,8 +19,10 @@ from ..module_utils._configuration import (
 )
 from ..module_utils._plan import UNKNOWN, PlanTarget, make_plan
 from ..module_utils._rehearsal import GoodRevision, rehearse
+from ..module_utils._schedule import is_schedule_name
 from ..module_utils._zonal import Zonal, parse_zonal
 from ._gates import planned_gates
+from ._pooling import Pooled
 from ._revisions import has_revision
 
 if t.TYPE_CHECKING:
@@ -39,6 +42,14 @@ Settings = dict[str, t.Any]
 Plan = dict[str, t.Any]
 
 
+def by_pool(endpoints: t.Iterable[Endpoint]) -> list[dict[str, t.Any]]:
+    """Return endpoints as the action ``traffic`` takes them, a list for each pool."""
+    found: dict[str, list[dict[str, t.Any]]] = {}
+    for one in endpoints:
+        found.setdefault(one.pool, []).append(one.at_load_balancer())
+    return [{"pool": pool, "targets": targets} for pool, targets in found.items()]
+
+
 @dataclasses.dataclass(frozen=True)
 class Endpoint:
     """A target as the inventory, the load balancer and EC2 (``instance``) know it."""
@@ -49,6 +60,7 @@ class Endpoint:
     port: int
     zone: str
     instance: str = ""
+    pool: str = ""
 
     def at_load_balancer(self) -> dict[str, t.Any]:
         """Return the endpoint as the action ``traffic`` takes it."""
@@ -70,40 +82,78 @@ def plan_deployment(
     record: Record,
     cache: Path,
     among: t.Collection[str] | None = None,
+    pooled: Pooled | None = None,
 ) -> Plan:
     """Return the plan for the targets as the record last saw them.
 
     :param endpoints: the whole group
     :param among: only these are touched; by default all, or with ``deploy_only_outdated`` those
         that are not healthy with this revision. The others count for the minimum all the same
+    :param pooled: what ``plan_pools`` has decided
     """
+    pooled = pooled or Pooled()
     application, group = settings["deploy_application"], settings["deploy_group"]
     states = record.target_states(application, group)
     if among is None and settings["deploy_only_outdated"]:
         among = {
             one.target for one in endpoints if not is_up_to_date(states.get(one.target), digest)
         }
+    if pooled.touched is not None:
+        among = pooled.touched if among is None else pooled.touched & set(among)
     touched = [one for one in endpoints if among is None or one.target in among]
+    first = [one.target for one in touched if one.target in pooled.first]
+    idle = set(pooled.pools["idle"]) if pooled.pools else set()
+    total = len(endpoints) if pooled.total is None else pooled.total
     current = record.group_state(application, group)
     zonal = None if strategy == "rollback" else zonal_of(settings)
     return make_plan(
         strategy=strategy,
-        targets=[_plan_target(one, states.get(one.target)) for one in touched],
+        targets=[
+            _plan_target(one, states.get(one.target), in_service=one.target not in idle)
+            for one in touched
+        ],
         digest=digest,
-        minimum=minimum_of(settings, len(endpoints)),
-        stages=lambda number: parse_stages(settings["deploy_stages"], number),
+        minimum=minimum_of(settings, total),
+        stages=_stages(settings, len(first), pooled.mode),
         bake_time=parse_duration(settings["deploy_bake_time"], "deploy_bake_time"),
         provider=settings["deploy_traffic_provider"],
         current=current.digest if current else None,
-        rollback=_rehearsal(strategy, settings, digest, touched, record=record, cache=cache),
+        rollback=_rehearsal(
+            strategy,
+            settings,
+            digest,
+            # The way back of an idle pool is the traffic alone.
+            [] if pooled.mode == IDLE else touched,
+            record=record,
+            cache=cache,
+        ),
         left_out=[one.target for one in endpoints if one not in touched],
-        total=len(endpoints),
+        total=total,
+        mode=pooled.mode,
         approval=_approval_rule(strategy, settings),
-        zonal=zonal,
+        pools=pooled.pools,
+        schedule=pooled.schedule,
+        first=first,
+        zonal=zonal if pooled.mode == FORWARD and not first else None,
         zones=collections.Counter(one.zone for one in endpoints),
         gates=planned_gates(strategy, settings),
         alarms_roll_back=ALARM_EVENT in settings["deploy_rollback_on"],
     )
+
+
+def _stages(settings: Settings, first: int, mode: str) -> t.Callable[[int], list[int]]:
+    """Return the sizes of the stages for a number of targets.
+
+    Canaries are a stage of their own, an idle pool is one.
+    """
+
+    def sizes(touched: int) -> list[int]:
+        if mode == IDLE:
+            return [touched] if touched else []
+        rest = parse_stages(settings["deploy_stages"], touched - first)
+        return [first, *rest] if first else rest
+
+    return sizes
 
 
 def _approval_rule(strategy: str, settings: Settings) -> dict[str, t.Any] | None:
@@ -127,7 +177,10 @@ def minimum_of(settings: Settings, total: int) -> int:
     :raises UsageError: the setting cannot be read
     """
     if settings["deploy_minimum_healthy_hosts"] in ("", None):
-        minimum, _zonal = parse_configuration(settings["deploy_configuration"])
+        given = settings["deploy_configuration"]
+        # A configuration of traffic says nothing of hosts.
+        one_at_a_time = "CodeDeployDefault.OneAtATime"
+        minimum, _zonal = parse_configuration(one_at_a_time if is_schedule_name(given) else given)
     else:
         minimum = parse_minimum_healthy(
             settings["deploy_minimum_healthy_hosts"], "deploy_minimum_healthy_hosts"
@@ -143,16 +196,21 @@ def zonal_of(settings: Settings) -> Zonal | None:
     own = parse_zonal(settings["deploy_zonal"])
     if own is not None:
         return own
+    if is_schedule_name(settings["deploy_configuration"]):
+        return None
     _minimum, described = parse_configuration(settings["deploy_configuration"])
     return parse_zonal(described, "zonalConfig of deploy_configuration")
 
 
-def _plan_target(endpoint: Endpoint, state: TargetState | None) -> PlanTarget:
+def _plan_target(
+    endpoint: Endpoint, state: TargetState | None, *, in_service: bool = True
+) -> PlanTarget:
     return PlanTarget(
         name=endpoint.target,
         zone=endpoint.zone,
         health=state.health if state else UNKNOWN,
         digest=state.digest if state else None,
+        in_service=in_service,
     )
 
 

@@ -40,12 +40,14 @@ from ._rows import (
 )
 from ._scaling import Hold
 from ._served import ServedRecord, employ_clerk
+from ._shifting import MOVING, RoutingChange, Step
 from ._store import Record
 from ._upgrade import RecordVersion, record_version, upgrade_record
 
 __all__ = [
     "BEAT_SECONDS",
     "LEASE_SECONDS",
+    "MOVING",
     "PATIENCE_SECONDS",
     "ActiveDeploymentError",
     "Admission",
@@ -69,7 +71,9 @@ __all__ = [
     "Record",
     "RecordVersion",
     "RevisionRow",
+    "RoutingChange",
     "ServedRecord",
+    "Step",
     "Target",
     "TargetState",
     "employ_clerk",

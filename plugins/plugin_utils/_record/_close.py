@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ...module_utils._admission import conclude
 from ...module_utils._errors import RecordError
 from ...module_utils._plan_hash import plan_hash
-from . import _sharing
+from . import _sharing, _shifting
 from ._admit import counts_from, tally_query, zones_of
 from ._change import Change
 from ._holder import host, this_controller, user
@@ -65,6 +65,7 @@ def create(
     targets = _target_rows(session, new, deployment_id)
     if targets:
         session.insert("targets", targets)
+    _shifting.create(session, deployment_id, new.plan.get("schedule") or ())
     revision = {"application": new.application, "digest": new.revision.digest}
     _make_known(session, "applications", {"application": new.application}, {"created_at": now})
     unmarked = {"first_seen_at": now, "bad": False, "why": ""}
@@ -177,7 +178,12 @@ def finish(change: Change) -> None:
         zones_of(deployment, groups),
     )
     message = deployment["error_message"] or outcome.message
-    _end(change, outcome.status, outcome.error_code, message, "Finished")
+    status, code = outcome.status, outcome.error_code
+    left = _shifting.undone(change.session, deployment["id"])
+    if status == "Succeeded" and left is not None:
+        status, code = "Failed", "INTERNAL_ERROR"
+        message = f"It ended before step {left.number}: {left.told}."
+    _end(change, status, code, message, "Finished")
 
 
 def abandon(change: Change, why: str) -> None:
@@ -193,6 +199,7 @@ def _end(change: Change, status: str, code: str | None, message: str, event: str
     # What was begun may have changed the target: a rollback has to bring it back.
     unknown = {"status": "Unknown", "finished_at": change.now, "changed": True}
     session.update("targets", unknown, deployment_id=deployment_id, status="InProgress")
+    _shifting.skip_rest(change)
     _keep_states(change, succeeded=status == "Succeeded")
     session.delete("active", deployment_id=deployment_id)
     _sharing.forget(session, str(deployment_id))

@@ -156,10 +156,10 @@ class Event:
     ``kind`` is ``lifecycle`` (``event`` is CodeDeploy's name of it, the other fields are as the
     host reported them) or ``record`` (``event`` is Created, Staged, Current, Admitted, InService,
     OutOfService, Published, Settled, Halted, StopRequested, Paused, ApprovalAsked,
-    ApprovalDecided, GatesAsked, GateDecided, GatesExtended, GatesDecided, AlarmState,
-    AlarmsUnknown, TakenOver, Lost, NotificationFailed, Left, ScalingHeld, ScalingReleased,
-    Finished or Abandoned; ``target`` is empty
-    where none is meant).
+    ApprovalDecided, StepStarted, StepResumed, StepEnded, TrafficRouted, GatesAsked, GateDecided,
+    GatesExtended, GatesDecided, AlarmState, AlarmsUnknown, TakenOver, Lost, NotificationFailed,
+    Left, ScalingHeld, ScalingReleased, Finished or Abandoned; ``target`` is empty where none is
+    meant).
     """
 
     sequence: int

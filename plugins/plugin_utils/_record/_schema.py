@@ -176,6 +176,12 @@ def metadata() -> MetaData:
         "notifications", metadata, key("deployment_id"), number_key("sequence"), key("event"),
         key("channel"), text("status"), moment("at"), text("claimant"), text("message"),
     )  # fmt: skip
+    # One row a step of a deployment's schedule: Pending, InProgress, Succeeded, Failed or Skipped.
+    Table(
+        "steps", metadata, key("deployment_id"), number_key("number"), text("part"), text("kind"),
+        text("told"), text("status"), maybe_moment("started_at"), maybe_moment("ended_at"),
+        text("message"),
+    )  # fmt: skip
     Table(
         "revisions", metadata, key("application"), key("digest"), moment("first_seen_at"),
         flag("bad"), text("why"),

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ...module_utils._errors import LeaseHeldError, LeaseLostError, RecordError
-from . import _admit, _close, _control, _history, _known, _lease, _notifying, _scaling
+from . import _admit, _close, _control, _history, _known, _lease, _notifying, _scaling, _shifting
 from ._again import Answer, repeated
 from ._change import SUMMARY, Change, check_fence, only
 from ._functions import FunctionRecord
@@ -196,20 +196,23 @@ class Record(FunctionRecord, GatedRecord):
         Targets that were not started become Skipped, those in flight Unknown (they count as
         failed).
         """
-        return self.conclude(deployment_id, lambda _ended, _targets, _good: None)[0]
+        return self.conclude(deployment_id, lambda _ended, _targets, _good, _steps: None)[0]
 
     def conclude(
         self,
         deployment_id: str,
-        answer: Callable[[Deployment, list[Target], RevisionRow | None], NewDeployment | None],
+        answer: Callable[
+            [Deployment, list[Target], RevisionRow | None, list[_shifting.Step]],
+            NewDeployment | None,
+        ],
     ) -> tuple[Deployment, Deployment | None]:
         """End the deployment as ``finish`` does, and open what follows it in the same transaction.
 
         So no controller comes between a deployment and its rollback.
 
-        :param answer: gets the ended deployment, its targets and the last known good revision, and
-            returns the deployment that rolls it back, or None. It is not asked about a deployment
-            that had ended before, and asked again if the record goes away meanwhile
+        :param answer: gets the ended deployment, its targets, the last known good revision and the
+            steps, and returns the deployment that rolls it back, or None. It is not asked about a
+            deployment that had ended before, and asked again if the record goes away meanwhile
         """
         rollback_id = _close.new_id()
 
@@ -225,7 +228,10 @@ class Record(FunctionRecord, GatedRecord):
                 _history.mark_at_fault(session, ended)
             good = _known.good_deployment(session, ended.application, ended.group)
             following = answer(
-                ended, [target_from(row) for row in rows], good.revision if good else None
+                ended,
+                [target_from(row) for row in rows],
+                good.revision if good else None,
+                _shifting.steps(session, deployment_id),
             )
             if following is None:
                 return None
@@ -539,6 +545,64 @@ class Record(FunctionRecord, GatedRecord):
     ) -> None:
         """Write what became of messages: an empty text, or why one could not be sent."""
         self._change(deployment_id, lambda change: _notifying.settle(change, outcomes))
+
+    # Steps of a schedule
+
+    def steps(self, deployment_id: str) -> list[_shifting.Step]:
+        """Return the steps of a deployment's schedule in order; none where no traffic is moved."""
+        return self._read(lambda session: _shifting.steps(session, deployment_id))
+
+    def begin_step(self, deployment_id: str, number: int) -> str:
+        """Begin a step, or go on with it.
+
+        :returns: go, passed (it has succeeded), stopped (the deployment ends before any traffic was
+            moved) or paused
+        :raises RecordError: there is no such step, or the deployment is to end after traffic was
+            moved
+        """
+        return self._change(
+            deployment_id, lambda change: _shifting.begin(change, number), synced=True
+        )
+
+    def end_step(self, deployment_id: str, number: int, message: str = "") -> None:
+        """Write down that a step has succeeded."""
+        self._change(
+            deployment_id,
+            lambda change: _shifting.end(change, number, _shifting.SUCCEEDED, message),
+            synced=True,
+        )
+
+    def fail_steps(self, deployment_id: str, error_code: str, message: str) -> None:
+        """Write down that the present step has failed, and halt the deployment."""
+
+        def fail(change: Change) -> None:
+            _shifting.fail_present(change, message)
+            _control.halt(change, error_code, message)
+
+        self._change(deployment_id, fail, synced=True)
+
+    def note_routing(
+        self,
+        deployment_id: str,
+        *,
+        provider: str,
+        where: str,
+        before: Mapping[str, Any] | None,
+        after: Mapping[str, Any] | None,
+        waited: float = 0.0,
+    ) -> None:
+        """Write down what the routing of a load balancer was seen to be set to."""
+        self._change(
+            deployment_id,
+            lambda change: _shifting.note_routing(
+                change, provider=provider, where=where, before=before, after=after, waited=waited
+            ),
+            synced=True,
+        )
+
+    def routing_changes(self, deployment_id: str) -> list[_shifting.RoutingChange]:
+        """Return what the routing was set to in a deployment, in order."""
+        return self._read(lambda session: _shifting.routing_changes(session, deployment_id))
 
     # Auto Scaling
 

@@ -1,7 +1,7 @@
 # Copyright: Bascule contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Version 2: leases, pauses and approvals, routing changes, gate decisions and the audit."""
+"""Version 2: leases, pauses and approvals, routing changes, gate decisions, steps and the audit."""
 
 from __future__ import annotations
 
@@ -94,6 +94,11 @@ def upgrade(operations: Operations) -> None:
         "shared_orders", key("deployment_id"), key("id"), text("subject"), text("kind"),
         text("items"), text("status"), text("message"), integer("turn"), integer("fence"),
         moment("valid_until"),
+    )  # fmt: skip
+    make(
+        "steps", key("deployment_id"), number_key("number"), text("part"), text("kind"),
+        text("told"), text("status"), maybe_moment("started_at"), maybe_moment("ended_at"),
+        text("message"),
     )  # fmt: skip
     make(
         "audit", key("chain"), number_key("sequence"), moment("at"), text("actor"),

@@ -1,0 +1,254 @@
+"""Two pools of local targets behind one real proxy, and revisions of an application for them.
+
+Each target is a sysroot on this machine; the hooks of a revision start its application on the
+target's own port, so what a deployment does is seen in the answers of the proxy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from support import proxies
+from support.bundles import SERVER
+from support.pools import START
+from support.rollout import BIN, ROOT, Controller
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+APPSPEC = """\
+version: 0.0
+os: linux
+files:
+  - source: app
+    destination: /opt/web
+hooks:
+  ApplicationStop: [{location: hooks/stop.sh, timeout: 60}]
+  ApplicationStart: [{location: hooks/start.sh, timeout: 60}]
+  ValidateService: [{location: hooks/validate.sh, timeout: 60}]
+"""
+START_HOOK = """\
+#!/bin/sh
+cd "$HOME_OF_WEB" || exit 1
+setsid "$PYTHON" server.py </dev/null >../web.log 2>&1 &
+echo $! >../web.pid
+"""
+STOP_HOOK = """\
+#!/bin/sh
+pid=$(cat "$HOME_OF_WEB/../web.pid" 2>/dev/null) || exit 0
+kill "$pid" 2>/dev/null || exit 0
+while kill -0 "$pid" 2>/dev/null; do sleep 0.05; done
+"""
+VALIDATE_HOOK = """\
+#!/bin/sh
+until "$PYTHON" -c "import urllib.request as u; u.urlopen('http://127.0.0.1:$PORT/health')"
+do sleep 0.1; done
+"""
+# What a bad revision answers; it feels well all the same.
+BAD = ("self.send_response(200)", 'self.send_response(200 if self.path == "/health" else 503)')
+
+
+def revision(folder: Path, version: str, *, bad: bool = False, more: str = "") -> Path:
+    """Write a revision of the application.
+
+    :param bad: it answers every request but that for its health with 503
+    :param more: more lines for the AppSpec's hooks
+    """
+    (folder / "app").mkdir(parents=True)
+    (folder / "hooks").mkdir()
+    text = SERVER.replace(*BAD) if bad else SERVER
+    assert not bad or text != SERVER
+    (folder / "app" / "server.py").write_text(text)
+    (folder / "app" / "VERSION").write_text(f"{version}\n")
+    (folder / "appspec.yml").write_text(APPSPEC + more)
+    hooks = {"start.sh": START_HOOK, "stop.sh": STOP_HOOK, "validate.sh": VALIDATE_HOOK}
+    for name, script in hooks.items():
+        path = folder / "hooks" / name
+        path.write_text(script)
+        path.chmod(0o755)
+    return folder
+
+
+@dataclass
+class TwoPools:
+    """The proxy, the targets and the controller."""
+
+    provider: str
+    folder: Path
+    pools: dict[str, list[str]]
+    proxy: proxies.Proxy
+    controller: Controller
+    loads: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def revision(self, version: str, **options: Any) -> Path:
+        return revision(self.folder / "revisions" / version, version, **options)
+
+    def ask(self, count: int = 1, **headers: str) -> dict[str, int]:
+        """Send requests through the proxy; count the versions that answered."""
+        seen: dict[str, int] = {}
+        parts = urlsplit(self.proxy.url)
+        connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=30)
+        with contextlib.closing(connection):
+            for _request in range(count):
+                connection.request("GET", "/", headers=headers)
+                answer = connection.getresponse()
+                answer.read()
+                version = answer.headers.get("X-Version") or f"status {answer.status}"
+                seen[version] = seen.get(version, 0) + 1
+        return seen
+
+    def load(self, rate: float) -> Callable[[], dict[str, Any]]:
+        """Start users; the function that is returned ends them and gives their report."""
+        report = self.folder / f"load-{len(self.loads)}.json"
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bascule.demo.loadgen", self.proxy.url + "/",
+             "--rate", str(rate), "--json", str(report)],
+            stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        self.loads.append(process)
+
+        def end() -> dict[str, Any]:
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=60)
+            content: dict[str, Any] = json.loads(report.read_text())
+            return content
+
+        return end
+
+    def start(self, playbook: str, **variables: Any) -> subprocess.Popen[bytes]:
+        """Start a playbook in a process group of its own, so that it can be killed as a whole."""
+        said = json.dumps(self.controller.variables | variables, default=str)
+        log = (self.folder / f"{playbook}.log").open("ab")
+        return subprocess.Popen(
+            [BIN / "ansible-playbook", "-i", self.controller.inventory,
+             f"bascule.deploy.{playbook}", "-e", said],
+            cwd=ROOT,
+            env={
+                **os.environ,
+                "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+                "ANSIBLE_NOCOLOR": "1",
+                "BASCULE_STATE": str(self.controller.state),
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )  # fmt: skip
+
+    def weights(self, deployment: str) -> list[dict[str, float]]:
+        """What the routing was set to in a deployment, in order."""
+        with contextlib.closing(self.controller.record()) as record:
+            return [
+                (one.after or {}).get("weights", {}) for one in record.routing_changes(deployment)
+            ]
+
+    def steps(self, deployment: str) -> list[tuple[str, str]]:
+        """The steps of a deployment with how each ended."""
+        with contextlib.closing(self.controller.record()) as record:
+            return [(step.told, step.status) for step in record.steps(deployment)]
+
+    def trace(self, deployment: str) -> list[tuple[str, str, str]]:
+        """The logical events of a deployment's schedule, the same on every provider."""
+        kinds = ("StepStarted", "StepEnded", "TrafficRouted")
+        return [
+            (one.event, one.status, one.message.partition(": ")[0])
+            for one in self.controller.events(deployment)
+            if one.event in kinds
+        ]
+
+    def stop(self) -> None:
+        for process in self.loads:
+            proxies.stop(process)
+        self.proxy.stop()
+        for pid in self.folder.glob("hosts/*/opt/web.pid"):
+            with contextlib.suppress(ProcessLookupError, ValueError):
+                os.kill(int(pid.read_text()), signal.SIGKILL)
+
+
+def until(condition: Callable[[], Any], seconds: float = 90.0) -> Any:
+    """Wait until something holds."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not come to hold"
+        time.sleep(0.05)
+    return found
+
+
+def provider_variables(proxy: proxies.Proxy) -> dict[str, Any]:
+    """The public variables that name this proxy and its pools."""
+    prefix = f"deploy_{proxy.provider}_"
+    own = {f"{prefix}{name}": value for name, value in proxy.options.items() if name != "pools"}
+    return {
+        "deploy_traffic_provider": proxy.provider,
+        "deploy_traffic_pools": proxy.options["pools"],
+        **own,
+    }
+
+
+@contextlib.contextmanager
+def two_pools(
+    provider: str,
+    folder: Path,
+    pools: dict[str, Sequence[str]],
+    **variables: Any,
+) -> Iterator[TwoPools]:
+    """Start a proxy over the pools; the first has the traffic. Nothing runs on the targets yet.
+
+    :param pools: names of targets by pool
+    :param variables: public variables of the deployment group
+    """
+    ports = {name: proxies.free_port() for names in pools.values() for name in names}
+    endpoints = {
+        pool: [proxies.Endpoint(name, "127.0.0.1", ports[name]) for name in names]
+        for pool, names in pools.items()
+    }
+    hosts = {
+        name: {
+            "deploy_pool": pool,
+            "deploy_sysroot": str(folder / "hosts" / name),
+            "deploy_traffic_target_port": ports[name],
+            "deploy_hook_environment": {
+                "PORT": str(ports[name]),
+                "PYTHON": sys.executable,
+                "HOME_OF_WEB": str(folder / "hosts" / name / "opt" / "web"),
+            },
+        }
+        for pool, names in pools.items()
+        for name in names
+    }
+    common = {
+        "ansible_connection": "local",
+        "ansible_python_interpreter": "{{ ansible_playbook_python }}",
+        "deploy_traffic_target_address": "127.0.0.1",
+    }
+    inventory = folder / "inventory.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in hosts:
+        (folder / "hosts" / name).mkdir(parents=True)
+    inventory.write_text(
+        json.dumps({"all": {"children": {"web": {"hosts": hosts, "vars": common}}}}, indent=1)
+    )
+    proxy = START[provider](folder / "proxy", endpoints)
+    given = {
+        "deploy_application": "shop",
+        "deploy_targets": "web",
+        **provider_variables(proxy),
+        **variables,
+    }
+    controller = Controller(inventory, folder / "state", given)
+    site = TwoPools(provider, folder, {k: list(v) for k, v in pools.items()}, proxy, controller)
+    try:
+        yield site
+    finally:
+        site.stop()

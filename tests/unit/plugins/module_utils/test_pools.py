@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.bascule.deploy.plugins.module_utils._errors import BasculeError
+from ansible_collections.bascule.deploy.plugins.module_utils._pools import (
+    PARTS,
+    deployment_steps,
+    dividing,
+    live_pool,
+    named_value,
+    pool_lines,
+    pools_of,
+    routing_for,
+    routing_home,
+    way_back,
+    wishes_of,
+)
+from ansible_collections.bascule.deploy.plugins.module_utils._routing_data import parse_routing
+from ansible_collections.bascule.deploy.plugins.module_utils._schedule import parse_schedule
+from hypothesis import given
+from hypothesis import strategies as st
+
+NAMES = ("blue", "green")
+MEMBERS = {"blue": ["b1", "b2"], "green": ["g1"]}
+RULE = {"header": "X-Test", "value": "green"}
+
+
+def weights(blue: float, green: float) -> dict[str, Any]:
+    return {"weights": {"blue": blue, "green": green}}
+
+
+@pytest.mark.parametrize(
+    ("routings", "last", "live"),
+    [
+        ([], None, "blue"),
+        ([], "green", "green"),
+        ([], "gone", "blue"),
+        ([None], "green", "green"),
+        ([weights(100, 0)], "green", "blue"),
+        ([weights(0, 100)], "blue", "green"),
+        ([weights(5, 95)], None, "green"),
+        ([weights(0, 0)], "green", "green"),
+        ([weights(0, 100), weights(10, 90)], None, "green"),
+    ],
+)
+def test_the_live_pool_is_what_the_load_balancers_show(
+    routings: list[Any], last: str | None, live: str
+) -> None:
+    assert live_pool(NAMES, routings, last) == live
+
+
+@pytest.mark.parametrize(
+    ("routings", "said"),
+    [
+        ([weights(50, 50)], "The traffic is halved"),
+        ([weights(100, 0), weights(0, 100)], "The load balancers do not agree"),
+    ],
+)
+def test_a_live_pool_that_cannot_be_told_is_refused(routings: list[Any], said: str) -> None:
+    with pytest.raises(BasculeError, match=said):
+        live_pool(NAMES, routings, "blue")
+
+
+def pools(kind: str = "blue_green", **more: Any) -> dict[str, Any]:
+    return pools_of(kind, NAMES, MEMBERS, "blue", **more)
+
+
+def test_the_idle_pool_gets_the_revision() -> None:
+    found = pools()
+    assert (found["new"], found["old"], found["home"]) == ("green", "blue", "blue")
+    assert found["idle"] == ["g1"]
+    assert not found["slots"]
+    assert pools_of("blue_green", NAMES, MEMBERS, "green")["idle"] == ["b1", "b2"]
+
+
+def test_two_slots_on_the_same_hosts_are_two_pools() -> None:
+    both = {"blue": ["h1", "h2"], "green": ["h1", "h2"]}
+    assert pools_of("blue_green", NAMES, both, "blue")["slots"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "members", "said"),
+    [
+        ("blue_green", ("blue",), MEMBERS, "moves traffic between two pools"),
+        ("blue_green", (), {}, "deploy_traffic_pools has none"),
+        ("blue_green", NAMES, {"blue": ["b1"]}, "The pool green has no targets"),
+        ("canary", NAMES, {"green": ["b1"]}, "The pool blue has no targets"),
+        ("blue_green", NAMES, {"blue": ["a", "b"], "green": ["a"]}, "b is in one"),
+        ("canary", NAMES, {"blue": ["a"], "green": ["a"]}, "targets of its own"),
+    ],
+)
+def test_pools_that_cannot_be_are_refused(
+    kind: str, names: tuple[str, ...], members: dict[str, list[str]], said: str
+) -> None:
+    with pytest.raises(BasculeError, match=said):
+        pools_of(kind, names, members, "blue")
+
+
+def told(steps: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    return [(step["part"], step["text"]) for step in steps]
+
+
+def test_what_stands_before_the_first_shift_is_asked_before_users_come() -> None:
+    schedule = parse_schedule([{"gate": {"name": "smoke"}}, {"shift": 5}, {"bake": "10m"}])
+    steps = deployment_steps(
+        schedule,
+        pools(test_route=RULE, retire="drain"),
+        bake=60,
+        ready_timeout=3600,
+        ready_on_timeout="stop",
+        retire_after=7200,
+    )
+    assert told(steps) == [
+        ("ready", "see the targets of green in service"),
+        ("ready", "open the test route to green"),
+        ("ready", "ask the gate smoke"),
+        ("ready", "wait for an approval, at most 1h, then it stops"),
+        ("shift", "shift 5% of the traffic to green, 95% stays on blue"),
+        ("shift", "bake for 10m"),
+        ("shift", "shift 100% of the traffic to green"),
+        ("shift", "bake for 1m"),
+        ("retire", "bake for 2h"),
+        ("retire", "retire blue (drain)"),
+    ]
+    assert [step["number"] for step in steps] == list(range(1, 11))
+    assert all(step["part"] in PARTS for step in steps)
+
+
+def test_a_canary_brings_the_traffic_home_when_the_fleet_has_the_revision() -> None:
+    schedule = parse_schedule([{"shift": 5}, {"bake": 1}], complete=False)
+    assert told(deployment_steps(schedule, pools("canary")))[-1] == (
+        "home",
+        "bring all traffic back to blue",
+    )
+
+
+def test_canaries_among_the_targets_shift_nothing() -> None:
+    steps = deployment_steps(parse_schedule([{"bake": 5}], complete=False), None)
+    assert told(steps) == [("shift", "bake for 5s")]
+    with pytest.raises(BasculeError, match="there are no pools to shift it between"):
+        deployment_steps(parse_schedule([{"shift": 5}]), None)
+
+
+@given(share=st.floats(0, 100).map(lambda share: round(share, 2)), live=st.sampled_from(NAMES))
+def test_every_routing_of_a_deployment_is_one_that_providers_read(share: float, live: str) -> None:
+    found = pools_of(
+        "blue_green", NAMES, MEMBERS, live, test_route=RULE, sticky={"cookie": "u", "ttl": 60.0}
+    )
+    routing = routing_for(found, share, "salt")
+    assert parse_routing(routing, NAMES).as_data()["weights"][found["new"]] == pytest.approx(share)
+    assert bool(routing["match"]) == (share < 100)
+    assert bool(routing["sticky"]) == (0 < share < 100)
+    home = parse_routing(routing_home(found), NAMES).as_data()
+    assert home["weights"] == {live: 100.0, found["new"]: 0.0}
+    assert home["match"] == []
+
+
+def test_the_way_back_is_the_traffic_before_all_else() -> None:
+    back, steps = way_back(pools(test_route=RULE))
+    assert told(steps) == [("back", "shift 100% of the traffic to blue")]
+    assert (back["new"], back["old"], back["home"]) == ("blue", "green", "blue")
+    assert routing_for(back, 100.0, "salt") == routing_home(back)
+
+
+def test_capabilities_follow_from_what_is_wanted() -> None:
+    assert wishes_of(None) == []
+    assert wishes_of(pools()) == ["weights"]
+    more = pools(test_route=RULE, sticky={"header": "X-User"})
+    assert wishes_of(more) == ["weights", "match", "sticky"]
+
+
+@pytest.mark.parametrize(
+    ("given_", "read"),
+    [
+        ({}, None),
+        (None, None),
+        ({"header": "X", "value": "1"}, {"header": "X", "value": "1"}),
+        ({"cookie": "c", "value": "1"}, {"cookie": "c", "value": "1"}),
+    ],
+)
+def test_a_test_route_is_read(given_: Any, read: Any) -> None:
+    assert named_value(given_, "deploy_test_route", ("value",)) == read
+
+
+@pytest.mark.parametrize(
+    "given_", [{"value": "1"}, {"header": "X", "cookie": "c"}, "X", {"header": ""}, {"path": "/"}]
+)
+def test_another_test_route_is_refused(given_: Any) -> None:
+    with pytest.raises(BasculeError, match="deploy_test_route is"):
+        named_value(given_, "deploy_test_route", ("value",))
+
+
+def test_targets_that_failed_get_no_users() -> None:
+    endpoints = [{"target": name} for name in ("a", "b", "c")]
+    may, must_not = dividing(endpoints, {"a": "Succeeded", "b": "Failed"})
+    assert [one["target"] for one in may] == ["a", "c"]
+    assert [one["target"] for one in must_not] == ["b"]
+
+
+def test_the_plan_tells_pools_and_schedule() -> None:
+    found = pools(
+        before={"blue": 100.0, "green": 0.0}, test_route=RULE, sticky={"cookie": "visitor"}
+    )
+    steps = deployment_steps(parse_schedule("all_at_once"), found)
+    assert pool_lines(found, steps) == [
+        "Pools: green gets the revision, blue serves now.",
+        "  Traffic before: blue 100%, green 0%.",
+        "  Traffic after: blue 0%, green 100%.",
+        "  Test route: header X-Test: green leads to green.",
+        "  Users stay with their pool, known by the cookie visitor.",
+        "Schedule:",
+        "  1. see the targets of green in service (after about 0s)",
+        "  2. open the test route to green (after about 5s)",
+        "  3. shift 100% of the traffic to green (after about 10s)",
+    ]
