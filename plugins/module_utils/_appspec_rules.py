@@ -299,7 +299,7 @@ def _permission(item: Node, strict: str | None) -> dict[str, Any]:
             "object",
         )
     pattern = item.get("pattern")
-    permission = {
+    return {
         "object": path,
         "pattern": "**" if pattern is None or pattern.is_absent else pattern.text(),
         "except": [entry.text() for entry in _list(item, "except")],
@@ -310,22 +310,6 @@ def _permission(item: Node, strict: str | None) -> dict[str, Any]:
         "acls": _acls(item),
         "context": _context(item, strict),
     }
-    if strict == "agent-v2":
-        _check_for_files(item, permission)
-    return permission
-
-
-def _check_for_files(item: Node, permission: dict[str, Any]) -> None:
-    """Refuse what agent 2 refuses wherever the types include files, as they do by default."""
-    if "file" not in permission["type"]:
-        return
-    default = any(_acl.parse_entry(one).default for one in permission["acls"] or ())
-    if permission["pattern"] != "**" or permission["except"] or default:
-        raise item.error(
-            f"CodeDeploy's agent 2 takes patterns, exceptions and default access control entries"
-            f" for 'type: [directory]' only, and refuses those of {permission['object']}.",
-            "permission-on-file",
-        )
 
 
 def _list(item: Node, field: str) -> list[Node]:

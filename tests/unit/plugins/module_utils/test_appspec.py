@@ -267,11 +267,6 @@ def test_strict_agents_read_an_unquoted_mode_each_in_its_own_way() -> None:
         ("agent-v2", "hooks: {X: [{location: a, timeout: 0x10}]}", True),
         ("agent-v2", "hooks: {X: [{location: a, sudo: yes}]}", False),
         ("agent-v2", "hooks: {X: [{location: a, sudo: True}]}", True),
-        ("agent-v1", "permissions: [{object: a, pattern: '*'}]", True),
-        ("agent-v2", "permissions: [{object: a, pattern: '*'}]", False),
-        ("agent-v2", "permissions: [{object: a, pattern: '*', type: [directory]}]", True),
-        ("agent-v2", "permissions: [{object: a, except: [b]}]", False),
-        ("agent-v2", "permissions: [{object: a, acls: ['d:u:b:r']}]", False),
     ],
 )
 def test_each_agents_own_refusals(strict: str, body: str, accepted: bool) -> None:
