@@ -27,12 +27,13 @@ STEPS = (
     "drift",
     "outdated",
     "targets",
+    "permissions",
     "scaling",
     "control",
 )
 COLLECTION = "bascule.deploy."
 # Steps that belong to the deployment as a whole and run on the controller.
-WHOLE = ("open", "gate", "close", "outdated", "targets", "scaling", "control")
+WHOLE = ("open", "gate", "close", "outdated", "targets", "permissions", "scaling", "control")
 # The states of traffic that a target is brought to; others only look.
 MOVES = ("drained", "in_service")
 
@@ -285,6 +286,17 @@ class Translator:
             "targets",
             target=None,
             name="targets",
+            status="Succeeded",
+            message=message_of(seen.result),
+            data=answer,
+        )
+
+    def _phase_permissions(self, seen: Observation, answer: Data) -> Iterator[Event]:
+        yield self._event(
+            seen,
+            "permissions",
+            target=None,
+            name="permissions",
             status="Succeeded",
             message=message_of(seen.result),
             data=answer,

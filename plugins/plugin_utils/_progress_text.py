@@ -232,6 +232,10 @@ def _listed(event: Event, _verbose: bool) -> list[str]:
     return [event.message, *rows]
 
 
+def _policy(event: Event, _verbose: bool) -> list[str]:
+    return json.dumps(event.data.get("policy"), indent=2).splitlines()
+
+
 def _settled(event: Event, _verbose: bool) -> list[str]:
     return [event.status]
 
@@ -328,6 +332,7 @@ _WRITERS: Mapping[str, _Writer] = {
     "drift": _drift,
     "outdated": _outdated,
     "targets": _listed,
+    "permissions": _policy,
     "closed": _closed,
     "error": _error,
     "task": _task,

@@ -17,6 +17,7 @@ from bascule._control import approve, continue_, follow, reject, stop
 from bascule._drift import Finding, TargetDrift, drift
 from bascule._groups import Group, GroupTarget, group, outdated
 from bascule._import import Imported, import_codedeploy
+from bascule._permissions import iam_policy
 from bascule._plans import apply, plan
 from bascule._push import Pushed, push
 from bascule._revisions import mark_revision, revision, revisions
@@ -56,6 +57,7 @@ __all__ = [
     "follow",
     "group",
     "history",
+    "iam_policy",
     "import_codedeploy",
     "mark_revision",
     "outdated",

@@ -44,6 +44,7 @@ NO_STRATEGIES = frozenset(
         "approve",
         "carry_out",
         "drift",
+        "iam_policy",
         "leg",
         "mark_revision",
         "outdated",

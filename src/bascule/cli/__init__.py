@@ -18,6 +18,7 @@ import bascule.cli.importing as importing
 import bascule.cli.init as init
 import bascule.cli.judge as judge
 import bascule.cli.local as local
+import bascule.cli.permissions as permissions
 import bascule.cli.plans as plans
 import bascule.cli.push as push
 import bascule.cli.record as record
@@ -86,6 +87,7 @@ def make_parser() -> argparse.ArgumentParser:
         records,
         groups,
         targets,
+        permissions,
         revisions,
         record,
         audit,

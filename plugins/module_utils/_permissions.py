@@ -1,0 +1,221 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a deployment group's configuration needs of AWS: action by action, and on what.
+
+The table is that of docs/aws.md. Which actions can be limited to resources is what the Service
+Authorization Reference of each service says; the others need ``*``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+EVERYTHING = "*"
+
+
+@dataclasses.dataclass(frozen=True)
+class Need:
+    """Actions that a part of the configuration needs; ``limited`` if resources can be named."""
+
+    flow: str
+    why: str
+    actions: tuple[str, ...]
+    limited: bool
+
+
+NEEDS: tuple[Need, ...] = (
+    Need("inventory", "targets from EC2; whether an instance was terminated",
+         ("ec2:DescribeInstances",), False),
+    Need("s3", "deploying a revision from S3", ("s3:GetObject", "s3:GetObjectVersion"), True),
+    Need("s3_list", "telling that an object is missing", ("s3:ListBucket",), True),
+    Need("push", "`bascule push`", ("s3:GetObject", "s3:PutObject"), True),
+    Need("codecommit", "a revision in CodeCommit", ("codecommit:GitPull",), True),
+    Need("elbv2", "the traffic provider elbv2, looking",
+         ("elasticloadbalancing:DescribeTargetGroups", "elasticloadbalancing:DescribeTargetHealth"),
+         False),
+    Need("elbv2_targets", "the traffic provider elbv2, drain and restore",
+         ("elasticloadbalancing:DeregisterTargets", "elasticloadbalancing:RegisterTargets"), True),
+    Need("elbv2_routing", "shares and rules of traffic at a listener, looking",
+         ("cloudwatch:GetMetricData", "elasticloadbalancing:DescribeListeners",
+          "elasticloadbalancing:DescribeRules", "elasticloadbalancing:DescribeTags"), False),
+    Need("elbv2_rules", "shares and rules of traffic at a listener",
+         ("elasticloadbalancing:AddTags", "elasticloadbalancing:CreateRule",
+          "elasticloadbalancing:DeleteRule", "elasticloadbalancing:ModifyListener",
+          "elasticloadbalancing:ModifyRule"), True),
+    Need("elb", "the traffic provider elb, looking",
+         ("elasticloadbalancing:DescribeInstanceHealth",
+          "elasticloadbalancing:DescribeLoadBalancers"), False),
+    Need("elb_instances", "the traffic provider elb, drain and restore",
+         ("elasticloadbalancing:DeregisterInstancesFromLoadBalancer",
+          "elasticloadbalancing:RegisterInstancesWithLoadBalancer"), True),
+    Need("scaling", "Auto Scaling groups, looking",
+         ("autoscaling:DescribeAutoScalingGroups", "autoscaling:DescribeAutoScalingInstances"),
+         False),
+    Need("scaling_hold", "holding Auto Scaling groups still",
+         ("autoscaling:ResumeProcesses", "autoscaling:SuspendProcesses"), True),
+    Need("scaling_hook", "answering launch hooks", ("autoscaling:CompleteLifecycleAction",), True),
+    Need("sns", "notifications to SNS", ("sns:Publish",), True),
+    Need("eventbridge", "notifications to EventBridge", ("events:PutEvents",), True),
+    Need("alarms", "alarms and metrics as gates",
+         ("cloudwatch:DescribeAlarms", "cloudwatch:GetMetricData"), False),
+    Need("logs", "events in CloudWatch Logs",
+         ("logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"), True),
+    Need("metrics", "metrics of deployments", ("cloudwatch:PutMetricData",), False),
+    Need("import", "`bascule import codedeploy`",
+         ("codedeploy:BatchGetOnPremisesInstances", "codedeploy:GetDeploymentConfig",
+          "codedeploy:GetDeploymentGroup", "codedeploy:ListOnPremisesInstances"), False),
+)  # fmt: skip
+_BY_FLOW = {need.flow: need for need in NEEDS}
+_OF_INSTANCES = "i-"
+
+
+def policy(
+    settings: Mapping[str, Any],
+    *,
+    instances: Collection[str] = (),
+    sources: Sequence[str] = (),
+    push: str = "",
+    log_group: str = "",
+) -> dict[str, Any]:
+    """Return the least-privilege policy that a group's configuration needs, as IAM takes it.
+
+    :param settings: the public variables of the group
+    :param instances: ids of its targets at EC2
+    :param sources: revisions that are deployed, beside that of the settings
+    :param push: where ``bascule push`` puts revisions, ``s3://BUCKET/FOLDER/``
+    :param log_group: the log group of the callback ``cloudwatch``, empty if it is not used
+    """
+    wanted: dict[str, set[str]] = {}
+
+    def need(flow: str, *resources: str) -> None:
+        wanted.setdefault(flow, set()).update(resources or (EVERYTHING,))
+
+    if any(one.startswith(_OF_INSTANCES) for one in instances):
+        need("inventory")
+    for source in (str(settings.get("deploy_revision") or ""), *sources):
+        _source(source, need)
+    if push:
+        need("push", _objects(push))
+        need("s3_list", _bucket(push))
+    _traffic(settings, need)
+    _scaling(settings, need)
+    _notifications(settings, need)
+    if settings.get("deploy_alarms") or _asks_cloudwatch(settings.get("deploy_gates")):
+        need("alarms")
+    if log_group:
+        need("logs", f"arn:aws:logs:*:*:log-group:{log_group}:*", _log_group(log_group))
+        need("metrics")
+    statements = [
+        {
+            "Sid": "".join(part.capitalize() for part in flow.split("_")),
+            "Effect": "Allow",
+            "Action": list(_BY_FLOW[flow].actions),
+            "Resource": sorted(resources) if _BY_FLOW[flow].limited else EVERYTHING,
+        }
+        for flow, resources in wanted.items()
+    ]
+    return {"Version": "2012-10-17", "Statement": statements}
+
+
+def _source(source: str, need: Any) -> None:
+    parts = urlsplit(source)
+    if parts.scheme == "s3":
+        need("s3", f"arn:aws:s3:::{parts.netloc}{parts.path}")
+        need("s3_list", _bucket(source))
+    elif parts.scheme == "codecommit":
+        name = source.partition("://")[2].rpartition("@")[0]
+        region, _slash, repository = name.rpartition("/")
+        need("codecommit", f"arn:aws:codecommit:{region or '*'}:*:{repository}")
+
+
+def _traffic(settings: Mapping[str, Any], need: Any) -> None:
+    provider = settings.get("deploy_traffic_provider")
+    if provider == "elbv2":
+        names = [str(one) for one in settings.get("deploy_elbv2_target_groups") or ()]
+        pools = settings.get("deploy_traffic_pools") or {}
+        names += [str(one["target_group"]) for one in pools.values() if one.get("target_group")]
+        need("elbv2")
+        need("elbv2_targets", *(_target_group(one) for one in names))
+        listener = str(settings.get("deploy_elbv2_listener") or "")
+        if listener:
+            need("elbv2_routing")
+            rules = listener.replace(":listener/", ":listener-rule/")
+            need("elbv2_rules", listener, f"{rules}/*")
+    elif provider == "elb":
+        need("elb")
+        names = [str(one) for one in settings.get("deploy_elb_names") or ()]
+        need(
+            "elb_instances",
+            *(f"arn:aws:elasticloadbalancing:*:*:loadbalancer/{one}" for one in names),
+        )
+
+
+def _target_group(name: str) -> str:
+    if name.startswith("arn:"):
+        return name
+    return f"arn:aws:elasticloadbalancing:*:*:targetgroup/{name}/*"
+
+
+def _scaling(settings: Mapping[str, Any], need: Any) -> None:
+    names = [str(one) for one in settings.get("deploy_auto_scaling_groups") or ()]
+    hook = settings.get("deploy_auto_scaling_hook")
+    if not names and not hook:
+        return
+    resources = [
+        f"arn:aws:autoscaling:*:*:autoScalingGroup:*:autoScalingGroupName/{one}"
+        for one in names or ["*"]
+    ]
+    need("scaling")
+    if names and settings.get("deploy_auto_scaling_suspend"):
+        need("scaling_hold", *resources)
+    if hook:
+        need("scaling_hook", *resources)
+
+
+def _notifications(settings: Mapping[str, Any], need: Any) -> None:
+    for channel in settings.get("deploy_notifications") or ():
+        if channel.get("type") == "sns":
+            need("sns", str(channel["topic"]))
+        elif channel.get("type") == "eventbridge":
+            bus = str(channel.get("bus") or "default")
+            arn = bus if bus.startswith("arn:") else f"arn:aws:events:*:*:event-bus/{bus}"
+            need("eventbridge", arn)
+
+
+def _asks_cloudwatch(gates: Any) -> bool:
+    if isinstance(gates, Mapping):
+        return any(
+            key == "type" and str(value).startswith("cloudwatch")
+            if not isinstance(value, (Mapping, list))
+            else _asks_cloudwatch(value)
+            for key, value in gates.items()
+        )
+    return isinstance(gates, list) and any(_asks_cloudwatch(one) for one in gates)
+
+
+def _objects(place: str) -> str:
+    parts = urlsplit(place)
+    folder = parts.path if parts.path.endswith("/") or not parts.path else f"{parts.path}"
+    every = f"{folder}*" if folder.endswith("/") else folder or "/*"
+    return f"arn:aws:s3:::{parts.netloc}{every}"
+
+
+def _bucket(place: str) -> str:
+    return f"arn:aws:s3:::{urlsplit(place).netloc}"
+
+
+def _log_group(name: str) -> str:
+    return f"arn:aws:logs:*:*:log-group:{name}"
+
+
+def table() -> list[str]:
+    """Return the table of docs/aws.md, line by line."""
+    lines = ["| for | actions | on |", "|---|---|---|"]
+    for need in NEEDS:
+        actions = ", ".join(f"`{action}`" for action in need.actions)
+        lines.append(f"| {need.why} | {actions} | {'its resources' if need.limited else '`*`'} |")
+    return lines

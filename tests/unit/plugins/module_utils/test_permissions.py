@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import functools
+import re
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from ansible_collections.bascule.deploy.plugins.module_utils._permissions import (
+    NEEDS,
+    policy,
+    table,
+)
+
+ROOT = Path(__file__).resolve().parents[4]
+TOPIC = "arn:aws:sns:eu-central-1:1:t"
+LISTENER = "arn:aws:elasticloadbalancing:r:1:listener/app/x/1/2"
+
+
+def statements(**more: Any) -> dict[str, Any]:
+    """By name, what is allowed on what."""
+    given = {name: more.pop(name) for name in ("instances", "push", "log_group") if name in more}
+    made = policy(more, **given)
+    assert made["Version"] == "2012-10-17"
+    return {one["Sid"]: one["Resource"] for one in made["Statement"]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ({}, {}),
+        ({"deploy_revision": "./dist"}, {}),
+        ({"instances": ["i-1", ""]}, {"Inventory": "*"}),
+        ({"instances": ["mi-1", ""]}, {}),
+        (
+            {"deploy_revision": "s3://b/shop/4c1f.tgz?versionId=x"},
+            {"S3": ["arn:aws:s3:::b/shop/4c1f.tgz"], "S3List": ["arn:aws:s3:::b"]},
+        ),
+        (
+            {"push": "s3://b/shop/"},
+            {"Push": ["arn:aws:s3:::b/shop/*"], "S3List": ["arn:aws:s3:::b"]},
+        ),
+        ({"push": "s3://b"}, {"Push": ["arn:aws:s3:::b/*"], "S3List": ["arn:aws:s3:::b"]}),
+        (
+            {"deploy_revision": "codecommit://us-east-1/shop@main"},
+            {"Codecommit": ["arn:aws:codecommit:us-east-1:*:shop"]},
+        ),
+        (
+            {"deploy_traffic_provider": "elbv2", "deploy_elbv2_target_groups": ["web"]},
+            {
+                "Elbv2": "*",
+                "Elbv2Targets": ["arn:aws:elasticloadbalancing:*:*:targetgroup/web/*"],
+            },
+        ),
+        (
+            {
+                "deploy_traffic_provider": "elbv2", "deploy_elbv2_listener": LISTENER,
+                "deploy_traffic_pools": {"blue": {"target_group": "arn:aws:x:r:1:targetgroup/b/1"}},
+            },
+            {
+                "Elbv2": "*", "Elbv2Targets": ["arn:aws:x:r:1:targetgroup/b/1"],
+                "Elbv2Routing": "*",
+                "Elbv2Rules": [
+                    "arn:aws:elasticloadbalancing:r:1:listener-rule/app/x/1/2/*", LISTENER,
+                ],
+            },
+        ),
+        (
+            {"deploy_traffic_provider": "elb", "deploy_elb_names": ["old"]},
+            {"Elb": "*", "ElbInstances": ["arn:aws:elasticloadbalancing:*:*:loadbalancer/old"]},
+        ),
+        (
+            {"deploy_auto_scaling_groups": ["w"], "deploy_auto_scaling_suspend": ["Launch"]},
+            {
+                "Scaling": "*",
+                "ScalingHold": [
+                    "arn:aws:autoscaling:*:*:autoScalingGroup:*:autoScalingGroupName/w",
+                ],
+            },
+        ),
+        (
+            {"deploy_notifications": [
+                {"type": "sns", "topic": TOPIC}, {"type": "webhook", "url": "https://x"},
+                {"type": "eventbridge", "bus": None},
+            ]},
+            {"Sns": [TOPIC], "Eventbridge": ["arn:aws:events:*:*:event-bus/default"]},
+        ),
+        ({"deploy_alarms": ["cpu"]}, {"Alarms": "*"}),
+        ({"deploy_gates": [{"name": "a", "type": "cloudwatch_alarm"}]}, {"Alarms": "*"}),
+        ({"deploy_gates": [{"name": "cloudwatch", "type": "http"}]}, {}),
+        (
+            {"log_group": "/bascule"},
+            {
+                "Logs": [
+                    "arn:aws:logs:*:*:log-group:/bascule", "arn:aws:logs:*:*:log-group:/bascule:*",
+                ],
+                "Metrics": "*",
+            },
+        ),
+    ],
+)  # fmt: skip
+def test_what_a_configuration_needs(settings: dict[str, Any], wanted: dict[str, Any]) -> None:
+    assert statements(**settings) == wanted
+
+
+def test_the_table_in_the_documentation_is_this_one() -> None:
+    said = (ROOT / "docs" / "aws.md").read_text(encoding="utf-8")
+    wanted = "\n".join(table())
+    assert wanted in said, f"docs/aws.md wants this table:\n{wanted}"
+
+
+@functools.cache
+def operations(prefix: str) -> set[str]:
+    """The operations of the services that have this prefix in policies."""
+    services = {
+        "elasticloadbalancing": ("elb", "elbv2"), "s3": ("s3",), "cloudwatch": ("cloudwatch",),
+    }.get(prefix, (prefix,))  # fmt: skip
+    found: set[str] = set()
+    for service in services:
+        model: Any = boto3.client(service, region_name="eu-central-1").meta.service_model
+        found |= set(model.operation_names)
+    return found
+
+
+# Permissions that are no operations by name (Service Authorization Reference).
+BY_ANOTHER_NAME = {"s3:GetObjectVersion", "s3:ListBucket", "codecommit:GitPull"}
+
+
+@pytest.mark.parametrize(
+    "action", sorted({action for need in NEEDS for action in need.actions} - BY_ANOTHER_NAME)
+)
+def test_every_action_is_an_operation_of_its_service(action: str) -> None:
+    assert re.match(r"[a-z0-9]+:[A-Z][A-Za-z]+\Z", action)
+    prefix, _colon, name = action.partition(":")
+    assert name in operations(prefix)
