@@ -1,0 +1,128 @@
+"""The action traffic between pools, in a playbook, with the options that the roles give it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible_collections.bascule.deploy.plugins.module_utils._routing import (
+    PROVIDER_OPTIONS,
+    ROUTING_OPTIONS,
+)
+from support.pools import Pools, pools
+
+ROLE = Path(__file__).parents[2] / "roles/deploy"
+ROUTING = {
+    "weights": {"blue": 90, "green": 10},
+    "match": [{"pool": "green", "header": "X-Bascule-Test", "value": "green"}],
+}
+
+
+def variables(site: Pools) -> dict[str, Any]:
+    """Return the public variables of a proxy, beside the defaults of the role."""
+    provider = site.provider
+    names = {**PROVIDER_OPTIONS[provider], **ROUTING_OPTIONS[provider]}
+    given = {f"deploy_{name}": site.proxy.options.get(option) for name, option in names.items()}
+    return {
+        **yaml.safe_load((ROLE / "defaults/main.yml").read_text()),
+        **yaml.safe_load((ROLE / "vars/main.yml").read_text()),
+        **{name: value for name, value in given.items() if value is not None},
+        "deploy_traffic_provider": provider,
+        "deploy_traffic_pools": site.proxy.options["pools"],
+        "ansible_connection": "local",
+        "ansible_python_interpreter": sys.executable,
+    }
+
+
+def task(number: int, **arguments: Any) -> list[dict[str, Any]]:
+    check = arguments.pop("check", False)
+    return [
+        {
+            "name": f"Task {number}",
+            "bascule.deploy.traffic": {
+                "provider": "{{ deploy_traffic_provider }}",
+                "options": "{{ __deploy_traffic_options }}",
+                **arguments,
+            },
+            "check_mode": check,
+            "register": f"result_{number}",
+            "ignore_errors": True,
+        },
+        {
+            "name": "Keep the result",
+            "ansible.builtin.copy":
+                {"content": f"{{{{ result_{number} | to_json }}}}",
+                 "dest": f"{{{{ folder }}}}/{{{{ inventory_hostname }}}}-{number}.json",
+                 "mode": "0600"},
+        },
+    ]  # fmt: skip
+
+
+def play(directory: Path, sites: list[Pools], *tasks: dict[str, Any], pipelining: bool) -> str:
+    """Run the tasks at every proxy; their results are files; return what was shown."""
+    hosts = {site.provider: variables(site) for site in sites}
+    inventory = {"all": {"hosts": hosts, "vars": {"folder": str(directory)}}}
+    (directory / "inventory.json").write_text(json.dumps(inventory))
+    content = [{"hosts": "all", "gather_facts": False, "tasks": tasks}]
+    (directory / "play.json").write_text(json.dumps(content))
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("ansible-playbook")), "play.json",
+         "-i", "inventory.json", "--diff"],
+        env={**os.environ, "ANSIBLE_PIPELINING": str(pipelining)},
+        cwd=directory, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def results(directory: Path, site: Pools, count: int) -> list[dict[str, Any]]:
+    return [
+        json.loads((directory / f"{site.provider}-{number}.json").read_text())
+        for number in range(count)
+    ]
+
+
+def test_pools_are_routed_and_measured_by_a_playbook(tmp_path: Path) -> None:
+    with (
+        pools("envoy", tmp_path) as envoy,
+        pools("haproxy", tmp_path) as haproxy,
+        pools("nginx", tmp_path) as nginx,
+    ):
+        sites = [envoy, haproxy, nginx]
+        for site in sites:
+            site.share(blue=100, green=0)
+        target = {"name": "green-1", "address": "127.0.0.1", "port": 1}
+        shown = play(
+            tmp_path,
+            sites,
+            *task(0, state="routed", routing=ROUTING, check=True),
+            *task(1, state="routed", routing=ROUTING),
+            *task(2, state="measured"),
+            *task(3, state="observed", pool="red", targets=[target]),
+            *task(4, state="routed", routing={"weights": {"red": 100}}),
+            pipelining=True,
+        )
+        assert shown.count("+header X-Bascule-Test=green: green") == 2 * len(sites)
+        for site in sites:
+            foreseen, made, measured, stranger, refused = results(tmp_path, site, 5)
+            for answer in (foreseen, made):
+                assert answer["changed"]
+                assert answer["routing"]["before"]["weights"] == {"blue": 100.0, "green": 0.0}
+                assert answer["routing"]["after"]["weights"] == {"blue": 90.0, "green": 10.0}
+            assert set(measured["pools"]) == {"blue", "green"}
+            assert measured["at"] > 1.7e9
+            assert "no pool 'red'; deploy_traffic_pools has blue, green" in stranger["msg"]
+            assert "there is no pool red; deploy_traffic_pools has blue, green" in refused["msg"]
+            assert site.ask(3, **{"X-Bascule-Test": "green"}) == {"green": 3}
+
+
+def test_the_module_has_all_that_it_needs(tmp_path: Path) -> None:
+    with pools("nginx", tmp_path) as nginx:
+        play(tmp_path, [nginx], *task(0, state="routed", routing=ROUTING), pipelining=False)
+        assert results(tmp_path, nginx, 1)[0]["changed"]
+        assert nginx.ask(3, **{"X-Bascule-Test": "green"}) == {"green": 3}
