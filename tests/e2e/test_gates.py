@@ -85,10 +85,16 @@ def test_gates_between_stages_bring_a_bad_revision_back(fleet: Fleet) -> None:
     gate = {"type": "http", "name": "page", "url": fleet.url, "interval": "200ms"}
     given = {**STAGES, "deploy_gates": [gate], "deploy_bake_time": "1s"}
     fleet.sees = lambda versions: 500 if "2.0" in versions else 200
-    shown = fleet.deploy(fleet.new, "--check", **given)
+    judge = {
+        "metrics": [{"name": "errors", "kind": "rate"}], "share": 10,
+        "evidence": {"effect": 0.02, "rate": 0.01, "traffic": 200},
+    }  # fmt: skip
+    shown = fleet.deploy(fleet.new, "--check", **given, deploy_judge=judge)
     assert fleet.asked == 0
     assert "Gates after each stage:" in shown.said
     assert "page (http) http://127.0.0.1:" in shown.said
+    assert "to tell errors 2 points above 1 % from none, at 200 requests/s" in shown.said
+    assert "a step at 10 % has to bake" in shown.said
     run = fleet.deploy(fleet.new, **given)
     assert run.status == 1, run.said
     rollback, failed = fleet.controller.deployments()[:2]

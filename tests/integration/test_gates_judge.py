@@ -132,6 +132,18 @@ def test_pools_that_do_not_get_their_shares_block_the_verdict(url: str) -> None:
         assert record.deployment(name).error_code == "GATE_FAILED"
 
 
+def test_with_all_the_traffic_on_one_pool_there_is_nothing_to_compare(url: str) -> None:
+    with Record.open(url) as record:
+        _name, outcome = judged(
+            record, CRITICAL, Counting(blue=(0, 0, 0), green=(100, 99, 0)), seconds=0.2,
+            pools=Pools("green", "blue", 1.0),
+        )  # fmt: skip
+        assert (outcome.verdict, outcome.gates[0]["seen"]) == (
+            "Pass",
+            "one pool has all the traffic (100 % for the canary): nothing to compare",
+        )
+
+
 def test_latency_by_quantiles_of_each_interval(url: str) -> None:
     slow = {"metrics": [{"name": "p95", "kind": "series", "quantile": "p95", "critical": True}]}
     with Record.open(url) as record:
