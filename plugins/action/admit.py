@@ -91,7 +91,10 @@ class ActionModule(BasculeAction):
             if admission.gates:
                 gates_since = gates_since or now
                 # The first in line asks; if its worker has died, another one does.
-                if admission.leads or now - gates_since > PATIENCE:
+                waited = now - gates_since
+                if admission.leads or (
+                    waited > PATIENCE and is_free(record, deployment_id, admission.gates)
+                ):
                     self._ask_gates(record, arguments, admission, variables)
                     gates_since = None
                     continue
@@ -132,3 +135,9 @@ class ActionModule(BasculeAction):
             "waited": round(waited, 3),
         }
         return {"changed": False, "msg": reason, "bascule": told}
+
+
+def is_free(record: Record, deployment_id: str, step: str) -> bool:
+    """Tell whether nobody asks the gates of a step."""
+    run = record.gate_look(deployment_id, step).run
+    return run is None or run.claimed_until is None or run.claimed_until <= time.time()
