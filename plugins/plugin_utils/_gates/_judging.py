@@ -127,8 +127,8 @@ def measure_judge(gate: Gate, moment: Moment) -> Measurement:
     setting = configure(gate.options["judge"])
     pools = _pools(setting, gate, moment)
     if pools.share is not None and not 0 < pools.share < 1:
-        told = f"one pool has all the traffic ({100 * pools.share:g} % for the canary)"
-        return Measurement(SUCCESSFUL, f"{told}: nothing to compare")
+        alone = f"one pool has all the traffic ({100 * pools.share:g} % for the canary)"
+        return Measurement(SUCCESSFUL, f"{alone}: nothing to compare")
     before = [one["look"] for one in moment.earlier if "look" in one]
     last = next((one["raw"] for one in reversed(moment.earlier) if "raw" in one), None)
     look, raw = _look(setting, pools, gate, moment, last)
