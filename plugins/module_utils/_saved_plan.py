@@ -42,7 +42,9 @@ SECRET = frozenset(
     {
         "deploy_hook_environment",
         "deploy_github_token",
+        "deploy_gates",
         "deploy_health_gates",
+        "deploy_judge",
         "deploy_notifications",
         "deploy_record",
     }
