@@ -192,9 +192,14 @@ def retreat(
     They serve the bad revision: users should not have to wait for their turn in the rollback.
     """
     out = sum(1 for target in changed if not target.in_service)
-    spare = max(0, plan["total"] - out - plan["minimum_healthy"])
+    spare = spare_targets(plan["total"], out, plan["minimum_healthy"])
     names = [target.name for target in changed if target.in_service][:spare]
     return [endpoint.at_load_balancer() for endpoint in endpoints if endpoint.target in names]
+
+
+def spare_targets(total: int, out: int, minimum: int) -> int:
+    """Return how many of ``total`` can leave the traffic at once, where ``out`` are out already."""
+    return max(0, total - out - minimum)
 
 
 def describe(deployment: Deployment, targets: t.Sequence[Target]) -> str:

@@ -21,6 +21,7 @@ from bascule._permissions import iam_policy
 from bascule._plans import apply, plan
 from bascule._push import Pushed, push
 from bascule._revisions import mark_revision, revision, revisions
+from bascule._simulate import simulate
 from bascule._targets import InventoryTarget, targets
 from bascule._upgrade import record_version, upgrade_record
 from bascule.api import abandon, deploy, events, history, resume, rollback, status, strategies
@@ -69,6 +70,7 @@ __all__ = [
     "revision",
     "revisions",
     "rollback",
+    "simulate",
     "status",
     "stop",
     "strategies",

@@ -166,7 +166,7 @@ def evaluate(
         return Evaluation(answer("refused", reason), halt_code=decision.error_code)
     if decision.verdict != ADMIT:
         return Evaluation(answer("wait", decision.reason))
-    held = _held_by_stage(groups, target["stage"], deployment, now)
+    held = held_by_stage(groups, target["stage"], deployment, now)
     step = _ungated(session, deployment, groups, target["stage"]) if deployment["gated"] else ""
     if step and (held is None or held[1] is not None):
         ready = now if held is None or held[1] is None else held[1]
@@ -248,10 +248,10 @@ def _is_next(session: Session, deployment_id: str, target: Row, slots: int) -> b
     return any(row["position"] == target["position"] for row in session.rows(first))
 
 
-def _held_by_stage(
+def held_by_stage(
     groups: Iterable[Row], stage: int, deployment: Row, now: float
 ) -> tuple[str, float | None] | None:
-    """Why a target of ``stage`` must wait for the stages before it, and until when if known."""
+    """Return why a target of ``stage`` waits for those before it, and until when if known."""
     before = [group for group in groups if group["stage"] < stage]
     undecided = sum(group["n"] for group in before if group["status"] in UNDECIDED)
     if undecided:

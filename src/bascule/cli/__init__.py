@@ -24,6 +24,7 @@ import bascule.cli.push as push
 import bascule.cli.record as record
 import bascule.cli.records as records
 import bascule.cli.revisions as revisions
+import bascule.cli.simulate as simulate
 import bascule.cli.targets as targets
 from bascule.cli._output import complain
 from bascule.result import INTERRUPTED, USAGE
@@ -94,6 +95,7 @@ def make_parser() -> argparse.ArgumentParser:
         bundles,
         push,
         judge,
+        simulate,
         local,
         importing,
         init,

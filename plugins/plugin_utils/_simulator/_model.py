@@ -1,0 +1,250 @@
+# Copyright: Bascule contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is simulated: a strategy with its variables, a fleet, traffic and a defect."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING, Any
+
+from ...module_utils._configuration import (
+    parse_configuration,
+    parse_duration,
+    parse_minimum_healthy,
+    parse_stages,
+)
+from ...module_utils._errors import UsageError
+from ...module_utils._schedule import is_schedule_name, parse_schedule
+from ...module_utils._zonal import parse_zonal
+from .._gates._judging import configure
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ...module_utils._configuration import MinimumHealthy
+    from ...module_utils._zonal import Zonal
+    from .._judge import Judge
+
+BY_HOSTS = ("in_place", "rolling")
+BY_TRAFFIC = ("blue_green", "canary")
+STRATEGIES = (*BY_HOSTS, *BY_TRAFFIC)
+
+_JUDGE = {
+    "metrics": [
+        {"name": "errors", "kind": "rate", "critical": True},
+        {"name": "p95", "kind": "series", "critical": True},
+    ]
+}
+_ONE_AT_A_TIME = "CodeDeployDefault.OneAtATime"
+_SCHEDULES = {"blue_green": "all_at_once", "canary": "LambdaCanary10Percent10Minutes"}
+# The variables of a deployment that the simulator understands.
+VARIABLES = frozenset(
+    {
+        "deploy_minimum_healthy_hosts", "deploy_configuration", "deploy_stages",
+        "deploy_bake_time", "deploy_zonal", "deploy_schedule", "deploy_judge",
+    }
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Fleet:
+    """``targets`` in ``zones``; times in seconds.
+
+    A target takes ``drain`` and then a lognormal time with the median ``install`` and the spread
+    ``install_spread`` (deviation of the logarithm), and fails by itself by the chance ``failure``.
+    ``forks`` are worked on at a time at most.
+    """
+
+    targets: int = 10
+    zones: int = 1
+    install: float = 30.0
+    install_spread: float = 0.3
+    drain: float = 5.0
+    failure: float = 0.0
+    forks: int = 64
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Traffic:
+    """Requests a second by ``users``, all alike; bad ones by ``error_rate``.
+
+    The latency is lognormal with the 95th percentile ``p95`` (seconds) and ``latency_spread``.
+    ``weather`` moves both arms alike from interval to interval: the deviation of the logarithm of
+    the latency and of the error rate. ``sticky``: a user stays with the revision he has got.
+    """
+
+    requests: float = 100.0
+    users: int = 10_000
+    error_rate: float = 0.01
+    p95: float = 0.2
+    latency_spread: float = 0.5
+    weather: float = 0.1
+    sticky: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Defect:
+    """What is wrong with the revision: ``errors`` are added to the error rate of its requests.
+
+    ``latency`` multiplies its latency. Both show from the share ``from_share`` of the traffic on
+    (0 to 1). A target fails its hooks or health gates because of it by the chance ``hosts``.
+    """
+
+    errors: float = 0.0
+    latency: float = 1.0
+    from_share: float = 0.0
+    hosts: float = 0.0
+
+    @property
+    def is_none(self) -> bool:
+        """Whether the revision is as good as the one before."""
+        return self.errors == 0 and self.latency == 1 and self.hosts == 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """All of a simulation but its seed. ``interval`` is the time between two looks of the judge.
+
+    ``shift`` is how long it takes until a changed share is seen, and ``back`` until nobody reaches
+    the new pool any more. ``noticed`` is how long it takes until somebody notices a defect that
+    has passed the deployment, and the revision meets all users meanwhile. All in seconds.
+    """
+
+    strategy: str
+    fleet: Fleet
+    traffic: Traffic
+    defect: Defect
+    minimum: MinimumHealthy
+    stages: Any
+    bake_time: float
+    zonal: Zonal | None
+    schedule: tuple[dict[str, Any], ...]
+    judge: Judge | None
+    interval: float = 10.0
+    shift: float = 5.0
+    back: float = 2.0
+    noticed: float = 1800.0
+
+
+def parse_scenario(
+    strategy: str,
+    *,
+    fleet: Mapping[str, Any] | None = None,
+    traffic: Mapping[str, Any] | None = None,
+    defect: Mapping[str, Any] | None = None,
+    variables: Mapping[str, Any] | None = None,
+    interval: Any = 10,
+    noticed: Any = "30m",
+) -> Scenario:
+    """Read what is to be simulated.
+
+    ``fleet``, ``traffic`` and ``defect`` have the keys of the classes above, ``variables`` are
+    those of a deployment (see ``VARIABLES``).
+
+    :raises UsageError: a value cannot be read, or this strategy has no use for a variable
+    """
+    if strategy not in STRATEGIES:
+        raise UsageError(
+            f"{strategy!r} cannot be simulated; {', '.join(STRATEGIES)} can. An A/B test and a "
+            "shadow expose users as their schedules say, or not at all."
+        )
+    given = dict(variables or {})
+    unknown = sorted(set(given) - VARIABLES)
+    if unknown:
+        raise UsageError(
+            f"The simulator does not know {', '.join(unknown)}; of the variables of a deployment "
+            f"it understands {', '.join(sorted(VARIABLES))}."
+        )
+    foreign = {"deploy_stages", "deploy_zonal", "deploy_bake_time"}
+    if strategy in BY_HOSTS:
+        foreign = {"deploy_schedule"} | ({"deploy_stages"} if strategy == "in_place" else set())
+    for name in sorted(foreign & set(given)):
+        raise UsageError(f"{name} is nothing for {strategy}: it would change nothing there.")
+    configuration = given.get("deploy_configuration", _ONE_AT_A_TIME)
+    # A configuration of traffic says nothing of hosts.
+    described, zonal = parse_configuration(
+        _ONE_AT_A_TIME if is_schedule_name(configuration) else configuration
+    )
+    minimum = given.get("deploy_minimum_healthy_hosts", "")
+    if minimum not in ("", None):
+        described = parse_minimum_healthy(minimum)
+    scenario = Scenario(
+        strategy=strategy,
+        fleet=_read(Fleet, fleet, "fleet"),
+        traffic=_read(Traffic, traffic, "traffic"),
+        defect=_read(Defect, defect, "defect"),
+        minimum=described,
+        stages=given.get("deploy_stages", ["100%"]),
+        bake_time=parse_duration(given.get("deploy_bake_time", 0), "deploy_bake_time"),
+        zonal=parse_zonal(given.get("deploy_zonal")) or parse_zonal(zonal, "zonalConfig"),
+        schedule=_schedule(strategy, given),
+        judge=_judge(strategy, given),
+        interval=parse_duration(interval, "interval"),
+        noticed=parse_duration(noticed, "noticed"),
+    )
+    parse_stages(scenario.stages, scenario.fleet.targets)
+    if scenario.interval <= 0:
+        raise UsageError("interval must be above 0: it is the time between two looks.")
+    return scenario
+
+
+def _schedule(strategy: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+    if strategy in BY_HOSTS:
+        return ()
+    written = given.get("deploy_schedule")
+    if not written and is_schedule_name(given.get("deploy_configuration")):
+        written = given["deploy_configuration"]
+    return tuple(parse_schedule(written or _SCHEDULES[strategy]))
+
+
+def _judge(strategy: str, given: Mapping[str, Any]) -> Judge | None:
+    """Return the judge: by default errors and p95 where traffic is shifted, none else."""
+    value = given.get("deploy_judge", _JUDGE if strategy in BY_TRAFFIC else None)
+    if value in (None, "", False) or value == {}:
+        return None
+    return configure(_JUDGE if value is True else value).judge
+
+
+def _read(kind: Any, given: Mapping[str, Any] | None, name: str) -> Any:
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    values: dict[str, Any] = {}
+    for key, value in (given or {}).items():
+        if key not in fields:
+            raise UsageError(f"{name} has no {key!r}; it has {', '.join(fields)}.")
+        values[key] = _value(name, key, fields[key].default, value)
+    return kind(**values)
+
+
+_PARTS = frozenset({"failure", "error_rate", "errors", "from_share", "hosts"})
+_TIMES = frozenset({"install", "drain", "p95"})
+_ABOVE_NOTHING = frozenset({"targets", "zones", "forks", "requests", "users", "latency", "p95"})
+
+
+def _value(name: str, key: str, default: Any, value: Any) -> Any:
+    """Read one value: a part of 1 may be a share, a time may have a unit."""
+    wrong = UsageError(f"{key} of {name} is {value!r}; wanted is something like {default!r}.")
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise wrong
+        return value
+    if key in _TIMES:
+        number = parse_duration(value, f"{key} of {name}")
+    else:
+        text = str(value).strip()
+        share = text.endswith("%")
+        try:
+            number = float(text[:-1] if share else text)
+        except ValueError:
+            raise wrong from None
+        number = number / 100 if share else number
+    if isinstance(value, bool) or not math.isfinite(number) or number < 0:
+        raise wrong
+    if (key in _PARTS and number > 1) or (key in _ABOVE_NOTHING and number == 0):
+        raise wrong
+    if isinstance(default, int):
+        if number != int(number):
+            raise wrong
+        return int(number)
+    return number
