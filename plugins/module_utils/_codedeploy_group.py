@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ._errors import UsageError
@@ -48,7 +48,6 @@ def convert(
     on_premises: Sequence[Mapping[str, Any]],
     *,
     known: Mapping[str, Mapping[str, Any]],
-    strategies: Collection[str],
 ) -> Converted:
     """Convert a group of the compute platform Server.
 
@@ -56,7 +55,6 @@ def convert(
     :param configuration: ``deploymentConfigInfo`` of GetDeploymentConfig, None for a predefined one
     :param on_premises: ``instanceInfos`` of BatchGetOnPremisesInstances
     :param known: our public variables with their specifications
-    :param strategies: the strategies that there are
     :raises UsageError: it is a group for Lambda or ECS
     """
     platform = group.get("computePlatform") or SERVER
@@ -72,12 +70,12 @@ def convert(
         **_configuration(group, configuration, notes),
         **_rollback(group, known, notes),
         **_late_joiners(group),
-        **_load_balancer(group, known, notes),
+        **_load_balancer(group, notes),
         **_scaling(group, notes),
-        **_alarms(group, known, notes),
+        **_alarms(group, notes),
         **_notifications(group),
     }
-    strategy = _strategy(group, variables, strategies, notes)
+    strategy = _strategy(group, variables, notes)
     hosts = _hosts(group, on_premises, notes)
     condition = _condition(group)
     if not condition and not hosts:
@@ -133,18 +131,16 @@ def _configuration(
     if not configuration:
         notes.append(f"The deployment configuration {name} cannot be read; one at a time instead.")
         return {}
+    found: dict[str, Any] = {}
     if configuration.get("zonalConfig"):
-        notes.append(
-            f"zonalConfig of {name} {_short(configuration['zonalConfig'])}: not carried over; the "
-            "order of targets does not follow zones, unless variables of yours say so."
-        )
+        found["deploy_zonal"] = configuration["zonalConfig"]
     minimum = configuration.get("minimumHealthyHosts") or {}
     if minimum.get("type") == "FLEET_PERCENT":
-        return {"deploy_minimum_healthy_hosts": f"{minimum['value']}%"}
+        return {**found, "deploy_minimum_healthy_hosts": f"{minimum['value']}%"}
     if minimum.get("type") == "HOST_COUNT":
-        return {"deploy_minimum_healthy_hosts": int(minimum["value"])}
+        return {**found, "deploy_minimum_healthy_hosts": int(minimum["value"])}
     notes.append(f"The deployment configuration {name} has no minimumHealthyHosts.")
-    return {}
+    return found
 
 
 def _rollback(
@@ -164,9 +160,7 @@ def _late_joiners(group: Mapping[str, Any]) -> dict[str, Any]:
     return {"deploy_late_joiners": "report" if ignore else "deploy"}
 
 
-def _load_balancer(
-    group: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]], notes: list[str]
-) -> dict[str, Any]:
+def _load_balancer(group: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
     style = group.get("deploymentStyle") or {}
     about = group.get("loadBalancerInfo") or {}
     if style.get("deploymentOption") != "WITH_TRAFFIC_CONTROL":
@@ -185,9 +179,9 @@ def _load_balancer(
             f"elbInfoList {', '.join(classic)}: a group has one traffic provider; the target "
             "groups are carried over, the classic load balancers are not."
         )
-    if pools and "deploy_elbv2_target_groups" in known:
+    if pools:
         return {"deploy_traffic_provider": "elbv2", "deploy_elbv2_target_groups": pools}
-    if classic and "deploy_elb_names" in known:
+    if classic:
         return {"deploy_traffic_provider": "elb", "deploy_elb_names": classic}
     return {}
 
@@ -210,9 +204,7 @@ def _scaling_groups(group: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     ]
 
 
-def _alarms(
-    group: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]], notes: list[str]
-) -> dict[str, Any]:
+def _alarms(group: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
     about = group.get("alarmConfiguration") or {}
     names = [str(one["name"]) for one in about.get("alarms") or ()]
     if not names:
@@ -220,16 +212,8 @@ def _alarms(
     if not about.get("enabled"):
         notes.append(f"alarmConfiguration {', '.join(names)}: it is not enabled.")
         return {}
-    if "deploy_alarms" not in known:
-        notes.append(f"alarmConfiguration {', '.join(names)}: not carried over.")
-        return {}
-    found: dict[str, Any] = {"deploy_alarms": names}
-    if about.get("ignorePollAlarmFailure"):
-        if "deploy_alarms_ignore_poll_failure" in known:
-            found["deploy_alarms_ignore_poll_failure"] = True
-        else:
-            notes.append("ignorePollAlarmFailure: not carried over.")
-    return found
+    ignore = bool(about.get("ignorePollAlarmFailure"))
+    return {"deploy_alarms": names, "deploy_alarms_ignore_poll_failure": ignore}
 
 
 def _notifications(group: Mapping[str, Any]) -> dict[str, Any]:
@@ -245,26 +229,43 @@ def _notifications(group: Mapping[str, Any]) -> dict[str, Any]:
     return {"deploy_notifications": channels} if channels else {}
 
 
-def _strategy(
-    group: Mapping[str, Any],
-    variables: Mapping[str, Any],
-    strategies: Collection[str],
-    notes: list[str],
-) -> str:
+def _strategy(group: Mapping[str, Any], variables: dict[str, Any], notes: list[str]) -> str:
     style = group.get("deploymentStyle") or {}
-    in_place = "rolling" if "deploy_traffic_provider" in variables else "in_place"
     if style.get("deploymentType") != "BLUE_GREEN":
-        return in_place
-    about = group.get("blueGreenDeploymentConfiguration") or {}
-    notes += [f"blueGreenDeploymentConfiguration {_short({key: about[key]})}" for key in about]
-    if "blue_green" in strategies:
+        return "rolling" if "deploy_traffic_provider" in variables else "in_place"
+    variables.update(_blue_green(group.get("blueGreenDeploymentConfiguration") or {}, notes))
+    notes.append(
+        "It is a blue/green group. CodeDeploy moves instances in and out of one target group; here "
+        "two target groups take turns: name them in deploy_traffic_pools and their listener in "
+        "deploy_elbv2_listener, and which hosts belong to which pool (docs/strategies.md)."
+    )
+    return "blue_green"
+
+
+def _blue_green(about: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    ready = about.get("deploymentReadyOption") or {}
+    if ready.get("actionOnTimeout") == "STOP_DEPLOYMENT":
+        minutes = int(ready.get("waitTimeInMinutes") or 0)
+        found["deploy_schedule"] = [{"approval": f"{minutes}m"}, {"shift": "100%"}]
+        found["deploy_approval_on_timeout"] = "stop"
+    blue = about.get("terminateBlueInstancesOnDeploymentSuccess") or {}
+    if blue.get("action") == "TERMINATE":
+        found["deploy_retire"] = "drain"
+        found["deploy_retire_after"] = f"{int(blue.get('terminationWaitTimeInMinutes') or 0)}m"
         notes.append(
-            "It is a blue/green group: its settings above are not carried over; docs/strategies.md "
-            "tells which variables of the strategy blue_green stand for them."
+            "terminateBlueInstancesOnDeploymentSuccess TERMINATE: the old pool leaves the load "
+            "balancer, but its instances are not terminated."
         )
-        return "blue_green"
-    notes.append("It is a blue/green group; it is imported as one that is deployed in place.")
-    return in_place
+    elif blue:
+        found["deploy_retire"] = "keep"
+    fleet = (about.get("greenFleetProvisioningOption") or {}).get("action")
+    if fleet:
+        notes.append(
+            f"greenFleetProvisioningOption {fleet}: not carried over; the hosts of both pools are "
+            "those of the inventory."
+        )
+    return found
 
 
 def _condition(group: Mapping[str, Any]) -> str:

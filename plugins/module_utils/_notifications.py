@@ -170,24 +170,24 @@ def _shown(kind: str, address: str, command: Sequence[str]) -> str:
     return command[0].rpartition("/")[2] if kind == "command" else address.rpartition(":")[2]
 
 
-def triggers_of(event: str, status: str, *, rolls_back: bool) -> list[str]:
+def triggers_of(event: str, status: str, *, rolls_back: bool, shifts: bool = False) -> list[str]:
     """Return the trigger events that an event of the record stands for.
 
     :param event: name of an event of the kind ``record``, such as ``Settled``
     :param rolls_back: whether the deployment is the rollback of another
+    :param shifts: whether it makes a pool ready to which traffic is moved afterwards
     """
     if event == "Created":
         return ["DeploymentRollback", "DeploymentStart"] if rolls_back else ["DeploymentStart"]
     if event in ("Finished", "Abandoned"):
         return [_ENDED[status]] if status in _ENDED else []
     if event == "Settled":
-        return [_SETTLED[status]] if status in _SETTLED else []
+        ready = ["InstanceReady"] if shifts and status == "Succeeded" else []
+        return [_SETTLED[status], *ready] if status in _SETTLED else []
     return {
         "ApprovalAsked": ["DeploymentReady"],
-        "Ready": ["DeploymentReady"],
         "Admitted": ["InstanceStart"],
-        "InstanceReady": ["InstanceReady"],
-        "Current": ["InstanceSuccess"],
+        "Current": ["InstanceSuccess", *(["InstanceReady"] if shifts else [])],
         "Lost": ["InstanceFailure"],
     }.get(event, [])
 

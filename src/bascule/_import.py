@@ -47,8 +47,6 @@ def import_codedeploy(
     from ansible_collections.bascule.deploy.plugins.plugin_utils._codedeploy import read_group
     from ansible_collections.bascule.deploy.plugins.plugin_utils._settings import public_variables
 
-    from bascule.api import strategies
-
     home = Path(directory or f"{application}-{group}".replace("/", "-"))
     if home.exists() and (not home.is_dir() or any(home.iterdir())):
         raise UsageError(f"{home} is there already. Name a new folder with -o.")
@@ -58,7 +56,6 @@ def import_codedeploy(
         read.configuration,
         read.on_premises,
         known=public_variables(),
-        strategies=strategies(),
     )
     files = inventory_files(made, read.region)
     for name, text in files.items():

@@ -152,6 +152,32 @@ def test_a_group_stands_still_and_a_terminated_instance_is_no_failure(
         assert record.holds_of([deployment.id]) == []
 
 
+def test_checking_a_deployment_changes_nothing_at_aws(aws: moto.Aws, tmp_path: Path) -> None:
+    scaling_group(aws, NAME, 2, Environment="prod", Application="shop")
+    topic = aws.client("sns").create_topic(Name="t")["TopicArn"]
+    iam = aws.client("iam")
+    iam.create_user(UserName="looks")
+    key = iam.create_access_key(UserName="looks")["AccessKey"]
+    looking = {"Effect": "Allow", "Action": ["ec2:Describe*", "autoscaling:Describe*"],
+               "Resource": "*"}  # fmt: skip
+    document = json.dumps({"Version": "2012-10-17", "Statement": [looking]})
+    iam.put_user_policy(UserName="looks", PolicyName="looks", PolicyDocument=document)
+    fleet = Fleet(tmp_path, aws)
+    fleet.controller.environment = {
+        **aws.environment,
+        "AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"],
+    }  # fmt: skip
+    aws.enforce_permissions()
+    run = fleet.controller.playbook(
+        "rolling", "--check", "--diff", deploy_revision=str(fleet.revision("v1", "true")),
+        deploy_notifications=[{"type": "sns", "topic": topic}],
+    )  # fmt: skip
+    # Whatever it had tried to change would have been refused.
+    assert run.status == 0, run.said
+    assert "Launch" in run.said, "the difference shows what would be suspended"
+    assert fleet.controller.deployments() == []
+
+
 def test_a_killed_controller_leaves_nothing_suspended_for_good(
     aws: moto.Aws, tmp_path: Path
 ) -> None:

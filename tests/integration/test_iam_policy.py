@@ -8,7 +8,6 @@ CloudWatch's actions it asks for by the name in the endpoint, ``monitoring``.
 from __future__ import annotations
 
 import json
-import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -59,22 +58,13 @@ class Account:
 
     def allow(self, made: dict[str, Any]) -> None:
         """Give the user this policy, and nothing else, from now on."""
-        self.free(1000)
+        self.aws.enforce_permissions(unasked=1000)
         statements = [opened(one) for one in made["Statement"]] or [NOTHING]
         document = json.dumps({**made, "Statement": statements})
         iam = self.aws.client("iam")
         iam.put_user_policy(UserName="ci", PolicyName="bascule", PolicyDocument=document)
         _send._client.cache_clear()
-        self.free(0)
-
-    def free(self, calls: int) -> None:
-        """Let so many calls pass unasked."""
-        request = urllib.request.Request(  # noqa: S310 - our own server
-            f"{self.aws.url}/moto-api/reset-auth",
-            data=str(calls).encode(),
-            headers={"Content-Type": "text/plain"},
-        )
-        urllib.request.urlopen(request, timeout=10).close()  # noqa: S310
+        self.aws.enforce_permissions()
 
 
 NOTHING = {"Effect": "Allow", "Action": "none:None", "Resource": "*"}

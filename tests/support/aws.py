@@ -60,6 +60,18 @@ class Aws:
             aws_secret_access_key="testing",  # noqa: S106 - moto takes any
         )
 
+    def enforce_permissions(self, *, unasked: int = 0) -> None:
+        """Let only those calls through that a policy allows, from now on.
+
+        :param unasked: so many calls pass before that
+        """
+        request = urllib.request.Request(  # noqa: S310
+            f"{self.url}/moto-api/reset-auth",
+            data=str(unasked).encode(),
+            headers={"Content-Type": "text/plain"},
+        )
+        urllib.request.urlopen(request, timeout=10).close()  # noqa: S310
+
     def kill(self) -> None:
         """End the server as a crash would."""
         self._server.kill()

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 # What a started task or a difference tells is for those who look on, not for a log.
 TOLD = frozenset(
     {
-        "opened", "staged", "admitted", "current", "refused", "traffic", "lifecycle", "settled",
-        "closed", "drift", "error", "warning",
+        "opened", "staged", "admitted", "current", "refused", "gate", "traffic", "lifecycle",
+        "settled", "closed", "drift", "error", "warning",
     }
 )  # fmt: skip
 _OF_LIFECYCLE = ("started", "ended", "error_code", "script", "log")

@@ -54,8 +54,12 @@ def keys_of(deployment: Deployment, events: list[Event], channel: Channel) -> li
     for event in events:
         if event.kind != "record":
             continue
-        rolls_back = deployment.rollback_of is not None
-        triggers = triggers_of(event.event, event.status, rolls_back=rolls_back)
+        triggers = triggers_of(
+            event.event,
+            event.status,
+            rolls_back=deployment.rollback_of is not None,
+            shifts=bool(deployment.plan.get("schedule")),
+        )
         found += [
             (event.sequence, trigger, channel.label)
             for trigger in triggers
@@ -138,6 +142,15 @@ def _tell(
     return good, len(outcomes) - good, len(busy)
 
 
+# Where the event of the record has another status, or none.
+_STATUS = {
+    "DeploymentReady": "Ready",
+    "DeploymentRollback": "Created",
+    "InstanceStart": "InProgress",
+    "InstanceReady": "Ready",
+}
+
+
 def told_of(record: Record, deployment: Deployment, trigger: str, event: Event) -> Told:
     """Return what is told for an event, with the deployment as it is now."""
     endpoints = deployment.options.get("endpoints") or []
@@ -148,11 +161,7 @@ def told_of(record: Record, deployment: Deployment, trigger: str, event: Event) 
             for one in record.events(deployment.id, event.target)
             if one.kind == "lifecycle" and one.sequence < event.sequence
         ]
-    status = event.status or {"InstanceStart": "InProgress", "InstanceReady": "Ready"}.get(
-        trigger, ""
-    )
-    if trigger in ("DeploymentReady", "DeploymentRollback"):
-        status = {"DeploymentReady": "Ready"}.get(trigger, "Created")
+    status = _STATUS.get(trigger) or event.status
     about = record.deployment(deployment.id).as_dict()
     about["digest"] = deployment.revision.digest
     if trigger in DEPLOYMENT_EVENTS and event.event not in ("Finished", "Abandoned"):

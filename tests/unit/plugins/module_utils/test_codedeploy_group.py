@@ -10,6 +10,8 @@ from ansible_collections.bascule.deploy.plugins.module_utils._codedeploy_group i
     revision_of,
 )
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import UsageError
+from ansible_collections.bascule.deploy.plugins.module_utils._schedule import parse_schedule
+from ansible_collections.bascule.deploy.plugins.module_utils._zonal import parse_zonal
 from ansible_collections.bascule.deploy.plugins.plugin_utils._settings import public_variables
 
 WEB = {"Key": "Role", "Value": "web", "Type": "KEY_AND_VALUE"}
@@ -31,7 +33,6 @@ def made(
         configuration,
         on_premises or [],
         known=public_variables(),
-        strategies=["in_place", "rolling"],
     )
 
 
@@ -66,11 +67,12 @@ def test_a_simple_group() -> None:
 def test_a_configuration_of_their_own(minimum: dict[str, Any], wanted: Any) -> None:
     found = made({"minimumHealthyHosts": minimum}, deploymentConfigName="careful")
     assert found.variables["deploy_minimum_healthy_hosts"] == wanted
+    zones = {"monitorDurationInSeconds": 60, "minimumHealthyHostsPerZone": minimum}
     zonal = made(
-        {"minimumHealthyHosts": minimum, "zonalConfig": {"monitorDurationInSeconds": 60}},
-        deploymentConfigName="careful",
+        {"minimumHealthyHosts": minimum, "zonalConfig": zones}, deploymentConfigName="careful"
     )
-    assert any("zonalConfig" in note for note in zonal.notes)
+    assert zonal.variables["deploy_zonal"] == zones
+    assert parse_zonal(zones)
 
 
 def test_groups_of_tags_and_scaling_groups_together() -> None:
@@ -153,6 +155,54 @@ def test_what_follows_a_failure_and_who_is_told() -> None:
 )  # fmt: skip
 def test_what_is_not_carried_over_is_named(more: dict[str, Any], named: str) -> None:
     assert any(named in note for note in made(**more).notes)
+
+
+@pytest.mark.parametrize(
+    ("about", "wanted"),
+    [
+        (
+            {
+                "deploymentReadyOption": {
+                    "actionOnTimeout": "STOP_DEPLOYMENT", "waitTimeInMinutes": 60,
+                },
+                "terminateBlueInstancesOnDeploymentSuccess": {
+                    "action": "TERMINATE", "terminationWaitTimeInMinutes": 30,
+                },
+            },
+            {
+                "deploy_schedule": [{"approval": "60m"}, {"shift": "100%"}],
+                "deploy_approval_on_timeout": "stop",
+                "deploy_retire": "drain", "deploy_retire_after": "30m",
+            },
+        ),
+        (
+            {
+                "deploymentReadyOption": {"actionOnTimeout": "CONTINUE_DEPLOYMENT"},
+                "terminateBlueInstancesOnDeploymentSuccess": {"action": "KEEP_ALIVE"},
+            },
+            {"deploy_retire": "keep"},
+        ),
+    ],
+)  # fmt: skip
+def test_blue_green(about: dict[str, Any], wanted: dict[str, Any]) -> None:
+    style = {"deploymentType": "BLUE_GREEN", "deploymentOption": "WITH_TRAFFIC_CONTROL"}
+    found = made(deploymentStyle=style, blueGreenDeploymentConfiguration=about)
+    assert found.strategy == "blue_green"
+    own = ("deploy_schedule", "deploy_approval_on_timeout", "deploy_retire", "deploy_retire_after")
+    assert {name: found.variables[name] for name in own if name in found.variables} == wanted
+    if "deploy_schedule" in wanted:
+        assert parse_schedule(found.variables["deploy_schedule"])
+
+
+def test_alarms() -> None:
+    about = {"enabled": True, "ignorePollAlarmFailure": True, "alarms": [{"name": "cpu"}]}
+    found = variables(
+        alarmConfiguration=about,
+        autoRollbackConfiguration={"enabled": True, "events": ["DEPLOYMENT_STOP_ON_ALARM"]},
+    )
+    assert found["deploy_alarms"] == ["cpu"]
+    assert found["deploy_alarms_ignore_poll_failure"] is True
+    assert found["deploy_rollback_on"] == ["DEPLOYMENT_STOP_ON_ALARM"]
 
 
 def test_hosts_on_premises() -> None:

@@ -45,9 +45,7 @@ def told(trigger: str, **more: Any) -> Told:
         ("Finished", "Stopped", False, ["DeploymentStop"]),
         ("Abandoned", "Stopped", False, ["DeploymentStop"]),
         ("ApprovalAsked", "Waiting", False, ["DeploymentReady"]),
-        ("Ready", "", False, ["DeploymentReady"]),
         ("Admitted", "", False, ["InstanceStart"]),
-        ("InstanceReady", "", False, ["InstanceReady"]),
         ("Settled", "Succeeded", False, ["InstanceSuccess"]),
         ("Settled", "Failed", False, ["InstanceFailure"]),
         ("Current", "Succeeded", False, ["InstanceSuccess"]),
@@ -61,14 +59,22 @@ def test_what_an_event_of_the_record_is_called(
     assert triggers_of(event, status, rolls_back=rolls_back) == wanted
 
 
+def test_a_target_of_a_pool_that_gets_traffic_later_is_ready() -> None:
+    for event in ("Settled", "Current"):
+        assert triggers_of(event, "Succeeded", rolls_back=False, shifts=True) == [
+            "InstanceSuccess", "InstanceReady",
+        ]  # fmt: skip
+    assert triggers_of("Settled", "Failed", rolls_back=False, shifts=True) == ["InstanceFailure"]
+
+
 def test_every_event_can_come() -> None:
     seen = {
         trigger
         for event in (
-            "Created", "Finished", "ApprovalAsked", "Admitted", "Settled", "InstanceReady",
+            "Created", "Finished", "ApprovalAsked", "Admitted", "Settled",
         )
         for status in ("Succeeded", "Failed", "Stopped")
-        for trigger in triggers_of(event, status, rolls_back=True)
+        for trigger in triggers_of(event, status, rolls_back=True, shifts=True)
     }  # fmt: skip
     assert seen == set(EVENTS)
 
