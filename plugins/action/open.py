@@ -260,6 +260,13 @@ class ActionModule(BasculeAction):
             },
             routings=[answer["routing"].get("before") for answer in arguments["pool_routing"]],
             canaries=self._canaries(arguments["targets"], settings),
+            warnings=list(
+                dict.fromkeys(
+                    warning
+                    for answer in [*arguments["routing"], *arguments["pool_routing"]]
+                    for warning in answer.get("bascule", {}).get("warnings", [])
+                )
+            ),
         )
 
     def _canaries(self, targets: list[str], settings: dict[str, t.Any]) -> list[str]:

@@ -69,6 +69,7 @@ class ActionModule(BasculeAction):
             "state": arguments["state"],
             "events": events,
             "waited": answer.get("waited", 0.0),
+            "warnings": answer.get("warnings", []),
             **({"error": {**failure, "message": answer["msg"]}} if failure else {}),
             **answer.get("bascule", {}),
         }

@@ -122,6 +122,7 @@ def open_deployment(
     plan = plan_deployment(
         strategy, settings, endpoints, revision.digest, record=record, cache=cache, pooled=pooled
     )
+    plan["warnings"] += seen.warnings if plan["targets"] else []
     if saved:
         _refuse_changes(saved, plan_difference(saved, plan))
     if settings["deploy_plan_output"]:

@@ -47,12 +47,13 @@ class Observed:
 
     ``endpoints``: the targets of each pool, as the load balancer knows them there; ``routings``:
     what each load balancer has at present; ``canaries``: the targets that
-    ``deploy_canary_targets`` names.
+    ``deploy_canary_targets`` names; ``warnings``: what the load balancers say a person should know.
     """
 
     endpoints: dict[str, list[Endpoint]] = dataclasses.field(default_factory=dict)
     routings: list[dict[str, t.Any] | None] = dataclasses.field(default_factory=list)
     canaries: list[str] = dataclasses.field(default_factory=list)
+    warnings: list[str] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)

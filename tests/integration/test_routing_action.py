@@ -14,6 +14,7 @@ from ansible_collections.bascule.deploy.plugins.module_utils._routing import (
     PROVIDER_OPTIONS,
     ROUTING_OPTIONS,
 )
+from support import proxies
 from support.pools import Pools, pools
 
 ROLE = Path(__file__).parents[2] / "roles/deploy"
@@ -119,6 +120,53 @@ def test_pools_are_routed_and_measured_by_a_playbook(tmp_path: Path) -> None:
             assert "no pool 'red'; deploy_traffic_pools has blue, green" in stranger["msg"]
             assert "there is no pool red; deploy_traffic_pools has blue, green" in refused["msg"]
             assert site.ask(3, **{"X-Bascule-Test": "green"}) == {"green": 3}
+
+
+def test_the_plan_warns_of_reloads_that_may_lose_requests(tmp_path: Path) -> None:
+    (tmp_path / "revision").mkdir()
+    (tmp_path / "revision/appspec.yml").write_text("version: 0.0\nos: linux\n")
+    pool_of = {"blue-1": "blue", "green-1": "green"}
+    ports = {name: proxies.free_port() for name in pool_of}
+    proxy = proxies.start_nginx_pools(
+        tmp_path / "nginx",
+        {
+            pool_of[name]: [proxies.Endpoint(name, "127.0.0.1", port)]
+            for name, port in ports.items()
+        },
+        changes={"if (-f /etc/nginx/bascule/closing) { return 418; }": ""},
+    )
+    hosts = {
+        name: {"deploy_pool": pool_of[name], "deploy_traffic_target_port": port}
+        for name, port in ports.items()
+    }
+    settings = {
+        "ansible_connection": "local",
+        "ansible_python_interpreter": sys.executable,
+        "deploy_application": "shop",
+        "deploy_revision": str(tmp_path / "revision"),
+        "deploy_sysroot": str(tmp_path / "root"),
+        "deploy_state_directory": str(tmp_path / "state"),
+        "deploy_configuration": "CodeDeployDefault.AllAtOnce",
+        "deploy_traffic_provider": "nginx",
+        "deploy_traffic_pools": proxy.options["pools"],
+        "deploy_nginx_directory": proxy.options["directory"],
+        "deploy_nginx_command": proxy.options["command"],
+        "deploy_nginx_pid_path": proxy.options["pid_path"],
+        "deploy_nginx_log_path": proxy.options["log_path"],
+    }
+    inventory = {"all": {"children": {"targets": {"hosts": hosts}}, "vars": settings}}
+    (tmp_path / "inventory.json").write_text(json.dumps(inventory))
+    try:
+        done = subprocess.run(
+            [str(Path(sys.executable).with_name("ansible-playbook")), "bascule.deploy.blue_green",
+             "-i", str(tmp_path / "inventory.json"), "--check"],
+            cwd=ROLE.parents[1], capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+    finally:
+        proxy.stop()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Warning: nginx is reloaded for each change of the traffic, and its" in done.stdout
+    assert "Traffic before: blue 100%" in done.stdout
 
 
 def test_the_module_has_all_that_it_needs(tmp_path: Path) -> None:

@@ -132,14 +132,21 @@ def write_routing(routing: Routing, upstreams: dict[str, str], name: str) -> str
     return "\n".join(lines) + "\n"
 
 
-def read_routing(text: str) -> Routing | None:
-    """Return the routing that a file was rendered from; ``None`` is a file of somebody else."""
+def read_routing(text: str, upstreams: dict[str, str]) -> Routing | None:
+    """Return the routing that a file was rendered from; ``None`` is a file of somebody else.
+
+    The file that a person writes first, as docs/load-balancers.md says, names one upstream.
+    """
     for line in text.splitlines():
         if line.startswith(_MARK):
             try:
                 return parse_routing(json.loads(line[len(_MARK) :]))
             except (UsageError, ValueError):
                 return None
+    first = re.findall(r"_upstream\s*\{\s*default\s+([^\s;]+)\s*;", text)
+    for pool, upstream in upstreams.items():
+        if first == [upstream]:
+            return parse_routing({"weights": {pool: 100}})
     return None
 
 

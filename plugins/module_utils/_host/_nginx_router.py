@@ -61,7 +61,7 @@ class NginxRouter(Router):
 
     def shown(self) -> Routing | None:
         """Read the file, if nginx has taken it up."""
-        routing = read_routing(self._nginx.read(FILE))
+        routing = read_routing(self._nginx.read(FILE), self._upstreams)
         return routing if self._nginx.taken_up(FILE) else None
 
     def order(self, routing: Routing) -> None:
@@ -73,7 +73,7 @@ class NginxRouter(Router):
 
     def missing(self, routing: Routing) -> str:
         """Look whether every worker that takes requests has the new file."""
-        if read_routing(self._nginx.read(FILE)) != routing:
+        if read_routing(self._nginx.read(FILE), self._upstreams) != routing:
             return f"{FILE} was changed by somebody else"
         return "" if self._nginx.taken_up(FILE) else "its workers have not read the new files"
 

@@ -80,7 +80,7 @@ def test_a_routing_is_rendered_and_read_again() -> None:
         }
     )
     text = _nginx_files.write_routing(routing, UPSTREAMS, "shop")
-    assert _nginx_files.read_routing(text) == routing
+    assert _nginx_files.read_routing(text, UPSTREAMS) == routing
     for line in (
         "map $http_x_test $shop_rule_1 {",
         r'    "~^a\x2eb$" shop-green;',
@@ -92,17 +92,19 @@ def test_a_routing_is_rendered_and_read_again() -> None:
         "    default $shop_rule_1_or;",
     ):
         assert line in text.splitlines()
-    assert _nginx_files.read_routing('map "" $bascule_upstream { default shop-blue; }') is None
-    assert _nginx_files.read_routing("# routing: {]") is None
+    first = 'map "" $bascule_upstream { default shop-blue; }'
+    assert _nginx_files.read_routing(first, UPSTREAMS) == parse_routing({"weights": {"blue": 100}})
+    for strange in ("# routing: {]", first.replace("blue", "red"), ""):
+        assert _nginx_files.read_routing(strange, UPSTREAMS) is None
     whole = _nginx_files.write_routing(
         parse_routing({"weights": {"blue": 100, "green": 0}}), UPSTREAMS, "shop"
     )
     assert "shop-green" not in whole
-    strange = parse_routing(
+    dotted = parse_routing(
         {"weights": {"blue": 100}, "match": [{"pool": "blue", "header": "X.Y", "value": "1"}]}
     )
     with pytest.raises(UsageError, match=r"cannot name the header 'X\.Y'"):
-        _nginx_files.write_routing(strange, UPSTREAMS, "shop")
+        _nginx_files.write_routing(dotted, UPSTREAMS, "shop")
 
 
 @pytest.mark.parametrize(
