@@ -26,4 +26,10 @@ if ansible-playbook bascule.deploy.rolling -i localhost, -e deploy_application=x
     exit 1
 fi
 grep -q 'has no targets' refusal.txt || { cat refusal.txt >&2; exit 1; }
+# Schemas, a new project and a deployment to this host, with nothing but the wheel.
+python -c 'import bascule.schemas as s; assert all(s.read(name)["$schema"] for name in s.NAMES)'
+bascule init shop >/dev/null
+bascule validate shop/revision
+bascule local -l shop/revision --sysroot "$work/host" -e DownloadBundle,Install >/dev/null
+test -f "$work/host/opt/shop/index.html"
 echo "The wheel works in an empty virtual environment."

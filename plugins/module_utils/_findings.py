@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 # A bundle that unpacks to more is not unpacked just to look at it.
 MAX_UNPACKED = 16 * 1024**3
+_LOOK = 65_536
+_VERSION = re.compile(rb"""^["']?version["']?\s*:""", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -55,10 +58,18 @@ def validate(path: str | Path, *, strict: str | None = None) -> Validation:
     try:
         _archive.detect(str(path))
     except ArchiveError as error:
-        if path.suffix.lower() in (".yml", ".yaml", ".json"):
+        if path.suffix.lower() in (".yml", ".yaml", ".json") or _looks_like_appspec(path):
             return _judge(path.read_bytes(), None, None, strict, path.name)
         return _rejected(error)
     return _packed(path, strict)
+
+
+def _looks_like_appspec(path: Path) -> bool:
+    """Tell whether a file that is no archive is an AppSpec file of another name."""
+    if path.suffix.lower() in (".tgz", ".tar", ".gz", ".zip"):
+        return False
+    with path.open("rb") as file:
+        return _VERSION.search(file.read(_LOOK)) is not None
 
 
 def _packed(path: Path, strict: str | None) -> Validation:

@@ -171,6 +171,10 @@ def test_what_is_no_revision(tmp_path: Path) -> None:
     assert codes(validate(tmp_path)) == ["appspec-missing"]
     (tmp_path / "bundle").write_bytes(b"no archive")
     assert codes(validate(tmp_path / "bundle")) == ["archive"]
+    (tmp_path / "bundle.tgz").write_text(HEAD)
+    assert codes(validate(tmp_path / "bundle.tgz")) == ["archive"]
+    (tmp_path / "appspec.blue").write_text(HEAD)
+    assert validate(tmp_path / "appspec.blue").accepted
     (tmp_path / "bundle").write_bytes(pack({"../x": "x"}))
     validation = validate(tmp_path / "bundle")
     assert not validation.accepted
