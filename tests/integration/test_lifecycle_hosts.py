@@ -8,12 +8,12 @@ import pwd
 import shutil
 import stat
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.host_program import MODULE_UTILS, RUNNER, Host
+from support.pythons import pythons
 
 APPSPEC = """\
 version: 0.0
@@ -40,26 +40,7 @@ def revision(number: int, appspec: str = APPSPEC) -> dict[str, Any]:
     }
 
 
-def interpreters() -> list[str]:
-    """Return one Python of each version from 3.8 on that this machine has."""
-    candidates = [sys.executable, *map(str, sorted(Path("/usr/bin").glob("python3.*[0-9]")))]
-    homes = [Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))]
-    for home in homes:
-        candidates += map(str, sorted(home.glob("versions/3.*/bin/python")))
-    found: dict[str, str] = {}
-    for candidate in candidates:
-        version = subprocess.run(
-            [candidate, "-c", "import sys; print('%d.%02d' % sys.version_info[:2])"],
-            capture_output=True,
-            text=True,
-            check=False,
-        ).stdout.strip()
-        if version >= "3.08":
-            found.setdefault(version, candidate)
-    return [found[version] for version in sorted(found)]
-
-
-@pytest.mark.parametrize("interpreter", interpreters())
+@pytest.mark.parametrize("interpreter", pythons().values())
 @pytest.mark.parametrize("kind", ["tgz", "zip"])
 def test_every_python(tmp_path: Path, interpreter: str, kind: str) -> None:
     host = Host(tmp_path, interpreter)
@@ -152,7 +133,7 @@ def user(tmp_path: Path) -> User:
     return User(tmp_path)
 
 
-@pytest.mark.parametrize("interpreter", interpreters())
+@pytest.mark.parametrize("interpreter", pythons().values())
 def test_a_user_without_rights(tmp_path: Path, interpreter: str) -> None:
     user = User(tmp_path, interpreter)
     name = pwd.getpwuid(user.uid).pw_name
