@@ -37,7 +37,6 @@ DELAY = 5
 # Four failures exhaust the budget.
 BROKEN = """\
 #!/bin/sh
-case "$(hostname)" in h1|h2) exit 0;; esac
 echo "the catalogue of {version} cannot be read" >&2
 exit 9
 """
@@ -210,7 +209,7 @@ def test_no_request_failed(story: Story) -> None:
     assert story.load["sent"] >= 0.9 * RATE * (seconds - 2), story.load
     assert story.load["failed"] == 0, story.load
     assert set(story.load["statuses"]) == {"200"}, story.load
-    assert set(story.load["versions"]) == {"1.0", "2.0", "3.0"}, story.load
+    assert set(story.load["versions"]) == {"1.0", "2.0"}, story.load
 
 
 def test_no_request_in_flight_was_cut(story: Story) -> None:

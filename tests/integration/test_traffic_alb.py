@@ -275,3 +275,13 @@ def test_targets_of_a_network_load_balancer_leave_and_return(pools: Pools) -> No
     drained = move("drain", pools, **options)
     assert drained["targets"]["web-1"]["state"] == "not registered"
     assert set(pools.seen(5)) == {"down"}
+
+
+def test_throttling_costs_nothing_but_time(pools: Pools) -> None:
+    pools.site.service.throttle(0.4)
+    try:
+        drained, restored = move("drain", pools), move("restore", pools)
+    finally:
+        pools.site.service.throttle(0.0)
+    assert drained["targets"]["web-1"]["state"] == "not registered", drained
+    assert restored["targets"]["web-1"]["state"] == "healthy", restored
