@@ -42,6 +42,12 @@ options:
         type: list
         elements: dict
         default: []
+      named:
+        description:
+          - Gates that O(gating.gates) may name by C(name) alone.
+        type: list
+        elements: dict
+        default: []
       judge:
         description:
           - The judge, as in the variable C(deploy_judge).
@@ -118,6 +124,11 @@ options:
             description:
               - The canary's share of the traffic, in percent.
             type: float
+          sticky:
+            description:
+              - Whether users stay with their pool, so that requests do not stand for themselves.
+            type: bool
+            default: false
 """
 
 EXAMPLES = r"""

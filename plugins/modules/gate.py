@@ -42,6 +42,12 @@ options:
     type: list
     elements: dict
     default: []
+  named:
+    description:
+      - Gates that O(gates) may name by C(name) alone, so that what is secret in them is in no plan.
+    type: list
+    elements: dict
+    default: []
   alarms:
     description:
       - CloudWatch alarms that must not be active during the step.
@@ -85,6 +91,11 @@ options:
         description:
           - The canary's share of the traffic, in percent.
         type: float
+      sticky:
+        description:
+          - Whether users stay with their pool, so that requests do not stand for themselves.
+        type: bool
+        default: false
   traffic:
     description:
       - The load balancers that gates of the types C(proxy) and C(load_balancer) and the judge ask.

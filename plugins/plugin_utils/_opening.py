@@ -337,11 +337,19 @@ def _moving(
     hooks = (revision.appspec.get("hooks") or {}) if revision else {}
     salt = str(plan["digest"])[:16]
     steps: dict[str, list[dict[str, t.Any]]] = {part: [] for part in PARTS}
+    # What gates and the judge compare depends on the share that the new pool has by then.
+    present = {"share": 0.0, "sticky": bool(pools and pools["sticky"])}
     for step in plan.get("schedule") or []:
+        present = {**present, "share": step.get("share", present["share"])}
         moves = pools is not None and "share" in step
         routed = {"routing": routing_for(pools or {}, step["share"], salt)} if moves else {}
         label = f"step {step['number']}"
-        asked = {"gates": _gates_of(step), "label": label, "tasks": TASKS[step["kind"]]}
+        asked = {
+            "gates": _gates_of(step),
+            "label": label,
+            "tasks": TASKS[step["kind"]],
+            "present": present,
+        }
         steps[step["part"]].append({**step, **routed, **asked})
     return {
         "pools": pools or {},
@@ -359,6 +367,6 @@ def _moving(
 def _gates_of(step: t.Mapping[str, t.Any]) -> list[dict[str, t.Any]]:
     """Return the gates that a step has of its own."""
     if step["kind"] == "approval":
-        waits = {"deadline": step["timeout"], "on_timeout": step["on_timeout"]}
+        waits = {"timeout": step["timeout"], "on_timeout": step["on_timeout"]}
         return [{"name": "approval", "type": "approval", **waits}]
     return [step["gate"]] if step["kind"] == "gate" else []

@@ -166,6 +166,7 @@ def _pools(setting: Configured, gate: Gate, moment: Moment) -> Pools:
         str(options.get("canary") or setting.pools.canary or moment.pools.canary),
         str(options.get("baseline") or setting.pools.baseline or moment.pools.baseline),
         moment.pools.share if share is None else share,
+        moment.pools.sticky,
     )
 
 
@@ -241,7 +242,7 @@ def _from_proxy(
             look["values"][metric.name] = {
                 arm: plain_number(value_of(one, quantile)) for arm, one in windows.items()
             }
-    if setting.assignments and pools.share is not None:
+    if setting.assignments and pools.share is not None and not pools.sticky:
         look["assignments"] = {arm: one.requests for arm, one in windows.items()}
 
 

@@ -53,11 +53,15 @@ class Traffic(Protocol):
 
 @dataclass(frozen=True)
 class Pools:
-    """Which pools are compared, and the canary's part of the traffic (0 to 1; None: not known)."""
+    """Which pools are compared, and the canary's part of the traffic (0 to 1; None: not known).
+
+    ``sticky``: users stay with their pool, so their requests do not stand for themselves.
+    """
 
     canary: str = ""
     baseline: str = ""
     share: float | None = None
+    sticky: bool = False
 
 
 @dataclass(frozen=True)

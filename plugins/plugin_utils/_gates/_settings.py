@@ -5,18 +5,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ...module_utils._configuration import parse_duration
 from ...module_utils._errors import UsageError
 from ...module_utils._gate_spec import describe_gate, parse_gates
+from ...module_utils._schedule import GATE, parse_schedule
 from ._evidence import wanted_of
 from ._judging import configure
 from ._model import Pools
 from ._run import ON_INCONCLUSIVE, Rules
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
     from ...module_utils._gate_spec import Gate
 
@@ -29,6 +31,7 @@ STAGED = ("in_place", "rolling")
 # their prefix (roles/deploy/vars/main.yml).
 GATE_OPTIONS: dict[str, dict[str, Any]] = {
     "gates": {"type": "list", "elements": "dict", "default": []},
+    "named": {"type": "list", "elements": "dict", "default": []},
     "judge": {"type": "dict", "default": {}},
     "on_inconclusive": {"type": "str", "choices": [*ON_INCONCLUSIVE], "default": "pause"},
     "extensions": {"type": "int", "default": 3},
@@ -41,6 +44,7 @@ GATE_OPTIONS: dict[str, dict[str, Any]] = {
             "canary": {"type": "str", "default": ""},
             "baseline": {"type": "str", "default": ""},
             "share": {"type": "float"},
+            "sticky": {"type": "bool", "default": False},
         },
     },
 }
@@ -51,7 +55,7 @@ def gates_of(options: Mapping[str, Any], name: str = "gates") -> list[Gate]:
 
     :raises UsageError: naming what does not fit
     """
-    given = [*options["gates"]]
+    given = [by_name(one, options.get("named") or ()) for one in options["gates"]]
     given += [
         {"type": "cloudwatch_alarm", "name": f"alarm {alarm}", "alarm": alarm}
         for alarm in options.get("alarms") or ()
@@ -64,6 +68,41 @@ def gates_of(options: Mapping[str, Any], name: str = "gates") -> list[Gate]:
         if gate.type == "judge":
             configure(gate.options.get("judge"))
     return gates
+
+
+def by_name(given: Any, named: Sequence[Any]) -> Any:
+    """Return the gate that a mapping with a name alone stands for; any other as it is.
+
+    :raises UsageError: there is no gate of this name
+    """
+    if not isinstance(given, Mapping) or set(given) != {"name"}:
+        return given
+    for one in named:
+        if isinstance(one, Mapping) and one.get("name") == given["name"]:
+            return one
+    raise UsageError(f"deploy_gates has no gate with the name {given['name']!r}.")
+
+
+def scheduled_gates(settings: Mapping[str, Any]) -> list[Gate]:
+    """Return the gates that the steps of a schedule have.
+
+    :raises UsageError: naming what does not fit, or what would be secret: a schedule is in the plan
+    """
+    found: list[Gate] = []
+    if not settings.get("deploy_schedule"):
+        return found
+    for step in parse_schedule(settings["deploy_schedule"], complete=False):
+        if step["kind"] != GATE:
+            continue
+        given = step["gate"]
+        secret = sorted({"headers", "environment"} & set(given))
+        if secret:
+            raise UsageError(
+                f"A gate of deploy_schedule has {secret[0]}, and a schedule is kept in the record. "
+                "Give the gate a name in deploy_gates, and write {gate: {name: …}} here."
+            )
+        found += gates_of({"gates": [given], "named": settings["deploy_gates"]}, "deploy_schedule")
+    return found
 
 
 def rules_of(options: Mapping[str, Any]) -> Rules:
@@ -90,6 +129,7 @@ def pools_of(given: Mapping[str, Any]) -> Pools:
         canary=str(given.get("canary") or ""),
         baseline=str(given.get("baseline") or ""),
         share=None if share is None else float(share) / 100,
+        sticky=bool(given.get("sticky")),
     )
 
 
@@ -139,6 +179,7 @@ def planned_gates(strategy: str, settings: Mapping[str, Any]) -> dict[str, Any] 
     options = options_from(settings)
     gates, alarms = gates_of(options, "deploy_gates"), alarms_of(settings)
     rules_of(options)
+    scheduled_gates(settings)
     wanted_of(settings["deploy_judge"])
     if strategy == "rollback" or not (gates or alarms):
         return None
