@@ -106,7 +106,8 @@ def plan_deployment(
     total = len(endpoints) if pooled.total is None else pooled.total
     current = record.group_state(application, group)
     zonal = None if strategy == "rollback" else zonal_of(settings)
-    return make_plan(
+    by_zones = zonal if pooled.mode == FORWARD and not first else None
+    plan = make_plan(
         strategy=strategy,
         targets=[
             _plan_target(one, states.get(one.target), in_service=one.target not in idle)
@@ -134,11 +135,17 @@ def plan_deployment(
         pools=pooled.pools,
         schedule=pooled.schedule,
         first=first,
-        zonal=zonal if pooled.mode == FORWARD and not first else None,
+        zonal=by_zones,
         zones=collections.Counter(one.zone for one in endpoints),
         gates=planned_gates(strategy, settings),
         alarms_roll_back=ALARM_EVENT in settings["deploy_rollback_on"],
     )
+    if zonal is not None and by_zones is None and touched:
+        plan["warnings"].append(
+            "Zones do not follow each other here, and have no minimum of their own: "
+            + ("the canaries come first." if first else "a pool is changed as a whole.")
+        )
+    return plan
 
 
 def _stages(settings: Settings, first: int, mode: str) -> t.Callable[[int], list[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,11 @@ from ansible_collections.bascule.deploy.plugins.module_utils._errors import (
 from ansible_collections.bascule.deploy.plugins.plugin_utils._closing import close_deployment
 from ansible_collections.bascule.deploy.plugins.plugin_utils._joining import open_follow_up
 from ansible_collections.bascule.deploy.plugins.plugin_utils._opening import Opened, open_deployment
-from ansible_collections.bascule.deploy.plugins.plugin_utils._planning import Endpoint
+from ansible_collections.bascule.deploy.plugins.plugin_utils._planning import (
+    Endpoint,
+    plan_deployment,
+)
+from ansible_collections.bascule.deploy.plugins.plugin_utils._pooling import Pooled
 from ansible_collections.bascule.deploy.plugins.plugin_utils._record import (
     Deployment,
     NewDeployment,
@@ -372,3 +377,24 @@ def test_nobody_joins_a_deployment_that_failed(group: Group) -> None:
     failed = group.deploy("two", failing=("web1", "web2"))
     group.names.append("web4")
     assert follow(group, failed) is None
+
+
+def test_a_plan_says_where_zones_change_nothing(group: Group) -> None:
+    settings = group.settings({"deploy_zonal": True, "deploy_minimum_healthy_hosts": 0})
+    endpoints = [dataclasses.replace(one, zone=f"zone-{one.target}") for one in group.endpoints()]
+
+    def planned(strategy: str, pooled: Pooled) -> dict[str, Any]:
+        return plan_deployment(
+            strategy, settings, endpoints, "d" * 64, record=group.record,
+            cache=group.folder / "cache", pooled=pooled,
+        )  # fmt: skip
+
+    rolling = planned("rolling", Pooled())
+    assert len(rolling["zonal"]["zones"]) == len(rolling["stages"]) == len(endpoints)
+    assert not [text for text in rolling["warnings"] if "Zones" in text]
+    canary = planned("canary", Pooled(first=[endpoints[0].target]))
+    assert canary["zonal"] is None
+    assert [
+        text for text in canary["warnings"] if text.startswith("Zones do not follow each other")
+    ]
+    assert planned("rollback", Pooled())["zonal"] is None
