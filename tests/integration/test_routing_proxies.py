@@ -205,6 +205,15 @@ def test_a_target_of_a_pool_leaves_and_comes_back(site: Pools) -> None:
     assert site.targets("restore", "shadow")["targets"]["shadow-1"]["in_service"]
 
 
+def test_a_routing_outlives_the_proxy(site: Pools) -> None:
+    site.share(blue=0, green=100)
+    site.proxy.restart()
+    for pool in site.endpoints:
+        site.targets("restore", pool)
+    assert site.ask(20) == {"green": 20}
+    assert not site.share(blue=0, green=100)["changed"]
+
+
 def test_a_pool_that_the_proxy_does_not_have_is_named(site: Pools) -> None:
     options = site.proxy.options
     key = next(iter(options["pools"]["blue"]))

@@ -57,6 +57,13 @@ class Proxy:
         # The workers of nginx outlive a master that is killed.
         stop(self.process, signal.SIGTERM if self.provider == "nginx" else signal.SIGKILL)
 
+    def restart(self) -> None:
+        """Stop and start the same process again, and wait until it listens."""
+        self.stop()
+        self.process = subprocess.Popen(self.process.args, stderr=subprocess.DEVNULL)
+        port = int(self.url.rpartition(":")[2])
+        _until(lambda: _listens(port), self.process, None)
+
 
 def free_port(address: str = "127.0.0.1") -> int:
     with socket.socket() as probe:
