@@ -19,6 +19,7 @@ from ansible_collections.bascule.deploy.plugins.module_utils._routing_data impor
 )
 from ansible_collections.bascule.deploy.plugins.module_utils._shares import share_confirmed
 from support.pools import START, Pools, pools
+from support.trace import TRACE, trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,6 +53,11 @@ def counted(site: Pools) -> dict[str, Counters]:
             return found
         assert time.monotonic() < deadline, found
         time.sleep(0.1)
+
+
+def test_the_routing_that_was_there_is_known(site: Pools) -> None:
+    foreseen = site.route({"weights": {"blue": 0, "green": 100}}, check=True)
+    assert foreseen["routing"]["before"]["weights"] == {"blue": 100.0}
 
 
 def test_shares_are_as_ordered_while_they_move_under_load(site: Pools) -> None:
@@ -229,29 +235,16 @@ def test_a_pool_that_the_proxy_does_not_have_is_named(site: Pools) -> None:
 
 
 def test_the_same_orders_have_the_same_answers_everywhere(site: Pools) -> None:
-    """The logical trace of a blue/green with a test route, sticky canary and a way back."""
-    test = [{"pool": "green", "header": "X-Bascule-Test", "value": "green"}]
-    sticky = {"salt": "d-1", "header": "X-User"}
-    orders = [
-        {"weights": {"blue": 100.0, "green": 0.0}},
-        {"weights": {"blue": 100.0, "green": 0.0}, "match": test},
-        {"weights": {"blue": 95.0, "green": 5.0}, "match": test, "sticky": sticky},
-        {"weights": {"blue": 50.0, "green": 50.0}, "match": test, "sticky": sticky},
-        {"weights": {"blue": 50.0, "green": 50.0}, "match": test, "sticky": sticky},
-        {"weights": {"blue": 100.0, "green": 0.0}},
-    ]
     site.share(blue=0, green=100)
-    trace = []
-    for order in orders:
-        answer = site.route(order)
-        trace.append((answer["changed"], answer["routing"], answer["diff"]["before"]))
-    plain = [parse_routing(order).as_data() for order in orders]
-    assert [changed for changed, _routing, _diff in trace] == [True, True, True, True, False, True]
-    assert [routing["after"] for _changed, routing, _diff in trace] == plain
-    assert [routing["before"] for _changed, routing, _diff in trace[1:]] == plain[:-1]
-    assert trace[3][2] == (
-        "blue: 95 %\n"
-        "green: 5 %\n"
-        "header X-Bascule-Test=green: green\n"
-        "sticky by header X-User, salt d-1\n"
+    assert trace(site.route) == TRACE
+
+
+def test_sticky_orders_have_the_same_answers_at_every_proxy_that_hashes(site: Pools) -> None:
+    sticky = {"salt": "d-1", "header": "X-User"}
+    site.share(blue=100, green=0)
+    site.route({"weights": {"blue": 95.0, "green": 5.0}, "sticky": sticky})
+    answer = site.route({"weights": {"blue": 50.0, "green": 50.0}, "sticky": sticky})
+    assert answer["diff"]["before"] == (
+        "blue: 95 %\ngreen: 5 %\nsticky by header X-User, salt d-1\n"
     )
+    assert answer["routing"]["after"]["sticky"] == sticky

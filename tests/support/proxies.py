@@ -259,7 +259,7 @@ def start_haproxy_pools(directory: Path, pools: Mapping[str, Sequence[Endpoint]]
     directory.mkdir(parents=True, exist_ok=True)
     port = free_port()
     path, table = directory / "admin.sock", directory / "bascule.map"
-    table.touch()
+    table.write_text(f"routing a,shop-{next(iter(pools))},10000\n")
     text = replaced(
         example("haproxy", "lua-load-per-thread"),
         {
