@@ -14,6 +14,9 @@ import threading
 import time
 import typing as t
 
+from ansible.module_utils.parsing.convert_bool import boolean
+from ansible.plugins.loader import become_loader
+
 from ..module_utils._errors import TrafficError, UsageError
 from ..module_utils._routing import TRAFFIC_OPTIONS, traffic_request
 from ._direct import run_on_host
@@ -156,9 +159,24 @@ def delegate(action: ActionBase, variables: dict[str, t.Any], host: str) -> Acti
     own.setdefault("inventory_hostname", host)
     own["ansible_host"] = own.get("ansible_host") or host
     connection.set_options(var_options=own)
+    if boolean(own.get("ansible_become", context.become)):
+        connection.set_become_plugin(_become(own, context))
     made = copy.copy(action)
     made._connection = connection
     made._play_context = context
     made._task = action._task.copy()
     made._task.delegate_to = host
     return made
+
+
+def _become(own: dict[str, t.Any], context: t.Any) -> t.Any:
+    """Return the way to other rights that a host asks for.
+
+    :raises UsageError: Ansible does not know it
+    """
+    method = str(own.get("ansible_become_method") or context.become_method or "sudo")
+    found = become_loader.get(method)
+    if found is None:
+        raise UsageError(f"ansible_become_method is {method}, which Ansible does not know.")
+    found.set_options(var_options=own)
+    return found

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from ansible_collections.bascule.deploy.plugins.plugin_utils._record import Record
 from support import records
-from support.pools import START, Pools, pools
+from support.pools import Pools, pools
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 BAD = {"X-Bascule-Test": "green"}
 
 
-@pytest.fixture(params=sorted(START))
+# What each proxy counts is proved elsewhere; here it is the way to it that matters.
+@pytest.fixture(params=["envoy", "haproxy"])
 def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pools]:
     with pools(str(request.param), tmp_path, "blue", "green") as made:
         made.route(
@@ -78,13 +79,13 @@ def test_what_a_proxy_counts_lets_a_step_pass_or_fail(site: Pools, tmp_path: Pat
     with Record.open(f"sqlite:///{tmp_path}/record.db") as record:
         made = records.create(record, ["green-1"])
         gates = [
-            {"type": "proxy", "metric": "error_rate", "success": "< 1%", "interval": "200ms"},
+            {"type": "proxy", "metric": "error_rate", "success": "< 1%", "interval": "1s"},
             {"type": "proxy", "name": "both", "metric": "requests", "success": ">= 0",
-             "pool": "blue", "interval": "200ms"},
+             "pool": "blue", "interval": "1s"},
             {"type": "load_balancer", "pool": "green", "count": 1},
         ]  # fmt: skip
         load = site.load(100)
-        said = ask(site, tmp_path, made.id, step="canary 50 %", seconds=3, gates=gates)
+        said = ask(site, tmp_path, made.id, step="canary 50 %", seconds=2, gates=gates)
         assert said["verdict"] == "Pass", said
         seen = {one["name"]: one for one in said["bascule"]["gates"]}
         assert seen["proxy"]["seen"] == "0, wanted < 1%"
@@ -98,7 +99,7 @@ def test_what_a_proxy_counts_lets_a_step_pass_or_fail(site: Pools, tmp_path: Pat
         failing.start()
         judge = {
             "metrics": [{"name": "errors", "kind": "rate", "critical": True}],
-            "interval": "200ms", "assignments": "none",
+            "interval": "1s", "assignments": "none",
         }  # fmt: skip
         try:
             said = ask(site, tmp_path, made.id, step="judged", seconds=3600, judge=judge)
