@@ -114,7 +114,7 @@ def plan_deployment(
             for one in touched
         ],
         digest=digest,
-        minimum=minimum_of(settings, total),
+        minimum=_minimum(settings, total, pooled),
         stages=_stages(settings, len(first), pooled.mode),
         bake_time=parse_duration(settings["deploy_bake_time"], "deploy_bake_time"),
         provider=settings["deploy_traffic_provider"],
@@ -146,6 +146,18 @@ def plan_deployment(
             + ("the canaries come first." if first else "a pool is changed as a whole.")
         )
     return plan
+
+
+def _minimum(settings: Settings, total: int, pooled: Pooled) -> int:
+    """Return how many targets must stay healthy.
+
+    Where canaries are a pool of their own, the minimum is one of the pool that serves, and no
+    canary may fail.
+    """
+    if pooled.pools and pooled.mode == FORWARD:
+        canaries = len(pooled.pools["idle"])
+        return minimum_of(settings, total - canaries) + canaries
+    return minimum_of(settings, total)
 
 
 def _stages(settings: Settings, first: int, mode: str) -> t.Callable[[int], list[int]]:

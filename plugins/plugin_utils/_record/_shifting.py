@@ -112,10 +112,11 @@ def begin(change: Change, number: int) -> str:
     deployment = change.deployment
     if step.status == SUCCEEDED:
         return PASSED
-    moved = any(
-        one.kind in MOVING and one.started_at is not None
-        for one in steps(change.session, deployment["id"])
-    )
+    known = steps(change.session, deployment["id"])
+    if any(one.status == FAILED for one in known):
+        # All traffic was brought home when that step failed.
+        return STOPPED
+    moved = any(one.kind in MOVING and one.started_at is not None for one in known)
     if not moved and not change.is_final and _halt_if_too_few(change):
         return STOPPED
     if change.is_final or deployment["halted_at"] is not None:

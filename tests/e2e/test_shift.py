@@ -1,0 +1,296 @@
+"""Blue/green and canary deployments behind real proxies, under load, with good and bad revisions.
+
+One story a proxy, told once; each test proves one claim of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from ansible_collections.bascule.deploy.plugins.module_utils._shares import share_confirmed
+from support.rollout import BIN, ROOT
+from support.twopools import TwoPools, two_pools, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from support.rollout import Run
+
+RATE = 200
+TEST_ROUTE = {"header": "X-Bascule-Test", "value": "new"}
+
+
+@dataclass
+class Story:
+    """What the runs said, and what users saw meanwhile."""
+
+    site: TwoPools
+    runs: dict[str, Run] = field(default_factory=dict)
+    ids: dict[str, str] = field(default_factory=dict)
+    answers: dict[str, dict[str, int]] = field(default_factory=dict)
+    load: dict[str, Any] = field(default_factory=dict)
+
+    def run(self, name: str, playbook: str, **variables: Any) -> None:
+        known = {one.id for one in self.site.controller.deployments()}
+        self.runs[name] = self.site.controller.playbook(playbook, **variables)
+        new = [one.id for one in self.site.controller.deployments() if one.id not in known]
+        self.ids[name] = new[-1] if new else ""
+        self.answers[name] = self.site.ask(20)
+
+    def ended(self, name: str) -> Any:
+        return next(d for d in self.site.controller.deployments() if d.id == self.ids[name])
+
+
+def schedule(site: TwoPools) -> list[dict[str, Any]]:
+    """A test of the new pool before users see it, then a share, then all."""
+    headers = {TEST_ROUTE["header"]: TEST_ROUTE["value"]}
+    smoke = {
+        "name": "smoke", "type": "http", "url": f"{site.proxy.url}/", "headers": headers,
+        "count": 1, "status": [200],
+    }  # fmt: skip
+    return [{"gate": smoke}, {"shift": "20%"}, {"bake": "2s"}, {"shift": "100%"}]
+
+
+def errors_of(pool: str) -> dict[str, Any]:
+    """A gate that a pool passes whose errors are few."""
+    return {
+        "gate": {
+            "name": "errors", "type": "proxy", "metric": "error_rate", "pool": pool,
+            "success": "< 0.01", "interval": "500ms", "count": 3,
+        }
+    }  # fmt: skip
+
+
+def kill_in_step(site: TwoPools, told: str, **variables: Any) -> str:
+    """Begin a blue/green deployment, and kill its controller in the step that is told."""
+    known = {one.id for one in site.controller.deployments()}
+    process = site.start("blue_green", **variables)
+    try:
+
+        def step() -> str:
+            for one in site.controller.deployments():
+                if one.id not in known and (told, "InProgress") in site.steps(one.id):
+                    return str(one.id)
+            return ""
+
+        return str(until(step, 180))
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def envoy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    """Blue/green: two good revisions, a bad one, a killed controller, and the way back."""
+    folder = tmp_path_factory.mktemp("envoy")
+    pools = {"blue": ["b1", "b2"], "green": ["g1", "g2"]}
+    with two_pools("envoy", folder, pools) as site:
+        story = Story(site)
+        story.run("first", "blue_green", deploy_revision=site.revision("1.0"))
+        end = site.load(RATE)
+        story.run(
+            "update",
+            "blue_green",
+            deploy_revision=site.revision("2.0"),
+            deploy_schedule=schedule(site),
+            deploy_test_route=TEST_ROUTE,
+            deploy_retire="drain",
+        )
+        story.run(
+            "bad",
+            "blue_green",
+            deploy_revision=site.revision("3.0", bad=True),
+            deploy_schedule=[{"shift": "20%"}, errors_of("green"), {"shift": "100%"}],
+        )
+        again = {
+            "deploy_revision": site.revision("4.0"),
+            "deploy_schedule": [{"shift": "40%"}, {"bake": "4s"}, {"shift": "100%"}],
+        }
+        story.ids["killed"] = kill_in_step(site, "bake for 4s", **again)
+        story.answers["killed"] = site.ask(100)
+        story.run("resumed", "blue_green", deployment_id=story.ids["killed"], **again)
+        story.run("back", "rollback")
+        story.load = end()
+        yield story
+
+
+@pytest.fixture(scope="module")
+def haproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    """The same update at another load balancer, then canaries, a good one and a bad one."""
+    folder = tmp_path_factory.mktemp("haproxy")
+    pools = {"blue": ["b1", "b2"], "green": ["g1", "g2"]}
+    with two_pools("haproxy", folder, pools) as site:
+        story = Story(site)
+        story.run("first", "blue_green", deploy_revision=site.revision("1.0"))
+        end = site.load(RATE)
+        story.run(
+            "update",
+            "blue_green",
+            deploy_revision=site.revision("2.0"),
+            deploy_schedule=schedule(site),
+            deploy_test_route=TEST_ROUTE,
+            deploy_retire="drain",
+        )
+        story.run(
+            "canary",
+            "canary",
+            deploy_revision=site.revision("3.0"),
+            deploy_schedule=[{"shift": "20%"}, errors_of("green")],
+        )
+        story.run(
+            "bad",
+            "canary",
+            deploy_revision=site.revision("4.0", bad=True),
+            deploy_schedule=[{"shift": "20%"}, errors_of("green")],
+        )
+        story.load = end()
+        yield story
+
+
+def test_every_revision_comes_to_its_users(envoy: Story, haproxy: Story) -> None:
+    for story, wanted in (
+        (envoy, {"first": "1.0", "update": "2.0", "bad": "2.0", "resumed": "4.0", "back": "2.0"}),
+        (haproxy, {"first": "1.0", "update": "2.0", "canary": "3.0", "bad": "3.0"}),
+    ):
+        for name, version in wanted.items():
+            assert story.answers[name] == {version: 20}, story.runs[name].said
+            assert bool(story.runs[name].status) == (name == "bad"), story.runs[name].said
+
+
+def test_only_the_bad_version_itself_has_failed_users(envoy: Story, haproxy: Story) -> None:
+    for story, bad in ((envoy, "3.0"), (haproxy, "4.0")):
+        load = story.load
+        assert load["failed"] == load["versions"].get(bad, 0), load
+        assert set(load["versions"]) >= {"1.0", "2.0"}, load
+
+
+def test_the_same_schedule_gives_the_same_trace_everywhere(envoy: Story, haproxy: Story) -> None:
+    traces = [story.site.trace(story.ids["update"]) for story in (envoy, haproxy)]
+    assert traces[0] == traces[1]
+    assert [text for event, _status, text in traces[0] if event == "TrafficRouted"] == [
+        "blue 0%, green 100%",
+        "blue 20%, green 80%",
+        "blue 100%, green 0%",
+    ]
+    assert [text for event, _status, text in traces[0] if event == "StepEnded"] == [
+        "1. see the targets of blue in service",
+        "2. open the test route to blue",
+        "3. ask the gate smoke",
+        "4. shift 20% of the traffic to blue, 80% stays on green",
+        "5. bake for 2s",
+        "6. shift 100% of the traffic to blue",
+        "7. retire green (drain)",
+    ]
+
+
+def test_the_pools_take_turns(envoy: Story) -> None:
+    new = [envoy.ended(name).plan["pools"]["new"] for name in ("first", "update", "bad", "killed")]
+    assert new == ["green", "blue", "green", "green"]
+
+
+def test_the_realised_share_was_seen_in_requests(envoy: Story, haproxy: Story) -> None:
+    for story in (envoy, haproxy):
+        events = story.site.controller.events(story.ids["update"])
+        shown = [e.message for e in events if e.event == "StepEnded" and ". shift " in e.message]
+        assert len(shown) == 2
+        assert all("requests: " in message and "interval" in message for message in shown), shown
+
+
+def test_a_failing_gate_brings_the_traffic_back_before_all_else(
+    envoy: Story, haproxy: Story
+) -> None:
+    for story, home in ((envoy, "blue"), (haproxy, "blue")):
+        deployment = story.ended("bad")
+        assert deployment.error_code == "GATE_FAILED", deployment.error_message
+        events = [e.event for e in story.site.controller.events(deployment.id) if not e.target]
+        verdict = events.index("GatesDecided")
+        after = [e for e in events[verdict + 1 :] if e not in ("Halted", "GateDecided")]
+        assert after[0] == "TrafficRouted", events
+        assert story.site.weights(deployment.id)[-1][home] == 100.0
+        back = next(
+            d for d in story.site.controller.deployments() if d.id == deployment.rolled_back_by
+        )
+        assert (back.status, back.creator) == ("Succeeded", "codeDeployRollback")
+        assert back.rollback_of == deployment.id
+
+
+def test_the_way_back_of_blue_green_touches_no_target(envoy: Story) -> None:
+    back = envoy.ended("bad").rolled_back_by
+    assert envoy.site.controller.targets(back) == {}
+    assert envoy.site.steps(back) == [("shift 100% of the traffic to blue", "Succeeded")]
+
+
+def test_a_bad_canary_gets_the_revision_back_that_it_had(haproxy: Story) -> None:
+    bad = haproxy.ended("bad")
+    status = {name: one.status for name, one in haproxy.site.controller.targets(bad.id).items()}
+    assert status == {"g1": "Succeeded", "g2": "Succeeded", "b1": "Skipped", "b2": "Skipped"}
+    back = haproxy.site.controller.targets(bad.rolled_back_by)
+    assert {name: one.status for name, one in back.items()} == {
+        "g1": "Succeeded",
+        "g2": "Succeeded",
+    }
+
+
+def test_a_killed_controller_is_taken_up_where_it_stood(envoy: Story) -> None:
+    identifier = envoy.ids["killed"]
+    seen = envoy.answers["killed"]
+    assert set(seen) == {"2.0", "4.0"}
+    assert share_confirmed(seen, {"2.0": 60.0, "4.0": 40.0}, 0.0001).confirmed, seen
+    assert envoy.ended("killed").status == "Succeeded"
+    events = [
+        (one.event, one.message.partition(": ")[0])
+        for one in envoy.site.controller.events(identifier)
+        if one.event in ("StepStarted", "StepResumed", "TakenOver")
+    ]
+    assert [event for event, _text in events].count("TakenOver") == 1
+    assert ("StepResumed", "3. bake for 4s") in events
+    started = [text for event, text in events if event == "StepStarted"]
+    assert len(started) == len(set(started)), "no step was begun anew"
+    assert envoy.site.weights(identifier) == [
+        {"green": 40.0, "blue": 60.0},
+        {"green": 100.0, "blue": 0.0},
+    ]
+
+
+def test_a_plan_tells_pools_steps_and_routing(envoy: Story, tmp_path: Path) -> None:
+    run = envoy.site.controller.playbook(
+        "blue_green",
+        "--check",
+        "--diff",
+        deploy_revision=envoy.site.folder / "revisions" / "4.0",
+        deploy_schedule="CodeDeployDefault.LambdaCanary10Percent5Minutes",
+        deploy_plan_output=str(tmp_path / "plan.json"),
+    )
+    assert run.status == 0, run.said
+    for text in (
+        "Traffic before: blue 100%, green 0%",
+        "Traffic after: blue 0%, green 100%",
+        "2. shift 10% of the traffic to green, 90% stays on blue",
+        "3. bake for 5m",
+    ):
+        assert text in run.said, run.said
+    assert any(line.startswith("+green: 10 %") for line in run.said.splitlines()), run.said
+    assert envoy.site.ask(10) == {"2.0": 10}
+    saved = json.loads((tmp_path / "plan.json").read_text())
+    assert [step["kind"] for step in saved["plan"]["schedule"]] == [
+        "pool", "shift", "bake", "shift",
+    ]  # fmt: skip
+
+
+def test_the_status_of_a_deployment_shows_its_steps(envoy: Story) -> None:
+    told = subprocess.run(
+        [BIN / "bascule", "status", envoy.ids["update"]],
+        cwd=ROOT,
+        env={**os.environ, "BASCULE_STATE": str(envoy.site.controller.state)},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "shift 20% of the traffic to blue" in told, told
