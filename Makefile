@@ -67,7 +67,7 @@ test-e2e: setup packages ## Whole deployments under load
 	$(BIN)/pytest -q tests/e2e
 
 test-molecule: setup ## A scenario for each strategy, and one for both layouts
-	for scenario in in_place rolling layouts; do $(BIN)/molecule test -s $$scenario || exit 1; done
+	for scenario in in_place rolling blue_green canary layouts; do $(BIN)/molecule test -s $$scenario || exit 1; done
 
 test-crash: setup packages ## Kill the controller before, in and after everything it does (a quarter of an hour)
 	CRASH_SIDES=before,after,during $(BIN)/pytest -q tests/e2e/test_crash.py

@@ -88,6 +88,8 @@ def why_no_rollback(
         # The idle pool keeps what was tried on it; the way back is the traffic.
         if not has_moved(deployment, steps):
             return f"No rollback is needed: no user has reached {pools['new']}."
+        if deployment.status == "Stopped" and not rollback_asked(deployment):
+            return f"All traffic is on {pools['home']}; {pools['new']} keeps what was tried on it."
         changed = True
     if deployment.status == "Stopped" and not rollback_asked(deployment):
         if not changed:

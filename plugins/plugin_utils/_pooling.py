@@ -197,7 +197,7 @@ def _before(names: t.Sequence[str], observed: Observed) -> dict[str, float] | No
 def _refuse_provider(kind: str, settings: Settings) -> None:
     provider = settings["deploy_traffic_provider"]
     if provider in NO_PROVIDER:
-        able = sorted(name for name, words in CAPABILITIES.items() if "weights" in words)
+        able = sorted(name for name, words in CAPABILITIES.items() if {"weights", "drain"} <= words)
         raise UsageError(
             f"The strategy {kind} moves traffic between pools, and deploy_traffic_provider is "
             f"{provider or 'not set'}. Set it to one that can: {', '.join(able)}."

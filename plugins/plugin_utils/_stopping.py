@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 import typing as t
 
+from ._closing import has_moved
 from ._planning import STOP_EVENT
 
 if t.TYPE_CHECKING:
@@ -41,7 +42,7 @@ def stop(
     if not wait:
         return None
     left = wait_for_end(record, deployment_id, tell)
-    if left is None or left.id != deployment_id or _needs_a_playbook(left):
+    if left is None or left.id != deployment_id or _needs_a_playbook(left, record):
         return left
     record.take_over(left.id)
     record.finish(left.id)
@@ -86,6 +87,9 @@ def waiting_text(record: Record, deployment: Deployment, holder: str) -> str:
     return f"{deployment.id} waits for {what}; carried out by {holder}."
 
 
-def _needs_a_playbook(deployment: Deployment) -> bool:
+def _needs_a_playbook(deployment: Deployment, record: Record) -> bool:
+    if has_moved(deployment, record.steps(deployment.id)):
+        # Users have come to the new pool: they are brought back first.
+        return True
     asked = deployment.rollback_on_stop or STOP_EVENT in deployment.options.get("rollback_on", [])
     return asked or deployment.error_code != "MANUAL_STOP"

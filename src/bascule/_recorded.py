@@ -66,6 +66,8 @@ def standing_of(record: _record.Record, found: _record.Deployment) -> Deployment
         lease={**lease.as_dict(), "text": lease.text()} if lease else None,
         approvals=tuple({**one.as_dict(), "what": one.what} for one in record.approvals(found.id)),
         gates=tuple(one.as_dict() for one in record.gate_runs(found.id)),
+        steps=tuple(one.as_dict() for one in record.steps(found.id)),
+        routing=tuple(one.as_dict() for one in record.routing_changes(found.id)),
         alarms=alarms.as_dict() if (alarms := record.alarms(found.id)) else None,
     )
 

@@ -80,7 +80,8 @@ class Deployment:
     status: CodeDeploy's (Created, InProgress, Succeeded, Failed, Stopped), or Refused when it
     could not begin. ``plan`` is as docs/api.md tells; times are seconds since the epoch.
     ``unfinished`` is the id of the deployment that somebody has to go on with: this one, or the
-    one that rolls it back. ``lease`` (who carries it out) and ``approvals`` are told by ``status``.
+    one that rolls it back. ``lease`` (who carries it out) and ``approvals``, ``steps`` and
+    ``routing`` are told by ``status``.
     """
 
     id: str | None
@@ -109,6 +110,8 @@ class Deployment:
     stop_requested_by: str | None = None
     approvals: tuple[Mapping[str, t.Any], ...] = ()
     gates: tuple[Mapping[str, t.Any], ...] = ()
+    steps: tuple[Mapping[str, t.Any], ...] = ()
+    routing: tuple[Mapping[str, t.Any], ...] = ()
     alarms: Mapping[str, t.Any] | None = None
     lease: Mapping[str, t.Any] | None = None
     unfinished: str | None = None

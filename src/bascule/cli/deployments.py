@@ -35,7 +35,9 @@ def add_commands(
     deploy = commands.add_parser(
         "deploy", parents=[common, run_options()], help="bring a revision to a deployment group"
     )
-    deploy.add_argument("strategy", metavar="STRATEGY", help="in_place or rolling")
+    deploy.add_argument(
+        "strategy", metavar="STRATEGY", help="in_place, rolling, blue_green or canary"
+    )
     deploy.add_argument("--revision", metavar="R", help="directory, archive, git ref or address")
     _add_limit(deploy)
     add_only_outdated(deploy)

@@ -156,6 +156,8 @@ def deployment_lines(deployment: Deployment) -> list[str]:
     lines = [f"{name + ':':<16}{value}" for name, value in facts if value]
     if deployment.lease is not None and deployment.lease["state"] != "Alive":
         lines += ["", ways_on(str(deployment.id))]
+    if deployment.steps:
+        lines += ["", *columns(_steps(deployment), ("STEP", "STATUS", "TOOK", "WHAT"))]
     if deployment.targets:
         rows = [
             (
@@ -170,6 +172,19 @@ def deployment_lines(deployment: Deployment) -> list[str]:
         ]
         lines += ["", *columns(rows, ("TARGET", "STATUS", "SERVICE", "TOOK", "MESSAGE"))]
     return lines
+
+
+def _steps(deployment: Deployment) -> list[tuple[str, ...]]:
+    """Return the steps of the schedule, with what requests have shown of the shares."""
+    return [
+        (
+            str(step["number"]),
+            step["status"],
+            _span(step["started_at"], step["ended_at"]),
+            _first("", f"{step['told']}: {step['message']}" if step["message"] else step["told"]),
+        )
+        for step in deployment.steps
+    ]
 
 
 def _waits_for(deployment: Deployment) -> str:

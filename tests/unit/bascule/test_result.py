@@ -91,6 +91,8 @@ def test_json_has_the_documented_fields() -> None:
         "approvals": [],
         "lease": None,
         "gates": [],
+        "steps": [],
+        "routing": [],
         "alarms": None,
         "unfinished": None,
         "interrupted": False,

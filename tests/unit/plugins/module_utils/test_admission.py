@@ -205,3 +205,24 @@ ROLLBACK = [
 def test_way_back(case: tuple[str, Counts, int, bool, str]) -> None:
     _name, counts, minimum, in_service, verdict = case
     assert decide(counts, minimum, "rollback", in_service).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("total", "minimum", "failed", "in_flight", "verdict"),
+    [
+        (4, 0, 0, 3, ADMIT),
+        (4, 3, 0, 3, ADMIT),
+        (4, 3, 1, 2, ADMIT),
+        (4, 3, 2, 0, HALT),
+        (4, 4, 0, 0, ADMIT),
+        (4, 4, 1, 1, HALT),
+        (1, 0, 0, 0, ADMIT),
+    ],
+)
+def test_in_a_pool_that_no_user_reaches_only_failures_count(
+    total: int, minimum: int, failed: int, in_flight: int, verdict: str
+) -> None:
+    counts = Counts(total=total, pending=1, failed=failed, in_flight=in_flight)
+    decision = decide(counts, minimum, "idle")
+    assert decision.verdict == verdict
+    assert (decision.error_code == "HEALTH_CONSTRAINTS") == (verdict == HALT)

@@ -1,0 +1,260 @@
+"""Plans, steps and ways back of deployments between pools, with a real record and cache."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible_collections.bascule.deploy.plugins.module_utils._errors import BasculeError
+from ansible_collections.bascule.deploy.plugins.plugin_utils._closing import (
+    Closed,
+    close_deployment,
+    is_paused,
+)
+from ansible_collections.bascule.deploy.plugins.plugin_utils._opening import (
+    Opened,
+    open_deployment,
+)
+from ansible_collections.bascule.deploy.plugins.plugin_utils._planning import Endpoint
+from ansible_collections.bascule.deploy.plugins.plugin_utils._pooling import Observed
+from ansible_collections.bascule.deploy.plugins.plugin_utils._record import Record
+from ansible_collections.bascule.deploy.plugins.plugin_utils._settings import public_variables
+from support.bundles import files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MEMBERS = {"blue": ["b1", "b2"], "green": ["g1", "g2"]}
+
+
+class Group:
+    """A deployment group with two pools; ``live`` has all the traffic."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.live = "blue"
+        self.given: dict[str, Any] = {
+            "deploy_application": "shop",
+            "deploy_group": "web",
+            "deploy_traffic_provider": "envoy",
+            "deploy_traffic_pools": {"blue": {"cluster": "b"}, "green": {"cluster": "g"}},
+        }
+        self.record = Record.open(f"sqlite:///{folder / 'record.db'}")
+
+    def open(self, version: str = "", strategy: str = "blue_green", **more: Any) -> Opened:
+        if version and not (self.folder / version).exists():
+            files(self.folder / version, {"VERSION": version})
+        revision = {"deploy_revision": str(self.folder / version)} if version else {}
+        settings = ArgumentSpecValidator(public_variables()).validate(
+            {**self.given, **revision, **more}
+        )
+        assert not settings.error_messages, settings.error_messages
+        endpoints = {
+            pool: [Endpoint(name, name, "127.0.0.1", 80, "", pool=pool) for name in names]
+            for pool, names in MEMBERS.items()
+        }
+        other = "green" if self.live == "blue" else "blue"
+        return open_deployment(
+            strategy,
+            dict(settings.validated_parameters),
+            [one for found in endpoints.values() for one in found],
+            record=self.record,
+            cache=self.folder / "cache",
+            base=self.folder,
+            check=False,
+            observed=Observed(
+                endpoints=endpoints,
+                routings=[{"weights": {self.live: 100.0, other: 0.0}}],
+                canaries=["b1"],
+            ),
+        )
+
+    def open_digest(self, version: str) -> str:
+        """The digest of a version that was deployed."""
+        return next(
+            one.revision.digest
+            for one in self.record.deployments(limit=100)
+            if one.revision.source.endswith(version)
+        )
+
+    def install(self, opened: Opened, *names: str, failing: tuple[str, ...] = ()) -> None:
+        for name in names:
+            assert self.record.admit(opened.deployment["id"], name).verdict == "admitted"
+        for name in names:
+            status = "Failed" if name in failing else "Succeeded"
+            self.record.settle(opened.deployment["id"], name, status, error_code="ScriptFailed")
+
+    def go(self, opened: Opened, *, until: str = "") -> list[str]:
+        """Go through the steps, up to the first one of a kind; return what each might do."""
+        verdicts = []
+        for step in opened.plan["schedule"]:
+            if step["kind"] == until:
+                break
+            verdicts.append(self.record.begin_step(opened.deployment["id"], step["number"]))
+            if verdicts[-1] == "go":
+                self.record.end_step(opened.deployment["id"], step["number"])
+        return verdicts
+
+    def succeed(self, version: str, **more: Any) -> Closed:
+        opened = self.open(version, **more)
+        self.install(opened, *opened.fleet["idle"])
+        assert set(self.go(opened)) == {"go"}
+        closed = close_deployment(self.record, opened.deployment["id"])
+        assert closed.deployment.status == "Succeeded", closed.summary
+        self.live = opened.plan["pools"]["new"]
+        return closed
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Group:
+    return Group(tmp_path)
+
+
+def test_only_the_idle_pool_is_touched_and_the_pools_take_turns(group: Group) -> None:
+    opened = group.open("1.0")
+    assert opened.fleet["targets"] == ["g1", "g2"] == opened.fleet["idle"]
+    assert opened.plan["left_out"] == ["b1", "b2"]
+    assert opened.fleet["home"]["weights"] == {"blue": 100.0, "green": 0.0}
+    group.install(opened, "g1", "g2")
+    group.go(opened)
+    assert close_deployment(group.record, opened.deployment["id"]).deployment.status == "Succeeded"
+    group.live = "green"
+    assert group.open("2.0").fleet["idle"] == ["b1", "b2"]
+
+
+def test_all_targets_of_an_idle_pool_go_at_once_and_the_budget_holds(group: Group) -> None:
+    opened = group.open("1.0", deploy_minimum_healthy_hosts="100%")
+    group.install(opened, "g1", "g2", failing=("g2",))
+    assert group.go(opened) == ["stopped", "stopped"], "no user comes to a pool that is too small"
+    closed = close_deployment(group.record, opened.deployment["id"])
+    assert (closed.deployment.status, closed.deployment.error_code) == (
+        "Failed",
+        "HEALTH_CONSTRAINTS",
+    )
+    assert closed.rollback is None
+    assert closed.note == "No rollback is needed: no user has reached green."
+
+
+def test_a_failure_after_users_came_is_rolled_back_by_the_traffic_alone(group: Group) -> None:
+    group.succeed("1.0")
+    opened = group.open("2.0", deploy_schedule=[{"shift": 5}, {"bake": 60}, {"shift": 100}])
+    group.install(opened, "b1", "b2")
+    group.go(opened, until="bake")
+    assert group.record.begin_step(opened.deployment["id"], 3) == "go"
+    group.record.fail_steps(opened.deployment["id"], "GATE_FAILED", "too many errors")
+    closed = close_deployment(group.record, opened.deployment["id"])
+    assert closed.rollback is not None
+    members = closed.rollback_fleet or {}
+    assert members["targets"] == []
+    assert members["step_hosts"]["back"] == members["closing"] != []
+    assert members["steps"]["back"][0]["routing"]["weights"] == {"green": 100.0, "blue": 0.0}
+    assert [step.status for step in group.record.steps(opened.deployment["id"])] == [
+        "Succeeded", "Succeeded", "Failed", "Skipped",
+    ]  # fmt: skip
+
+
+def test_a_deployment_that_ends_before_its_last_step_has_failed(group: Group) -> None:
+    opened = group.open("1.0")
+    group.install(opened, "g1", "g2")
+    group.go(opened, until="shift")
+    closed = close_deployment(group.record, opened.deployment["id"]).deployment
+    assert (closed.status, closed.error_code) == ("Failed", "INTERNAL_ERROR")
+    assert "It ended before step 2: shift 100%" in closed.error_message
+
+
+def test_a_stop_is_seen_by_the_next_step_and_a_pause_waits(group: Group) -> None:
+    opened = group.open("1.0", deploy_schedule=[{"shift": 5}, {"shift": 50}])
+    identifier = opened.deployment["id"]
+    group.install(opened, "g1", "g2")
+    for number in (1, 2):
+        assert group.record.begin_step(identifier, number) == "go"
+        group.record.end_step(identifier, number)
+    group.record.pause(identifier, "lunch")
+    assert group.record.begin_step(identifier, 3) == "paused"
+    assert is_paused(group.record.deployment(identifier), group.record.steps(identifier))
+    group.record.take_over(identifier)
+    group.record.request_stop(identifier, "enough")
+    with pytest.raises(BasculeError, match="MANUAL_STOP"):
+        group.record.begin_step(identifier, 3)
+
+
+def test_a_step_that_has_succeeded_is_passed_and_one_that_was_begun_goes_on(group: Group) -> None:
+    opened = group.open("1.0")
+    identifier = opened.deployment["id"]
+    group.install(opened, "g1", "g2")
+    group.record.begin_step(identifier, 1)
+    group.record.end_step(identifier, 1)
+    group.record.begin_step(identifier, 2)
+    assert group.record.begin_step(identifier, 1) == "passed"
+    assert group.record.begin_step(identifier, 2) == "go"
+    kinds = [one.event for one in group.record.events(identifier)]
+    assert kinds.count("StepStarted") == 2
+    assert kinds.count("StepResumed") == 1
+
+
+def test_a_rollback_moves_the_traffic_alone_while_the_old_pool_has_its_revision(
+    group: Group,
+) -> None:
+    group.succeed("1.0")
+    group.succeed("2.0")
+    opened = group.open(strategy="rollback")
+    assert opened.plan["pools"]["new"] == "green"
+    assert opened.fleet["targets"] == []
+    assert [step["kind"] for step in opened.plan["schedule"]] == ["pool", "shift"]
+    assert set(group.go(opened)) == {"go"}
+    assert close_deployment(group.record, opened.deployment["id"]).deployment.status == "Succeeded"
+
+
+def test_a_rollback_brings_the_revision_where_the_old_pool_has_lost_it(group: Group) -> None:
+    group.succeed("1.0")
+    group.succeed("2.0")
+    bad = group.open("3.0")
+    group.install(bad, "g1", "g2")
+    group.record.halt(bad.deployment["id"], "GATE_FAILED", "no")
+    close_deployment(group.record, bad.deployment["id"])
+    opened = group.open(strategy="rollback", deploy_rollback_to=group.open_digest("1.0"))
+    assert opened.fleet["idle"] == ["g1", "g2"]
+
+
+def test_a_canary_pool_goes_first_and_the_traffic_comes_home(group: Group) -> None:
+    opened = group.open("1.0", "canary", deploy_schedule="Canary10Percent5Minutes")
+    assert opened.plan["stages"] == [["g1", "g2"], ["b1", "b2"]]
+    assert opened.fleet["balanced"] == ["b1", "b2"]
+    assert opened.fleet["serial"] == [2]
+    assert opened.plan["minimum_healthy"] == 3, "one of the fleet, and both canaries"
+    assert [step["text"] for step in opened.plan["schedule"]] == [
+        "see the targets of green in service",
+        "shift 10% of the traffic to green, 90% stays on blue",
+        "bake for 5m",
+        "bring all traffic back to blue",
+    ]
+
+
+def test_canaries_among_the_targets_have_no_pools(group: Group) -> None:
+    opened = group.open("1.0", "canary", deploy_traffic_pools={}, deploy_schedule=[{"bake": 5}])
+    assert opened.plan["stages"] == [["b1"], ["b2", "g1", "g2"]]
+    assert opened.fleet["canaries_balanced"] == ["b1"]
+    assert opened.fleet["balanced"] == ["b2", "g1", "g2"]
+    assert opened.plan["pools"] is None
+
+
+@pytest.mark.parametrize(
+    ("strategy", "given", "said"),
+    [
+        ("blue_green", {"deploy_traffic_provider": "none"}, "one that can: elbv2, envoy"),
+        ("blue_green", {"deploy_traffic_provider": "elb"}, "one that can: elbv2"),
+        ("blue_green", {"deploy_traffic_pools": {}}, "deploy_traffic_pools has none"),
+        ("blue_green", {"deploy_schedule": "soon"}, "deploy_schedule is 'soon'"),
+        ("canary", {"deploy_traffic_pools": {}}, "deploy_schedule shifts traffic"),
+        ("blue_green", {"deploy_test_route": {"path": "/"}}, "deploy_test_route is"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_anything_is(
+    group: Group, strategy: str, given: dict[str, Any], said: str
+) -> None:
+    schedule = {"deploy_schedule": [{"shift": 5}], **given}
+    with pytest.raises(BasculeError) as refusal:
+        group.open("1.0", strategy, **schedule)
+    assert said in str(refusal.value)
+    assert group.record.deployments() == []
