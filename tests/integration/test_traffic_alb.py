@@ -16,6 +16,7 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._providers import (
 )
 from support import alb
 from support.alb.site import Site, sites
+from support.trace import TRACE, trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,6 +107,12 @@ def test_a_pool_is_attached_and_healthy_before_it_gets_a_request(pools: Pools) -
     assert back["routing"]["after"]["weights"] == {"blue": 100.0, "green": 0.0}
     assert pools.seen(50) == {"blue": 50}
     assert pools.site.states(pools.green) == ["healthy"], "it stays attached and is checked"
+
+
+def test_the_same_orders_have_the_same_answers_as_at_every_proxy(pools: Pools) -> None:
+    options = {"propagation": "0s"}
+    pools.route({"blue": 0, "green": 100}, options=options)
+    assert trace(lambda order: pools.ask("route", routing=order, options=options)) == TRACE
 
 
 def test_rules_by_header_and_cookie_are_ours_alone(pools: Pools) -> None:

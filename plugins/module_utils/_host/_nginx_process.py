@@ -238,9 +238,7 @@ class Nginx:
         master = self._master()
         found = []
         booted = _boot_time()
-        for entry in os.listdir("/proc"):
-            if not entry.isdigit():
-                continue
+        for entry in _children(master):
             with contextlib.suppress(OSError, IndexError, ValueError):
                 stat = Path(f"/proc/{entry}/stat").read_text(encoding="utf-8", errors="replace")
                 # proc(5): the name, in parentheses, may hold anything; then state and parent.
@@ -326,6 +324,13 @@ class Nginx:
 def _socket(row: list[str]) -> Socket:
     # sl local rem st tx_queue:rx_queue tr:when retrnsmt uid timeout inode …
     return Socket(row[1], row[2], row[3], int(row[4].partition(":")[2], 16), row[9])
+
+
+def _children(parent: int) -> list[str]:
+    """Return the ids of those who may be a process's children; its own list where there is one."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{parent}/task/{parent}/children").read_text(encoding="ascii").split()
+    return [entry for entry in os.listdir("/proc") if entry.isdigit()]
 
 
 def _words(stderr: str) -> str:
