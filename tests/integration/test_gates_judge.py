@@ -95,6 +95,18 @@ def test_a_bad_canary_fails_at_once_and_a_good_one_when_the_step_ends(url: str) 
         assert looks[0].data["look"]["rates"]["errors"]["baseline"] == {"bad": 90, "total": 90000}
 
 
+def test_a_step_that_bakes_longer_than_a_judge_may_take_is_judged_when_it_ends(url: str) -> None:
+    with Record.open(url) as record:
+        made = create(record, ["a"])
+        gate = {"type": "judge", "judge": CRITICAL, "interval": "100ms", "deadline": "50ms"}
+        outcome = run_step(
+            record, {"id": made.id}, STEP, parse_gates([gate]), seconds=0.5,
+            pools=Pools("green", "blue", 0.1),
+            traffic=Counting(blue=(90000, 90, 0), green=(10000, 10, 0)),
+        )  # fmt: skip
+        assert outcome.verdict == "Pass", outcome
+
+
 def test_too_little_traffic_is_no_failure(url: str) -> None:
     with Record.open(url) as record:
         name, outcome = judged(record, CRITICAL, Counting(blue=(9, 0, 0), green=(1, 0, 0)))

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import queue
 import secrets
 import threading
@@ -217,38 +218,45 @@ class _Step:
 
     def _take_up(self, run: GateRun) -> None:
         """Go on from what was measured before; limits count anew in each round."""
+        for one in self._gates:
+            one.state, one.phase, one.earlier = State(), RUNNING, []
         by_name = {one.gate.name: one for one in self._gates}
         for decision in self._record.gate_decisions(self._id, self._step):
-            one = by_name.get(decision.gate)
-            if one is None or "phase" not in decision.data:
+            known = by_name.get(decision.gate)
+            if known is None or "phase" not in decision.data:
                 continue
-            one.earlier.append(decision.data)
+            known.earlier.append(decision.data)
             if decision.round == run.round:
-                _count(one, decision)
+                _count(known, decision)
 
     def _phase(self, one: _Gate, run: GateRun, now: float, over: bool) -> str:
         if one.phase != RUNNING:
             return one.phase
-        # A gate that has no value yet is asked once more when the bake time has passed.
-        over = over and (one.state.measured > 0 or (one.state.last_at or 0.0) >= run.until)
-        return assess(one.rule, one.state, over=over, late=self._is_late(one, run, now))
+        # A gate that has no value yet is asked once more when its time is up.
+        last = one.state.last_at or 0.0
+        over = over and (one.state.measured > 0 or last >= run.until)
+        late = min(now, last) >= self._late_at(one, run)
+        return assess(one.rule, one.state, over=over, late=late)
 
-    def _is_late(self, one: _Gate, run: GateRun, now: float) -> bool:
+    def _late_at(self, one: _Gate, run: GateRun) -> float:
+        """Return when a gate that decides by itself is given up."""
         deadline = one.rule.deadline
-        return deadline is not None and now >= max(run.started_at + deadline, run.until)
+        return math.inf if deadline is None else max(run.started_at + deadline, run.until)
 
     def _ask_due(self, run: GateRun, now: float, over: bool) -> None:
         for one in self._gates:
             if one.phase != RUNNING or one.asked:
                 continue
             due = next_at(one.rule, one.state, run.started_at)
+            late_at, last = self._late_at(one, run), one.state.last_at or 0.0
             # What is not told when the bake time ends is asked for once more then.
-            if now < due and not (over and (one.state.last_at or 0.0) < run.until):
+            closing = (over and last < run.until) or last < late_at <= now
+            if now < due and not closing:
                 continue
             moment = Moment(
                 record=self._record, deployment=self._deployment, step=self._step,
                 round=run.round, started=run.started_at, until=run.until, now=now, over=over,
-                late=self._is_late(one, run, now), pools=self._pools, traffic=self._traffic,
+                late=now >= late_at, pools=self._pools, traffic=self._traffic,
                 earlier=tuple(one.earlier),
             )  # fmt: skip
             one.asked = True
@@ -361,8 +369,9 @@ class _Step:
             return extended
         if rule == ASK:
             return self._ask_person(run, why)
-        self._record.end_gates(self._id, self._step, INCONCLUSIVE, why)
+        # In this order whoever waits for the verdict sees the pause first, and begins no round.
         self._record.pause(self._id, f"{self._step}: {why}", step=self._step)
+        self._record.end_gates(self._id, self._step, INCONCLUSIVE, why)
         return StepOutcome(INCONCLUSIVE, why, paused=True, round=run.round, gates=self._told())
 
     def _ask_person(self, run: GateRun, why: str) -> StepOutcome:
@@ -397,8 +406,9 @@ class _Step:
             if one.phase in ("Failed", "Error") and not one.gate.dry_run
         ]
         message = f"{self._step}: " + (why or "; ".join(bad))
-        outcome = self._end(FAIL, why or "; ".join(bad), run)
+        # In this order a verdict without its consequence can never be left behind.
         self._record.halt(self._id, GATE_FAILED, message)
+        outcome = self._end(FAIL, why or "; ".join(bad), run)
         return dataclasses.replace(outcome, halted=True)
 
     def _end(self, verdict: str, message: str, run: GateRun) -> StepOutcome:
