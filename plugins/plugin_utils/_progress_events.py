@@ -302,6 +302,13 @@ class Translator:
             data=answer,
         )
 
+    def _phase_scaling(self, seen: Observation, answer: Data) -> Iterator[Event]:
+        if answer.get("groups") or answer.get("released") or answer.get("answered"):
+            text = f"Auto Scaling: {message_of(seen.result)}"
+            yield self._event(
+                seen, "notice", target=None, name="scaling", status="", message=text, data=answer
+            )
+
     def _phase_close(self, seen: Observation, answer: Data) -> Iterator[Event]:
         deployment = _mapping(answer.get("deployment"))
         if not deployment:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_events import (
     Observation,
+    Translator,
     answer_of,
     is_own,
     message_of,
@@ -206,3 +207,25 @@ def test_own_tasks_are_those_below_roles_and_playbooks(tmp_path: Path) -> None:
     assert not is_own(f"{tmp_path}/examples/site.yml:3", tmp_path)
     assert not is_own("/srv/site.yml:3", tmp_path)
     assert not is_own(None, tmp_path)
+
+
+def test_what_is_done_about_auto_scaling_is_told() -> None:
+    translator = Translator()
+    seen = Observation(
+        moment="ok",
+        host="web-1",
+        task="Hold the Auto Scaling groups still",
+        action="bascule.deploy.scaling",
+        at=1.0,
+        own=True,
+        result={
+            "msg": "workers: suspended Launch",
+            "bascule": {
+                "phase": "scaling",
+                "groups": {"workers": {"before": [], "after": ["Launch"]}},
+            },
+        },
+    )
+    [event] = translator.events(seen)
+    assert (event.kind, event.target) == ("notice", None)
+    assert event.message == "Auto Scaling: workers: suspended Launch"
