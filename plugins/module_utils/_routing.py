@@ -81,6 +81,8 @@ POOL_KEYS: dict[str, dict[str, str]] = {
     "elbv2": {"target_group": "target_groups"},
 }
 _TYPES: dict[str, dict[str, Any]] = {
+    # It names an entry and is no secret, whatever its name sounds like.
+    "haproxy_map_key": {"type": "str", "no_log": False},
     "elbv2_target_groups": {"type": "list", "elements": "str"},
     "elbv2_target_port": {"type": "int"},
     "elbv2_propagation": {"type": "raw"},

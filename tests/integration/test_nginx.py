@@ -120,3 +120,24 @@ def test_an_order_that_was_cut_short_is_given_again(site: Pools) -> None:
     assert site.targets("drain", "green")["changed"]
     assert site.targets("observe", "green")["targets"]["green-1"]["state"] == "down"
     assert site.targets("restore", "green")["targets"]["green-1"]["in_service"]
+
+
+def test_a_server_that_is_named_and_not_numbered_is_drained_of_its_requests(
+    deploy: Callable[..., Site],
+) -> None:
+    site = deploy("nginx")
+    path = Path(site.proxy.options["directory"]) / "shop.conf"
+    path.write_text(path.read_text().replace("127.0.0.1:", "localhost:"))
+    site.endpoints = {
+        name: proxies.Endpoint(name, "localhost", endpoint.port)
+        for name, endpoint in site.endpoints.items()
+    }
+    site.call("restore", *site.endpoints)
+    with ThreadPoolExecutor(6) as users:
+        answers = [users.submit(site.get, "/slow/4") for _ in range(6)]
+        time.sleep(0.5)
+        drained = site.call("drain", *site.endpoints, drain_timeout=60)
+        assert all(answer.done() for answer in answers)
+        assert [answer.result() for answer in answers] == ["1"] * 6
+    assert drained["waited"] > 2
+    assert "server localhost:" in path.read_text()

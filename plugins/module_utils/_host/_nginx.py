@@ -123,7 +123,9 @@ class NginxUpstream(Balancer):
         words = ["down" if server.down else "up"]
         if not taken_up:
             words.append("nginx was not reloaded since")
-        active = self._nginx.connections(server.address, server.port) if server.down else 0
+        # The file may name a host, the kernel's table has addresses.
+        places = {*self._places(target), (server.address, server.port)}
+        active = self._nginx.connections(places) if server.down else 0
         failing = (
             self._failing.get(target.name, "")
             if server.down

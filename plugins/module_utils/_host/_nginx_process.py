@@ -164,15 +164,14 @@ class Nginx:
         """Tell whether every worker that takes requests began after this file was written."""
         return self._all_new((self.directory / file).stat().st_mtime)
 
-    def connections(self, address: str, port: int) -> int:
-        """Return how many connections this host has to a place.
+    def connections(self, places: set[tuple[str, int]]) -> int:
+        """Return how many connections this host has to these places, (address, port).
 
         Once no new worker has a server, these are the old workers' open requests: they close their
         idle connections when they are told to end.
         """
         return sum(
-            row.state == ESTABLISHED and _place(row.remote) == (address, port)
-            for row in self._sockets()
+            row.state == ESTABLISHED and _place(row.remote) in places for row in self._sockets()
         )
 
     def warnings(self) -> tuple[str, ...]:
