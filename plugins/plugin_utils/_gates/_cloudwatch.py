@@ -33,11 +33,11 @@ def alarm_states(names: Sequence[str]) -> dict[str, str]:
 
     :raises SourceError: CloudWatch does not answer, or refuses
     """
+    cloudwatch = _client()
     from botocore.exceptions import BotoCoreError, ClientError
 
     found: dict[str, str] = {}
     try:
-        cloudwatch = _client()
         pages = cloudwatch.get_paginator("describe_alarms").paginate(
             AlarmNames=list(names), AlarmTypes=["MetricAlarm", "CompositeAlarm"]
         )
@@ -46,8 +46,6 @@ def alarm_states(names: Sequence[str]) -> dict[str, str]:
                 found[str(alarm["AlarmName"])] = str(alarm["StateValue"])
     except (BotoCoreError, ClientError) as error:
         raise SourceError(f"The alarms cannot be looked at: {_aws.reason(error)}") from error
-    except UsageError as error:
-        raise SourceError(str(error)) from error
     return found
 
 
@@ -95,6 +93,7 @@ def sums_since(gate: Gate, queries: Any, started: float, now: float) -> list[flo
 
 
 def _values(gate: Gate, queries: Any, start: float, end: float, result: Any = None) -> list[float]:
+    cloudwatch = _client()
     from botocore.exceptions import BotoCoreError, ClientError
 
     period = int(parse_duration(gate.options.get("period") or "60s", "period"))
@@ -105,15 +104,11 @@ def _values(gate: Gate, queries: Any, start: float, end: float, result: Any = No
         one["ReturnData"] = one["Id"] == wanted
     values: list[float] = []
     try:
-        pages = (
-            _client()
-            .get_paginator("get_metric_data")
-            .paginate(
-                MetricDataQueries=asked,
-                StartTime=datetime.datetime.fromtimestamp(start, datetime.UTC),
-                EndTime=datetime.datetime.fromtimestamp(end, datetime.UTC),
-                ScanBy="TimestampDescending",
-            )
+        pages = cloudwatch.get_paginator("get_metric_data").paginate(
+            MetricDataQueries=asked,
+            StartTime=datetime.datetime.fromtimestamp(start, datetime.UTC),
+            EndTime=datetime.datetime.fromtimestamp(end, datetime.UTC),
+            ScanBy="TimestampDescending",
         )
         for page in pages:
             for one in page.get("MetricDataResults", ()):
@@ -121,8 +116,6 @@ def _values(gate: Gate, queries: Any, start: float, end: float, result: Any = No
                     values += [float(value) for value in one["Values"]]
     except (BotoCoreError, ClientError) as error:
         raise SourceError(f"CloudWatch refuses the metrics: {_aws.reason(error)}") from error
-    except UsageError as error:
-        raise SourceError(str(error)) from error
     return [value for value in values if math.isfinite(value)]
 
 
@@ -163,4 +156,8 @@ def _query(given: Any, number: int, period: int) -> dict[str, Any]:
 
 
 def _client() -> Any:
-    return _aws.client("cloudwatch", attempts=_ATTEMPTS, connect=5, read=_READ_SECONDS)
+    """Return the client; raises SourceError where boto3 or a region is missing."""
+    try:
+        return _aws.client("cloudwatch", attempts=_ATTEMPTS, connect=5, read=_READ_SECONDS)
+    except UsageError as error:
+        raise SourceError(str(error)) from error
