@@ -15,6 +15,7 @@ from ansible_collections.bascule.deploy.plugins.module_utils._notifications impo
 )
 from ansible_collections.bascule.deploy.plugins.plugin_utils._notify import (
     _delivery,
+    catch_up,
     deliver,
     notification_failures,
     undelivered,
@@ -229,6 +230,23 @@ def test_what_a_killed_sender_has_claimed_is_told_by_the_next(
         deliver(record, deployment, channels[0], lambda: False)
         assert undelivered(record, deployment, channels) == 0
     assert len(receiver.bodies) == 2
+
+
+def test_what_was_abandoned_is_told_by_the_next_run(tmp_path: Path, receiver: Receiver) -> None:
+    with Record.open(f"sqlite:///{tmp_path}/record.db") as record:
+        silent = create(record, ["a"])
+        record.finish(silent.id)
+        channels = parse_channels([{"type": "webhook", "url": receiver.url}])
+        left = create(record, ["a"])
+        catch_up(record, left.id, channels[0])
+        assert receiver.bodies == [], "of the one before nobody was told anything"
+        deliver(record, left.id, channels[0], lambda: False)
+        record.abandon(left.id)
+        following = create(record, ["a"])
+        catch_up(record, following.id, channels[0])
+    texts = [one["text"] for one in receiver.bodies]
+    assert len(texts) == 2
+    assert f"{left.id} was stopped: Abandoned" in texts[1]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Notifications: who is told what about a deployment, and what became of it."""
 
-from ._delivery import deliver, family, notification_failures, undelivered
+from ._delivery import catch_up, deliver, family, notification_failures, undelivered
 from ._start import start
 
-__all__ = ["deliver", "family", "notification_failures", "start", "undelivered"]
+__all__ = ["catch_up", "deliver", "family", "notification_failures", "start", "undelivered"]

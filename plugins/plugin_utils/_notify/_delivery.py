@@ -89,6 +89,18 @@ def notification_failures(record: Record, deployment_id: str) -> list[str]:
     ]
 
 
+def catch_up(record: Record, deployment_id: str, channel: Channel) -> None:
+    """Tell what was left of the deployment before: it may have been abandoned, or ended by a stop.
+
+    One of which nobody has been told anything is not told of now.
+    """
+    root = record.deployment(deployment_id)
+    newest = record.deployments(root.application, root.group, limit=2)
+    before = [one for one in newest if one.id != root.id and one.is_final]
+    if before and record.notified(before[-1].id):
+        deliver(record, before[-1].id, channel, lambda: False)
+
+
 def deliver(
     record: Record, deployment_id: str, channel: Channel, go_on: Callable[[], bool]
 ) -> None:

@@ -17,7 +17,7 @@ from typing import IO, Any
 from ...module_utils._errors import RecordError
 from ...module_utils._notifications import Channel
 from .._record import Record, is_gone
-from ._delivery import deliver
+from ._delivery import catch_up, deliver
 
 # A record that is away is asked again; whoever needs it says so.
 _PAUSE_SECONDS = 2.0
@@ -55,6 +55,7 @@ def work(order: dict[str, Any], channel: Channel, go_on: Any) -> None:
     while True:
         try:
             with Record.open(order["record"], patience=30.0) as record:
+                catch_up(record, order["deployment"], channel)
                 deliver(record, order["deployment"], channel, go_on)
         except RecordError:
             if not go_on():
