@@ -10,7 +10,8 @@ export LC_ALL := C.UTF-8
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help setup packages demo test check lint types sanity docs-lint test-unit test-integration \
-        test-e2e test-molecule test-wheel test-matrix test-crash test-alb fuzz benchmark clean
+        test-e2e test-molecule test-wheel test-matrix test-crash test-alb test-lambda \
+        fuzz benchmark clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -67,13 +68,16 @@ test-e2e: setup packages ## Whole deployments under load
 	$(BIN)/pytest -q tests/e2e
 
 test-molecule: setup ## A scenario for each strategy, and one for both layouts
-	for scenario in in_place rolling blue_green canary layouts; do $(BIN)/molecule test -s $$scenario || exit 1; done
+	for scenario in in_place rolling blue_green canary layouts lambda; do $(BIN)/molecule test -s $$scenario || exit 1; done
 
 test-crash: setup packages ## Kill the controller before, in and after everything it does (a quarter of an hour)
 	CRASH_SIDES=before,after,during $(BIN)/pytest -q tests/e2e/test_crash.py
 
 test-alb: setup packages ## Calls to the API of load balancers for a hundred targets (ten minutes)
 	ALB_TARGETS=100 ALB_IN_FLIGHT=10,20 ALB_THROTTLED=0,0.3 $(BIN)/pytest -q -s tests/e2e/test_alb_calls.py
+
+test-lambda: setup ## Every configuration of Lambda on a fast clock, every way to find a bad version (10 minutes)
+	$(BIN)/pytest -q tests/long/test_lambda_ways.py
 
 test-wheel: setup ## The pip package in an empty virtual environment
 	bash tests/wheel.sh

@@ -67,7 +67,13 @@ class ActionModule(BasculeAction):
                 seconds=seconds,
                 rules=rules_of(arguments),
                 pools=pools_of(arguments["pools"]),
-                traffic=traffic_of(self, variables, arguments["traffic"]),
+                traffic=traffic_of(
+                    self,
+                    variables,
+                    arguments["traffic"],
+                    lambda: open_record(arguments),
+                    arguments["deployment"]["id"],
+                ),
                 tell=tell,
                 pause_wanted=pause_wanted,
             )

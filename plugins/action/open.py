@@ -17,6 +17,7 @@ from ansible.plugins.loader import lookup_loader
 from ansible.utils.vars import load_extra_vars
 from ansible_collections.bascule.deploy.plugins.module_utils._configuration import parse_stages
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import UsageError
+from ansible_collections.bascule.deploy.plugins.module_utils._functions import is_lambda
 from ansible_collections.bascule.deploy.plugins.module_utils._notifications import parse_channels
 from ansible_collections.bascule.deploy.plugins.module_utils._pools import PARTS
 from ansible_collections.bascule.deploy.plugins.plugin_utils._action import (
@@ -34,6 +35,13 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._gates import evide
 from ansible_collections.bascule.deploy.plugins.plugin_utils._joining import (
     joined_since,
     open_follow_up,
+)
+from ansible_collections.bascule.deploy.plugins.plugin_utils._lambda._request import (
+    OWN,
+    function_settings,
+)
+from ansible_collections.bascule.deploy.plugins.plugin_utils._lambda._request import (
+    PREFIX as FUNCTION_PREFIX,
 )
 from ansible_collections.bascule.deploy.plugins.plugin_utils._notify import start
 from ansible_collections.bascule.deploy.plugins.plugin_utils._opening import (
@@ -55,6 +63,9 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._settings import (
 )
 
 if t.TYPE_CHECKING:
+    from ansible_collections.bascule.deploy.plugins.module_utils._functions import (
+        FunctionSettings,
+    )
     from ansible_collections.bascule.deploy.plugins.plugin_utils._action import (
         Arguments,
         Result,
@@ -79,6 +90,7 @@ NOBODY: dict[str, t.Any] = {
         name: []
         for name in (
             "targets", "direct", "balanced", "idle", "canaries_direct", "canaries_balanced",
+            "staged", "functions", "functions_before", "functions_after",
             "unhealthy", "endpoints", "in_pools", "closing", "before_allow", "after_allow",
         )
     },
@@ -87,6 +99,7 @@ NOBODY: dict[str, t.Any] = {
     "measures": False,
     "steps": {part: [] for part in PARTS},
     "step_hosts": {part: [] for part in PARTS},
+    "function_hosts": {part: [] for part in PARTS},
 }  # fmt: skip
 
 
@@ -135,6 +148,7 @@ class ActionModule(BasculeAction):
                     check=self.checking,
                     situation=self._situation(arguments, settings, endpoints, variables),
                     observed=self._observed(arguments, settings, endpoints, variables),
+                    functions=self._functions(arguments["targets"], settings, variables),
                 )
             channels = parse_channels(settings["deploy_notifications"])
             if channels and not self.checking:
@@ -212,7 +226,7 @@ class ActionModule(BasculeAction):
         self, targets: list[str], settings: dict[str, t.Any], variables: Variables
     ) -> Result:
         """Return the endpoints alone, for those who look at the routing before a plan is made."""
-        found = self._endpoints(targets, settings, variables)
+        found = [] if is_lambda(settings) else self._endpoints(targets, settings, variables)
         told = {"in_pools": by_pool(found)}
         return {"changed": False, "msg": f"{len(found)} targets", "bascule": told}
 
@@ -237,6 +251,23 @@ class ActionModule(BasculeAction):
             vaulted=vaulted,
             public=public_variables(),
         )
+
+    def _functions(
+        self, targets: list[str], settings: dict[str, t.Any], variables: Variables
+    ) -> list[FunctionSettings]:
+        """Return the targets as functions, from their own variables; none if they are hosts."""
+        if not is_lambda(settings):
+            return []
+        found = []
+        for target in targets:
+            own = variables["hostvars"][target]
+            given = {
+                name: own.get(f"{FUNCTION_PREFIX}{name}", settings[f"{FUNCTION_PREFIX}{name}"])
+                for name in OWN
+            }
+            given["function"] = own.get(f"{FUNCTION_PREFIX}function", target)
+            found.append(function_settings(target, given))
+        return found
 
     def _observed(
         self,

@@ -8,10 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ._errors import PlanError
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
 TOGETHER, IN_ORDER = "together", "in_order"
+
+# The two pools of a deployment: what an alias led to before, and the version that is deployed.
+OLD, NEW = "old", "new"
 
 # Shares are told in percent with this many digits; what is finer comes from dividing.
 _DIGITS = 6
@@ -74,26 +79,35 @@ def is_same(one: Alias | None, other: Alias | None) -> bool:
     )
 
 
-def schedule_in_order(steps: Sequence[Mapping[str, Any]], functions: int) -> list[dict[str, Any]]:
-    """Return the schedule that carries out ``steps`` for one function after the other.
+def schedule_in_order(
+    steps: Sequence[Mapping[str, Any]], targets: Sequence[str]
+) -> tuple[list[dict[str, Any]], dict[str, dict[str, float]]]:
+    """Return the schedule that carries out ``steps`` for one target after the other, and a ladder.
 
-    The shares are of the traffic of all functions together: see ``share_at``.
+    The shares of the schedule are of the traffic of all targets together, in percent with two
+    decimals; the ladder says for each of them (``"12.5"``) the percent of every target.
+
+    :raises PlanError: there are more targets than shares can be told apart
     """
-    return [
-        {**step, "share": round((number * 100 + step["share"]) / functions, 9)}
-        if step["kind"] == "shift"
-        else dict(step)
-        for number in range(functions)
-        for step in steps
-    ]
-
-
-def share_at(share: float, number: int, functions: int, order: str = TOGETHER) -> float:
-    """Return the percent for the function ``number`` (from 0) where all together get ``share``."""
-    if order == TOGETHER:
-        return share
-    own = round(share * functions - 100 * number, _DIGITS)
-    return min(100.0, max(0.0, own))
+    made: list[dict[str, Any]] = []
+    ladder: dict[str, dict[str, float]] = {}
+    for number in range(len(targets)):
+        for step in steps:
+            if step["kind"] != "shift":
+                made.append(dict(step))
+                continue
+            share = round((number * 100 + step["share"]) / len(targets), 2)
+            if f"{share:g}" in ladder:
+                raise PlanError(
+                    f"{len(targets)} functions in order are more than this schedule can tell "
+                    "apart. Deploy them together, or in groups of their own."
+                )
+            made.append({**step, "share": share})
+            ladder[f"{share:g}"] = {
+                target: 100.0 if place < number else step["share"] if place == number else 0.0
+                for place, target in enumerate(targets)
+            }
+    return made, ladder
 
 
 def versions_to_delete(

@@ -56,6 +56,11 @@ class FunctionSettings:
     hooks: dict[str, str] = field(default_factory=dict)
 
 
+def is_lambda(settings: Mapping[str, Any]) -> bool:
+    """Tell whether the settings of a deployment group are those of functions."""
+    return bool(settings.get("deploy_compute_platform") == PLATFORM)
+
+
 def image_address(text: str) -> str | None:
     """Return the address of an image in ECR; None where the text is none."""
     found = _IMAGE.match(text.strip())

@@ -315,6 +315,7 @@ def render_plan(plan: dict[str, Any]) -> str:
     """Tell a plan to a person: warnings, order, stages, slots, traffic changes, rollback."""
     lines = [_headline(plan)]
     lines += ["Warning: " + warning for warning in plan["warnings"]]
+    lines += ["Functions:", *plan["functions"]] if plan.get("functions") else []
     lines += _left_out_lines(plan)
     moved = pool_lines(plan.get("pools"), plan.get("schedule", ()))
     if not plan["targets"]:

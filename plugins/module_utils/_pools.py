@@ -144,6 +144,7 @@ def deployment_steps(
     ready_timeout: float = 0.0,
     ready_on_timeout: str = "continue",
     retire_after: float = 0.0,
+    attach: bool = True,
 ) -> list[Step]:
     """Return all steps of a deployment, timed, numbered, each with its ``part`` and ``text``.
 
@@ -152,6 +153,7 @@ def deployment_steps(
     :param bake: seconds to watch at the end, with the old pool kept as it is
     :param ready_timeout: seconds to wait for a person before the first shift; 0 waits for none
     :param retire_after: seconds until the old pool is retired
+    :param attach: whether the new pool's targets must be brought into service at a load balancer
     :raises PlanError: a share is to be shifted and there are no pools
     """
     steps: list[Step] = []
@@ -165,7 +167,8 @@ def deployment_steps(
         steps = [{**step, "part": SHIFT_PART} for step in schedule]
     else:
         first = moves[0] if moves else len(schedule)
-        steps.append({"kind": POOL, "part": READY_PART})
+        if attach:
+            steps.append({"kind": POOL, "part": READY_PART})
         if pools["test_route"]:
             steps.append({"kind": TEST, "share": 0.0, "part": READY_PART})
         steps += [{**step, "part": READY_PART} for step in schedule[:first]]

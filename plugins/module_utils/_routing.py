@@ -56,6 +56,7 @@ PROVIDER_OPTIONS: dict[str, dict[str, str]] = {
         "elb_names": "names",
         "elb_propagation": "propagation",
     },
+    "lambda_alias": {},
 }
 # What a provider needs to share traffic between pools, beside the pools themselves.
 ROUTING_OPTIONS: dict[str, dict[str, str]] = {

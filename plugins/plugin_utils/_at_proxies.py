@@ -26,6 +26,8 @@ from ._providers import on_controller, run_on_controller
 if t.TYPE_CHECKING:
     from ansible.plugins.action import ActionBase
 
+    from ._record import Record
+
 # What an action is told of the load balancers.
 TRAFFIC: dict[str, dict[str, t.Any]] = {
     "traffic": {
@@ -52,9 +54,19 @@ class AtProxies:
     """The load balancers of a deployment (see ``_gates.Traffic``); used by several threads."""
 
     def __init__(
-        self, action: ActionBase, variables: dict[str, t.Any], settings: dict[str, t.Any]
+        self,
+        action: ActionBase,
+        variables: dict[str, t.Any],
+        settings: dict[str, t.Any],
+        record: t.Callable[[], Record] | None = None,
+        deployment: str = "",
     ) -> None:
-        """Keep what a host is reached with; ``settings`` are the values of ``TRAFFIC``."""
+        """Keep what a host is reached with; ``settings`` are the values of ``TRAFFIC``.
+
+        :param record: opens the record for the thread that asks; some providers find there what
+            the pools of the deployment are
+        """
+        self._record, self._deployment = record, deployment
         self._action, self._variables = action, variables
         self._settings = settings
         self._delegates: dict[str, ActionBase] = {}
@@ -103,7 +115,7 @@ class AtProxies:
             if known is not None and time.monotonic() - known[0] < SHARED_SECONDS:
                 return known[1]
             if on_controller(request["provider"]):
-                answers = [run_on_controller(request)]
+                answers = [self._run_here(request)]
             else:
                 answers = [self._run(host, request) for host in self._settings["hosts"]]
             for answer in answers:
@@ -111,6 +123,12 @@ class AtProxies:
                     raise TrafficError(str(answer.get("msg")))
             self._answers[(state, pool)] = (time.monotonic(), answers)
             return answers
+
+    def _run_here(self, request: dict[str, t.Any]) -> dict[str, t.Any]:
+        if self._record is None or request["action"] != "measure":
+            return run_on_controller(request)
+        with self._record() as record:
+            return run_on_controller(request, record=record, deployment=self._deployment)
 
     def _run(self, host: str, request: dict[str, t.Any]) -> dict[str, t.Any]:
         if host not in self._delegates:
@@ -124,12 +142,16 @@ class AtProxies:
 
 
 def traffic_of(
-    action: ActionBase, variables: dict[str, t.Any], settings: dict[str, t.Any]
+    action: ActionBase,
+    variables: dict[str, t.Any],
+    settings: dict[str, t.Any],
+    record: t.Callable[[], Record] | None = None,
+    deployment: str = "",
 ) -> AtProxies | None:
     """Return the load balancers that an action was told of; None if there are none."""
     if settings.get("provider") in (None, "", "none"):
         return None
-    return AtProxies(action, variables, settings)
+    return AtProxies(action, variables, settings, record, deployment)
 
 
 def own_variables(variables: dict[str, t.Any], host: str) -> dict[str, t.Any]:

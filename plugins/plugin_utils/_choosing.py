@@ -8,8 +8,11 @@ from __future__ import annotations
 import typing as t
 
 from ..module_utils._errors import ArchiveError, RevisionError, UsageError
+from ..module_utils._functions import is_lambda
 from ..module_utils._host._links import leaving, refusal
 from ._history import rollback_revision
+from ._lambda._revision import resolve_functions
+from ._lambda._service import Service
 from ._record import RevisionRow
 from ._revisions import Revision, load_revision, resolve
 from ._settings import require
@@ -17,6 +20,7 @@ from ._settings import require
 if t.TYPE_CHECKING:
     from pathlib import Path
 
+    from ..module_utils._functions import FunctionSettings
     from ._record import Record
 
 Settings = dict[str, t.Any]
@@ -32,11 +36,13 @@ def find_revision(
     cache: Path,
     base: Path,
     expected: str | None = None,
+    functions: t.Sequence[FunctionSettings] = (),
 ) -> RevisionRow:
     """Return the revision to deploy: the one that was named, or the one to go back to.
 
     :param expected: digest that a saved plan has. Where the source cannot give it any more, the
         cache may; what the source gives instead is for the caller to compare
+    :param functions: the targets as Lambda functions, where they are
     :raises UsageError: none was named, there is none to go back to, or it is marked bad
     :raises RevisionError: it cannot be found
     """
@@ -44,6 +50,8 @@ def find_revision(
         found = _to_go_back_to(settings, record, cache)
     elif settings["deploy_revision"] == CURRENT:
         found = _of_the_group(settings, record, cache)
+    elif is_lambda(settings):
+        found = resolve_functions(settings, functions, cache=cache, base=base, service=Service())
     else:
         found = _named(settings, cache, base, expected)
     if not settings["deploy_allow_bad_revision"]:

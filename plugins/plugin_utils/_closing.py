@@ -13,10 +13,10 @@ from ..module_utils._plan import PlanTarget, make_plan
 from ..module_utils._pools import BLUE_GREEN, way_back
 from ._opening import fleet
 from ._planning import ALARM_EVENT, FAILURE_EVENT, STOP_EVENT, Endpoint
-from ._record import MOVING, NewDeployment
+from ._record import MOVING, NewDeployment, RevisionRow
 
 if t.TYPE_CHECKING:
-    from ._record import Deployment, Record, RevisionRow, Step, Target
+    from ._record import Deployment, Record, Step, Target
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ def close_deployment(record: Record, deployment_id: str) -> Closed:
     targets = record.targets(deployment_id)
     summary = describe(finished, targets)
     if rollback is None:
-        good = record.last_known_good(finished.application, finished.group)
+        good = good_of(finished, record.last_known_good(finished.application, finished.group))
         note = why_no_rollback(finished, targets, good, record.steps(deployment_id))
         return Closed(finished, None, None, note, f"{summary}\n{note}".strip())
     members = rollback_fleet(rollback, targets)
@@ -110,6 +110,15 @@ def why_no_rollback(
     return ""
 
 
+def good_of(deployment: Deployment, good: RevisionRow | None) -> RevisionRow | None:
+    """Return the revision that a failure goes back to.
+
+    Functions that the record did not know, or that others have moved, go back to what was there.
+    """
+    before = deployment.options.get("before")
+    return RevisionRow(**before) if before else good
+
+
 def rollback_of(
     failed: Deployment,
     targets: t.Sequence[Target],
@@ -120,6 +129,7 @@ def rollback_of(
 
     Targets that are out of service come first, and begin out of service.
     """
+    good = good_of(failed, good)
     if failed.strategy == "rollback" or not rollback_asked(failed) or good is None:
         return None
     if why_no_rollback(failed, targets, good, steps):

@@ -8,9 +8,10 @@ from __future__ import annotations
 import typing as t
 
 from ..module_utils._errors import UsageError
+from ._record import RevisionRow
 
 if t.TYPE_CHECKING:
-    from ._record import Deployment, Record, RevisionRow
+    from ._record import Deployment, Record
 
 SHORTEST_DIGEST = 6
 
@@ -57,6 +58,10 @@ def way_back(succeeded: t.Sequence[Deployment]) -> list[RevisionRow]:
     """
     way: list[RevisionRow] = []
     for one in reversed(succeeded):
+        # Functions of Lambda that had a version before Bascule came.
+        before = one.options.get("before")
+        if before and before["digest"] not in [step.digest for step in way[-1:]]:
+            way.append(RevisionRow(**before))
         digests = [step.digest for step in way]
         if one.strategy == "rollback" and one.revision.digest in digests:
             del way[digests.index(one.revision.digest) + 1 :]

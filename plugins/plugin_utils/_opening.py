@@ -12,16 +12,21 @@ import time
 import typing as t
 from pathlib import Path
 
-from ..module_utils._capabilities import CAPABILITIES
+from ..module_utils._appspec_lambda import AFTER, BEFORE, EVENTS
+from ..module_utils._capabilities import CAPABILITIES, LATE
 from ..module_utils._errors import PlanError, UsageError
+from ..module_utils._functions import PLATFORM
 from ..module_utils._plan import NO_PROVIDER, render_plan
 from ..module_utils._plan_hash import plan_hash
 from ..module_utils._pools import PARTS, routing_for, routing_home
 from ..module_utils._saved_plan import Saved, first_difference, plan_difference
 from ._alarms import refuse_active
 from ._choosing import find_revision
+from ._function_pools import plan_functions
 from ._gates import alarms_of
 from ._history import left_open
+from ._lambda._plan import look_at, with_functions
+from ._lambda._revision import functions_of
 from ._planning import Endpoint, Plan, Settings, by_pool, plan_deployment
 from ._pooling import Observed, plan_pools
 from ._record import NewDeployment, group_id
@@ -29,6 +34,7 @@ from ._revisions import note_use, prune
 from ._saving import load_saved, save, write_saved
 
 if t.TYPE_CHECKING:
+    from ..module_utils._functions import FunctionSettings
     from ._record import Deployment, Record, RevisionRow
     from ._saving import Situation
 
@@ -68,6 +74,7 @@ def open_deployment(
     check: bool,
     situation: Situation | None = None,
     observed: Observed | None = None,
+    functions: t.Sequence[FunctionSettings] = (),
 ) -> Opened:
     """Resolve the revision, make the plan and, unless checking, write both to the record.
 
@@ -79,6 +86,7 @@ def open_deployment(
     :param situation: what a saved plan is made of; needed for ``deploy_plan`` and
         ``deploy_plan_output``
     :param observed: what is known of the pools of the group
+    :param functions: the targets as functions, where they are
     :raises BasculeError: nothing has been changed then
     """
     seen = observed or Observed()
@@ -99,6 +107,7 @@ def open_deployment(
         cache=cache,
         base=Path(saved["run"]["base"]) if saved else base,
         expected=saved["revision"]["digest"] if saved else None,
+        functions=functions,
     )
 
     def saving(plan: Plan) -> Saved:
@@ -114,15 +123,28 @@ def open_deployment(
         now = saving({})
         _refuse_changes(saved, first_difference(saved, now))
         only_after = now["record"]["newest"] or ""
-    pooled = plan_pools(
-        strategy, settings, endpoints, revision.digest, record=record, observed=seen
-    )
+    look = None
+    if functions:
+        look = look_at(
+            functions,
+            revision,
+            record=record,
+            # A way back is not refused because of what it is to undo.
+            accept_drift=settings["deploy_lambda_accept_drift"] or strategy == "rollback",
+        )
+        pooled = plan_functions(strategy, settings, endpoints, look.current)
+    else:
+        pooled = plan_pools(
+            strategy, settings, endpoints, revision.digest, record=record, observed=seen
+        )
     if pooled.pools and pooled.pools["slots"]:
         endpoints = seen.endpoints[pooled.pools["new"]]
     plan = plan_deployment(
         strategy, settings, endpoints, revision.digest, record=record, cache=cache, pooled=pooled
     )
     plan["warnings"] += seen.warnings if plan["targets"] else []
+    if look is not None:
+        plan = with_functions(plan, look, revision)
     if saved:
         _refuse_changes(saved, plan_difference(saved, plan))
     if settings["deploy_plan_output"]:
@@ -135,6 +157,19 @@ def open_deployment(
     new = new_deployment(
         strategy, settings, plan, revision, endpoints, pool_endpoints=seen.endpoints
     )
+    if (
+        look is not None
+        and look.before is not None
+        and (
+            look.warnings
+            or record.good_deployment(settings["deploy_application"], settings["deploy_group"])
+            is None
+        )
+    ):
+        # The record does not know what the aliases lead to: this is what a failure goes back to.
+        new = dataclasses.replace(
+            new, options={**new.options, "before": dataclasses.asdict(look.before)}
+        )
     members = fleet(plan, endpoints, options=new.options, revision=revision)
     if plan["targets"]:
         refuse_active(new.options.get("alarms"))
@@ -302,12 +337,16 @@ def fleet(
     balanced = plan["provider"] not in NO_PROVIDER
     pools = plan.get("pools")
     idle = [name for name in order if pools and name in pools["idle"]]
+    functions = idle if pools and pools.get("platform") == PLATFORM else []
+    idle = [] if functions else idle
     canaries = [name for name in plan.get("canaries") or [] if name not in idle]
-    rest = [name for name in order if name not in idle and name not in canaries]
+    rest = [name for name in order if name not in (*idle, *functions, *canaries)]
     later = [[name for name in stage if name in rest] for stage in plan["stages"]]
     anchor = (order or [one.target for one in endpoints])[:1]
     return {
         "targets": order,
+        "staged": [name for name in order if name not in functions],
+        "functions": functions,
         # A task that is skipped costs as much as one that runs: each way has its own tasks.
         "direct": [] if balanced else rest,
         "balanced": rest if balanced else [],
@@ -317,12 +356,25 @@ def fleet(
         # Their host may say that all is done, but they never came back into service.
         "unhealthy": [one["name"] for one in plan["targets"] if one["health"] == "Unhealthy"],
         "serial": [len(stage) for stage in later if stage] or [1],
-        "endpoints": [known[name].at_load_balancer() for name in order],
-        "in_pools": by_pool(known[name] for name in order),
+        "endpoints": [known[name].at_load_balancer() for name in order if not functions],
+        "in_pools": by_pool(known[name] for name in order if not functions),
         # What is done once is done with the variables of one host of the group.
         "closing": order or (anchor if plan.get("schedule") else []),
         **_moving(plan, idle, anchor, options or {}, revision),
+        **_checking(plan, functions, revision),
     }
+
+
+def _checking(
+    plan: Plan, functions: t.Sequence[str], revision: RevisionRow | None
+) -> dict[str, t.Any]:
+    """Return which functions are checked by others; a way back asks nobody."""
+    found: dict[str, list[str]] = {event: [] for event in EVENTS}
+    if revision is not None and plan["strategy"] != "rollback":
+        for target in functions:
+            for event in functions_of(revision)[target]["hooks"]:
+                found[event].append(target)
+    return {"functions_before": found[BEFORE], "functions_after": found[AFTER]}
 
 
 def _moving(
@@ -351,14 +403,19 @@ def _moving(
             "present": present,
         }
         steps[step["part"]].append({**step, **routed, **asked})
+    where = {part: anchor if found else [] for part, found in steps.items()}
+    functions = bool(pools and pools.get("platform") == PLATFORM)
     return {
         "pools": pools or {},
         "home": routing_home(pools) if pools else {},
         "pool_endpoints": options.get("pool_endpoints") or {},
         "pool_of": dict.fromkeys(idle, pools["new"]) if pools and pools["slots"] else {},
-        "measures": "measure" in CAPABILITIES.get(plan["provider"], ()),
+        "measures": "measure" in CAPABILITIES.get(plan["provider"], ())
+        and plan["provider"] not in LATE,
         "steps": steps,
-        "step_hosts": {part: anchor if found else [] for part, found in steps.items()},
+        # The plays of functions and of hosts are others.
+        "step_hosts": {part: [] for part in PARTS} if functions else where,
+        "function_hosts": where if functions else {part: [] for part in PARTS},
         "before_allow": idle if hooks.get("BeforeAllowTraffic") else [],
         "after_allow": idle if hooks.get("AfterAllowTraffic") else [],
     }

@@ -17,6 +17,7 @@ from ..module_utils._configuration import (
     parse_minimum_healthy,
     parse_stages,
 )
+from ..module_utils._functions import is_lambda
 from ..module_utils._plan import UNKNOWN, PlanTarget, make_plan
 from ..module_utils._rehearsal import GoodRevision, rehearse
 from ..module_utils._schedule import is_schedule_name
@@ -114,7 +115,8 @@ def plan_deployment(
             for one in touched
         ],
         digest=digest,
-        minimum=_minimum(settings, total, pooled),
+        # A deployment of functions has one abort for all of them.
+        minimum=total if is_lambda(settings) else _minimum(settings, total, pooled),
         stages=_stages(settings, len(first), pooled.mode),
         bake_time=parse_duration(settings["deploy_bake_time"], "deploy_bake_time"),
         provider=settings["deploy_traffic_provider"],

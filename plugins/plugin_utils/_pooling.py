@@ -95,7 +95,7 @@ def plan_pools(
     if kind == CANARY and not names:
         return _by_targets(strategy, settings, endpoints, observed)
     _refuse_provider(kind, settings)
-    rules = settings if strategy in STRATEGIES else {**settings, **_AT_ONCE}
+    rules = settings if strategy in STRATEGIES else {**settings, **AT_ONCE}
     known = _deployments(settings, record)
     test_route = named_value(rules["deploy_test_route"], "deploy_test_route", ("value",))
     sticky = named_value(
@@ -117,7 +117,7 @@ def plan_pools(
     require(settings["deploy_traffic_provider"], wishes_of(pools))
     if kind == CANARY and strategy == ROLLBACK:
         return Pooled(pools=pools)
-    schedule = _schedule(kind, rules)
+    schedule = schedule_of(kind, rules)
     steps = deployment_steps(
         schedule,
         pools,
@@ -136,7 +136,7 @@ def plan_pools(
 
 
 # A way back waits for nobody.
-_AT_ONCE: dict[str, t.Any] = {
+AT_ONCE: dict[str, t.Any] = {
     "deploy_schedule": "all_at_once",
     "deploy_bake_time": 0,
     "deploy_test_route": {},
@@ -210,15 +210,23 @@ def _has_ttl(settings: Settings) -> bool:
     return isinstance(given, dict) and "ttl" in given
 
 
-def _schedule(kind: str, settings: Settings, default: str | None = None) -> list[dict[str, t.Any]]:
+def schedule_of(
+    kind: str, settings: Settings, default: str | None = None, *, complete: bool | None = None
+) -> list[dict[str, t.Any]]:
+    """Return the schedule that the settings name, or the default of the strategy.
+
+    :param complete: whether it must end with all traffic on the new pool; not in a canary
+        deployment of hosts, whose last step is the rest of the fleet
+    """
+    whole = kind != CANARY if complete is None else complete
     given, name = settings["deploy_schedule"], "deploy_schedule"
     if given in ("", None) and is_schedule_name(settings["deploy_configuration"]):
         given, name = settings["deploy_configuration"], "deploy_configuration"
     if given in ("", None):
         given = _DEFAULTS[default or kind]
-    steps = parse_schedule(given, name, complete=kind != CANARY)
+    steps = parse_schedule(given, name, complete=whole)
     # The last step of a canary deployment is the rest of the fleet, not all traffic on the canary.
-    if kind == CANARY and steps and steps[-1]["kind"] == SHIFT and steps[-1]["share"] == 100:
+    if not whole and steps and steps[-1]["kind"] == SHIFT and steps[-1]["share"] == 100:
         steps.pop()
     return steps
 
@@ -242,5 +250,5 @@ def _by_targets(
             f"{'all' if canaries else 'none'} of {len(endpoints)} targets; wanted are some, and "
             "others that they can be compared with."
         )
-    given = _schedule(CANARY, settings, "canary by targets")
+    given = schedule_of(CANARY, settings, "canary by targets")
     return Pooled(schedule=deployment_steps(given, None), first=canaries)

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 WORKER = Path(__file__).with_name("lambda_plane_worker.py")
 REGION = re.compile(r"Credential=[^/]+/[0-9]+/([^/]+)/")
+ARN = re.compile("arn:aws:lambda:[^:/]+:[0-9]+:function:".replace(":", "(?::|%3A)"))
 FUNCTION = r"/[0-9-]+/functions/(?P<name>[^/]+)"
 START_SECONDS = 60.0
 
@@ -291,6 +292,10 @@ class Plane:
         self._concurrency: dict[tuple[str, str], dict[str, Any]] = {}
 
     def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        for key in ("PATH_INFO", "RAW_URI", "REQUEST_URI"):
+            # moto finds not all of its functions by an ARN.
+            if key in environ and "/functions/" in environ[key]:
+                environ[key] = ARN.sub("", environ[key])
         path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
         for pattern, methods in ROUTES:
             found = re.fullmatch(pattern, environ.get("RAW_URI", path).split("?")[0])

@@ -25,6 +25,7 @@ from typing import Any
 
 from ...module_utils._errors import UsageError
 from .._aws import client, reason
+from ._service import region_of
 
 SUCCEEDED, FAILED = "Succeeded", "Failed"
 TARGET = "CodeDeploy_20141006.PutLifecycleEventHookExecutionStatus"
@@ -169,7 +170,9 @@ def _invoke(function: str, event: dict[str, str]) -> tuple[Any, str]:
     from botocore.exceptions import BotoCoreError, ClientError
 
     # An invocation that is tried again would run the check twice.
-    service = client("lambda", attempts=1, read=_INVOCATION_SECONDS + 60)
+    service = client(
+        "lambda", region=region_of(function), attempts=1, read=_INVOCATION_SECONDS + 60
+    )
     try:
         answer = service.invoke(
             FunctionName=function,

@@ -77,8 +77,7 @@ def drift_of(function: str, name: str, alias: Alias | None, record: Record) -> s
             f"version {last.old_version or 'none'} and version {last.version}: it was moved by "
             "hand or by another tool."
         )
-    states = {one.name: one.status for one in record.targets(last.deployment_id)}
-    if states.get(last.target) == "Succeeded" and share < 100:
+    if record.deployment(last.deployment_id).status == "Succeeded" and share < 100:
         return (
             f"{where} leads to {alias.text()}, but {last.deployment_id} has left it at version "
             f"{last.version}: it was moved by hand or by another tool."

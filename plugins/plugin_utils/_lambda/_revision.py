@@ -106,6 +106,14 @@ def resolved_configuration(one: FunctionSettings, seen: dict[str, Any]) -> dict[
     return {**found, **one.configuration}
 
 
+def before_row(entries: dict[str, Recorded]) -> RevisionRow:
+    """Return what was there before the first deployment as a revision of its own."""
+    versions = ", ".join(
+        f"{target} version {entry['target_version']}" for target, entry in entries.items()
+    )
+    return _row(entries, shown="published before", description=versions, size=0)
+
+
 def functions_of(revision: RevisionRow) -> dict[str, Recorded]:
     """Return the functions of a revision by target.
 
@@ -117,6 +125,20 @@ def functions_of(revision: RevisionRow) -> dict[str, Recorded]:
             "deploy_compute_platform: server, or name another revision."
         )
     found: dict[str, Recorded] = revision.appspec["functions"]
+    return found
+
+
+def function_in(revision: RevisionRow, target: str) -> Recorded:
+    """Return what a revision has for a target.
+
+    :raises RevisionError: it has nothing for it
+    """
+    found = functions_of(revision).get(target)
+    if found is None:
+        raise RevisionError(
+            f"The revision {revision.digest[:12]} has nothing for {target}. Deploy it anew, so "
+            "that it is resolved for all targets."
+        )
     return found
 
 

@@ -29,12 +29,11 @@ Told = dict[str, Any]
 
 
 class Service:
-    """Lambda in one region."""
+    """Lambda in the region that boto3 finds, and in those that ARNs name."""
 
-    def __init__(self, region: str | None = None) -> None:
+    def __init__(self) -> None:
         """Connect when the first call is made."""
-        self._region = region
-        self._made: BaseClient | None = None
+        self._made: dict[str | None, BaseClient] = {}
 
     def call(self, operation: str, doing: str, **given: Any) -> Told:
         """Return what Lambda answers.
@@ -44,10 +43,11 @@ class Service:
         """
         from botocore.exceptions import BotoCoreError, ClientError
 
-        if self._made is None:
-            self._made = client("lambda", region=self._region)
+        region = region_of(str(given.get("FunctionName", "")))
+        if region not in self._made:
+            self._made[region] = client("lambda", region=region)
         try:
-            answer: Told = getattr(self._made, operation)(**given)
+            answer: Told = getattr(self._made[region], operation)(**given)
         except (ClientError, BotoCoreError) as error:
             raise CallError(f"{doing}: {reason(error)}", error_code(error)) from error
         return answer
@@ -257,6 +257,12 @@ class CallError(FunctionError):
         """Keep the code."""
         super().__init__(message)
         self.code = code
+
+
+def region_of(function: str) -> str | None:
+    """Return the region in an ARN; None for a name."""
+    parts = function.split(":")
+    return parts[3] if parts[0] == "arn" and len(parts) > 3 else None
 
 
 def arn_of(told: Told) -> str:

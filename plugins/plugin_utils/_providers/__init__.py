@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 PROVIDERS: dict[str, str] = {
     "elb": "_elb",
     "elbv2": "_elbv2",
+    "lambda_alias": "_lambda_alias",
 }
 
 

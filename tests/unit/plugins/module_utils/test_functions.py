@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ansible_collections.bascule.deploy.plugins.module_utils import _aliases, _functions
 from ansible_collections.bascule.deploy.plugins.module_utils._aliases import Alias
-from ansible_collections.bascule.deploy.plugins.module_utils._errors import UsageError
+from ansible_collections.bascule.deploy.plugins.module_utils._errors import PlanError, UsageError
 from ansible_collections.bascule.deploy.plugins.module_utils._schedule import (
     NAMES,
     parse_schedule,
@@ -138,18 +138,23 @@ def test_a_version_of_somebody_else_is_seen() -> None:
 @given(st.integers(1, 7), st.sampled_from(NAMES))
 def test_functions_in_order_each_get_the_whole_schedule(functions: int, name: str) -> None:
     steps = parse_schedule(name)
-    combined = _aliases.schedule_in_order(steps, functions)
+    targets = [f"function-{number}" for number in range(functions)]
+    combined, ladder = _aliases.schedule_in_order(steps, targets)
     shares = [step["share"] for step in combined if step["kind"] == "shift"]
-    assert shares == sorted(shares)
+    assert shares == sorted(set(shares))
     assert shares[-1] == 100
+    assert [f"{share:g}" for share in shares] == list(ladder)
     own = [step["share"] for step in steps if step["kind"] == "shift"]
-    for number in range(functions):
-        seen = [_aliases.share_at(share, number, functions, _aliases.IN_ORDER) for share in shares]
+    for number, target in enumerate(targets):
+        seen = [ladder[f"{share:g}"][target] for share in shares]
         before, after = number * len(own), (number + 1) * len(own)
-        assert set(seen[:before]) <= {0.0}
-        assert seen[before:after] == pytest.approx(own, abs=1e-5)
-        assert set(seen[after:]) <= {100.0}
-    assert _aliases.share_at(30, 2, 3) == 30
+        assert seen == [0.0] * before + own + [100.0] * (len(shares) - after)
+
+
+def test_too_many_functions_in_order_are_refused() -> None:
+    steps = parse_schedule("LambdaLinear10PercentEvery1Minute")
+    with pytest.raises(PlanError, match="more than this schedule can tell apart"):
+        _aliases.schedule_in_order(steps, [str(number) for number in range(2000)])
 
 
 @pytest.mark.parametrize(

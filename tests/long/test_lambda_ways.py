@@ -1,0 +1,136 @@
+"""Every predefined configuration of Lambda on a fast clock, and every way to find a bad version.
+
+``make test-lambda`` runs these; each is a whole run of a playbook.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from ansible_collections.bascule.deploy.plugins.module_utils._schedule import (
+    NAMES,
+    parse_schedule,
+)
+from support import function_site
+from support.function_site import (
+    RETURNS,
+    SILENT,
+    FunctionSite,
+    Users,
+    free_port,
+    kill_session,
+    shares,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from support.lambda_plane import LambdaPlane
+
+# A minute of a configuration is a second here.
+FAST = 1 / 60
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LambdaPlane]:
+    with function_site.running(tmp_path_factory.mktemp("plane")) as plane:
+        yield plane
+
+
+@pytest.fixture
+def plane(service: LambdaPlane) -> LambdaPlane:
+    service.reset()
+    return service
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("Lambda")])
+def test_weights_over_time_are_those_of_the_configuration(
+    plane: LambdaPlane, tmp_path: Path, name: str
+) -> None:
+    site = FunctionSite(plane, tmp_path, ["greet"])
+    schedule = parse_schedule(f"CodeDeployDefault.{name}")
+    fast = [
+        {**step, "seconds": step["seconds"] * FAST} if step["kind"] == "bake" else step
+        for step in schedule
+    ]
+    with Users(plane, ["greet"], workers=1) as users:
+        run = site.controller.playbook(
+            "canary", deploy_revision=site.revision("2"), deploy_schedule=fast
+        )
+    assert run.status == 0, run.said
+    moved = shares(plane, "greet")
+    wanted = [step["share"] for step in schedule if step["kind"] == "shift"]
+    assert [share.get("2", 0) for _at, share in moved] == wanted
+    assert [share.get("1", 0) for _at, share in moved] == [100 - share for share in wanted]
+    bakes = [step["seconds"] for step in fast if step["kind"] == "bake"]
+    gaps = [later[0] - sooner[0] for sooner, later in itertools.pairwise(moved)]
+    assert all(gap >= bake for gap, bake in zip(gaps, bakes, strict=True))
+    assert not [one for one in users.seen if one["failed"]]
+
+
+@pytest.mark.parametrize("found_by", ["alarm", "hook before", "hook after", "silent hook after"])
+def test_a_bad_version_is_found_and_the_old_one_comes_back_alone(
+    plane: LambdaPlane, tmp_path: Path, found_by: str
+) -> None:
+    site = FunctionSite(plane, tmp_path, ["greet"])
+    event = "BeforeAllowTraffic" if found_by == "hook before" else "AfterAllowTraffic"
+    more: dict[str, Any] = {"deploy_lambda_hooks": {event: "check"}}
+    alarms = plane.client("cloudwatch")
+    if found_by == "alarm":
+        alarms.put_metric_alarm(
+            AlarmName="greet-is-ill", MetricName="Errors", Namespace="AWS/Lambda", Period=60,
+            EvaluationPeriods=1, Threshold=1, ComparisonOperator="GreaterThanThreshold",
+            Statistic="Sum",
+        )  # fmt: skip
+        alarms.set_alarm_state(AlarmName="greet-is-ill", StateValue="OK", StateReason="a test")
+        more = {
+            "deploy_alarms": ["greet-is-ill"],
+            "deploy_alarms_interval": "1s",
+            "deploy_rollback_on": ["DEPLOYMENT_STOP_ON_ALARM"],
+        }
+    elif found_by == "silent hook after":
+        site.hook("check", SILENT)
+        more["deploy_lambda_hook_listen"] = f"127.0.0.1:{free_port()}"
+        more["deploy_lambda_hook_timeout"] = "2s"
+    else:
+        site.hook("check", RETURNS, STATUS="Failed")
+    with Users(plane, ["greet"]) as users:
+        process = site.begin(
+            "blue_green",
+            deploy_revision=site.revision("2", errors=0.5),
+            deploy_schedule=[{"shift": "50%"}, {"bake": "60s" if found_by == "alarm" else "1s"}],
+            **more,
+        )
+        try:
+            if found_by == "alarm":
+                site.wait(lambda: plane.alias("greet") == ("1", {"2": 0.5}), "greet at 50%")
+                alarms.set_alarm_state(
+                    AlarmName="greet-is-ill", StateValue="ALARM", StateReason="a test"
+                )
+            assert process.wait(timeout=function_site.DEADLINE) == 2
+        finally:
+            kill_session(process)
+    said = (site.folder / "begun.log").read_text()
+    assert plane.alias("greet") == ("1", {}), said
+    assert plane.invoke("greet", qualifier="2")["version"] == "2"
+    assert {one["version"] for one in users.seen if one["failed"]} <= {"2"}
+    failed = next(one for one in site.controller.deployments() if not one.rollback_of)
+    rollbacks = [one for one in site.controller.deployments() if one.rollback_of]
+    moved = [share for _at, share in shares(plane, "greet")]
+    if found_by == "hook before":
+        assert (failed.status, moved, rollbacks) == ("Failed", [], [])
+        assert "check answered Failed" in failed.error_message
+        return
+    assert [(one.status, one.rollback_of) for one in rollbacks] == [("Succeeded", failed.id)], said
+    assert moved[0] == {"1": 50, "2": 50}
+    assert moved[-1] == {"1": 100}
+    wanted = {
+        "alarm": ("Stopped", "greet-is-ill"),
+        "hook after": ("Failed", "check answered Failed"),
+        "silent hook after": ("Failed", "did not answer within 2 s"),
+    }
+    assert failed.status == wanted[found_by][0]
+    assert wanted[found_by][1] in failed.error_message
