@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -117,8 +118,13 @@ def test_an_order_that_was_cut_short_is_given_again(site: Pools) -> None:
     time.sleep(0.1)
     seen = site.targets("observe", "green")["targets"]["green-1"]
     assert seen["state"] == "down, nginx was not reloaded since"
+    closing = directory / "closing"
+    closing.touch()
+    os.utime(closing, (0, 0))
+    assert "a reload was cut short" in site.targets("observe", "green")["warnings"][0]
     assert site.targets("drain", "green")["changed"]
     assert site.targets("observe", "green")["targets"]["green-1"]["state"] == "down"
+    assert not closing.exists()
     assert site.targets("restore", "green")["targets"]["green-1"]["in_service"]
 
 

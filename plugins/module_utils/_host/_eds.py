@@ -100,14 +100,14 @@ def set_status(
 
 
 @contextlib.contextmanager
-def locked(directory: str) -> Iterator[None]:
+def locked(directory: str, seconds: float = LOCK_SECONDS) -> Iterator[None]:
     """Hold the lock that all writers of a directory share.
 
     The directory itself is locked: a lock file would be one more file in a folder Envoy watches.
 
     :raises TrafficError: another process keeps the lock, or this user may not read the directory
     """
-    deadline = time.monotonic() + LOCK_SECONDS
+    deadline = time.monotonic() + seconds
     try:
         descriptor = os.open(directory, os.O_RDONLY)
     except OSError as error:
@@ -123,7 +123,7 @@ def locked(directory: str) -> Iterator[None]:
             except BlockingIOError as error:
                 if time.monotonic() >= deadline:
                     raise TrafficError(
-                        f"Another process has kept {directory} locked for {LOCK_SECONDS:g} s. "
+                        f"Another process has kept {directory} locked for {seconds:g} s. "
                         "Look for a hanging deployment on this host (fuser names it)."
                     ) from error
                 time.sleep(0.02)

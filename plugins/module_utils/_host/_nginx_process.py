@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 TEST_SECONDS = 60.0
+# Many who change a server at once stand in line, and each lets nginx test its configuration.
+LOCK_SECONDS = 60.0
 RELOAD_LOCK_SECONDS = 120.0
 # proc(5) tells a process's beginning in ticks of 10 ms.
 CLOCK_SLACK = 0.02
@@ -116,7 +118,7 @@ class Nginx:
         :raises TrafficError: nginx refuses it, in its own words; the file is as it was
         """
         path = str(self.directory / file)
-        with locked(str(self.directory)):
+        with locked(str(self.directory), LOCK_SECONDS):
             before = self.read(file)
             after = edit(before)
             if after == before:
@@ -138,6 +140,7 @@ class Nginx:
         """
         with self._reloading():
             if self.taken_up(file):
+                self._end_closing()
                 return
             loss_free = self.configured(rf"-f\s+\S*{re.escape(self.closing.name)}\b")
             try:
@@ -157,8 +160,7 @@ class Nginx:
             except ProcessLookupError as error:
                 raise TrafficError(self._away()) from error
             finally:
-                with contextlib.suppress(OSError):
-                    self.closing.unlink()
+                self._end_closing()
 
     def taken_up(self, file: str) -> bool:
         """Tell whether every worker that takes requests began after this file was written."""
@@ -176,10 +178,18 @@ class Nginx:
 
     def warnings(self) -> tuple[str, ...]:
         """Return what a person should know before nginx is reloaded."""
+        found = []
         closing = rf"-f\s+\S*{re.escape(self.closing.name)}\b"
-        if self.configured(rf"{closing}|\bkeepalive_min_timeout\b"):
-            return ()
-        return (LOSSY.format(closing=self.closing),)
+        if not self.configured(rf"{closing}|\bkeepalive_min_timeout\b"):
+            found.append(LOSSY.format(closing=self.closing))
+        with contextlib.suppress(OSError):
+            since = time.time() - self.closing.stat().st_mtime
+            if since > RELOAD_LOCK_SECONDS:
+                found.append(
+                    f"The file {self.closing} has been there for {since:.0f} s, so no client keeps "
+                    "its connection: a reload was cut short. The next one removes it."
+                )
+        return tuple(found)
 
     def configured(self, pattern: str) -> bool:
         """Tell whether nginx's configuration, without what we have rendered, has this pattern."""
@@ -285,6 +295,10 @@ class Nginx:
     def _all_new(self, since: float) -> bool:
         serving = [worker for worker in self._workers() if not worker.ending]
         return bool(serving) and all(worker.began > since - CLOCK_SLACK for worker in serving)
+
+    def _end_closing(self) -> None:
+        with contextlib.suppress(OSError):
+            self.closing.unlink()
 
     def _write_closing(self) -> None:
         try:
