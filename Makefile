@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# What the tests of inventories use, beside ours.
+AMAZON := collections/ansible_collections/amazon/aws/.from
 PACKAGES := haproxy nginx openssh-server openssh-client iproute2 git acl postgresql prometheus shellcheck
 export LC_ALL := C.UTF-8
 # Ansible must see the tools of the virtual environment, and none of the user's own settings.
@@ -16,12 +18,15 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
 
-setup: $(STAMP) ## Make the virtual environment with everything for development
+setup: $(STAMP) $(AMAZON) ## Make the virtual environment with everything for development
 
-$(STAMP): pyproject.toml constraints.txt hatch_build.py galaxy.yml tools/fetch_collections.py
+$(STAMP): pyproject.toml constraints.txt hatch_build.py galaxy.yml
 	$(PYTHON) tools/check_python.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(AMAZON): constraints.txt tools/fetch_collections.py | $(STAMP)
 	$(BIN)/python tools/fetch_collections.py
 	touch $@
 
