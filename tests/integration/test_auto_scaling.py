@@ -287,3 +287,16 @@ def test_checking_suspends_nothing_and_wrong_names_are_refused(
         aws.kill()
         with pytest.raises(ScalingError, match="cannot be described"):
             hold(record, deployment.id, [NAME], PROCESSES)
+
+
+def test_who_has_left_is_not_admitted_and_counts_for_nothing(tmp_path: Path) -> None:
+    with Record.open(f"sqlite:///{tmp_path}/record.db") as record:
+        deployment = create(record, ["a", "b", "c"], 2)
+        record.leave(deployment.id, "a", "The instance i-1 is terminated.")
+        assert record.admit(deployment.id, "a").verdict == "refused"
+        for name in ("b", "c"):
+            assert record.admit(deployment.id, name).verdict == "admitted"
+            record.settle(deployment.id, name, "Succeeded")
+        assert record.finish(deployment.id).status == "Succeeded"
+        statuses = {one.name: one.status for one in record.targets(deployment.id)}
+    assert statuses == {"a": "Skipped", "b": "Succeeded", "c": "Succeeded"}
