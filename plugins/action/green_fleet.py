@@ -26,6 +26,7 @@ class ActionModule(BasculeAction):
         "listener": {"type": "str", "required": True},
         "pools": {"type": "dict", "required": True},
         "timeout": {"type": "raw", "default": "15m"},
+        "keep": {"type": "bool", "default": False},
     }
 
     def act(self, arguments: Arguments, _variables: Variables) -> Result:
@@ -49,7 +50,7 @@ class ActionModule(BasculeAction):
             message = f"{shown} for the pool {seen['pool']}: {len(seen['instances'])} instances"
             before, after = "", f"{shown}\n"
         else:
-            seen = retire(origin, options, check=self.checking)
+            seen = retire(origin, options, keep=arguments["keep"], check=self.checking)
             message = f"{seen['terminated'] or 'nothing'} terminated; {seen['group']} serves"
             before, after = f"{seen['terminated']}\n" if seen["terminated"] else "", ""
         return {
@@ -62,4 +63,9 @@ class ActionModule(BasculeAction):
                 "after_header": "Auto Scaling groups",
             },
             "bascule": seen,
+            # Whoever only looks cannot plan for instances that are not there yet.
+            "ansible_facts": {
+                "bascule_fleet_foreseen": seen["group"] == "",
+                "bascule_fleet_provided": not self.checking and arguments["state"] == "provided",
+            },
         }

@@ -55,6 +55,7 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._record import empl
 from ansible_collections.bascule.deploy.plugins.plugin_utils._saving import Situation, routing_of
 from ansible_collections.bascule.deploy.plugins.plugin_utils._settings import (
     PREFIX,
+    fleet_settings,
     host_settings,
     public_variables,
     refuse_unknown,
@@ -333,6 +334,7 @@ class ActionModule(BasculeAction):
         settings = t.cast("dict[str, t.Any]", validation.validated_parameters)
         host_settings(settings)
         traffic_settings(settings)
+        fleet_settings(settings)
         return settings
 
     def _endpoints(

@@ -52,6 +52,11 @@ options:
       - How long the instances of a copy may take to come into service.
     type: raw
     default: 15m
+  keep:
+    description:
+      - Leave the group of the other pool as it is (O(state=retired)); the next deployment uses it.
+    type: bool
+    default: false
 attributes:
   check_mode:
     description: Says which group would be copied or deleted, and does neither.

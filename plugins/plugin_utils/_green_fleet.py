@@ -94,9 +94,12 @@ def provide(
     return {**answer, "group": name, "instances": _wait(scaling, name, timeout, check, tell)}
 
 
-def retire(origin: str, options: Mapping[str, Any], *, check: bool = False) -> dict[str, Any]:
+def retire(
+    origin: str, options: Mapping[str, Any], *, keep: bool = False, check: bool = False
+) -> dict[str, Any]:
     """Let the live pool's group keep its target group filled, and delete the old pool's group.
 
+    :param keep: leave the old pool's group as it is; the next deployment uses it
     :param check: change nothing
     :returns: ``{"changed", "group", "terminated"}``: the live pool's group, and the deleted one's
         name or ``""``
@@ -110,7 +113,7 @@ def retire(origin: str, options: Mapping[str, Any], *, check: bool = False) -> d
     name = str(groups[live]["AutoScalingGroupName"])
     named = str(options["pools"][live]["target_group"])
     target_group = str(describe_groups(service("elbv2"), [named], Desk())[0]["arn"])
-    old = str(groups[idle]["AutoScalingGroupName"]) if idle in groups else ""
+    old = str(groups[idle]["AutoScalingGroupName"]) if idle in groups and not keep else ""
     attached = target_group in (groups[live].get("TargetGroupARNs") or ())
     answer = {"changed": bool(old) or not attached, "group": name, "terminated": old}
     if check:

@@ -71,6 +71,30 @@ def host_settings(settings: dict[str, t.Any]) -> None:
     parse_channels(settings["deploy_notifications"])
 
 
+def fleet_settings(settings: dict[str, t.Any]) -> None:
+    """Check what copying an Auto Scaling group needs.
+
+    :raises UsageError: naming what is missing
+    """
+    copies = settings["deploy_green_fleet"] == "copy_auto_scaling_group"
+    if settings["deploy_retire"] == "terminate" and not copies:
+        raise UsageError(
+            "deploy_retire is terminate, which ends the old pool's Auto Scaling group: set "
+            "deploy_green_fleet to copy_auto_scaling_group as well, or take keep or drain."
+        )
+    if not copies:
+        return
+    parse_duration(settings["deploy_green_fleet_timeout"], "deploy_green_fleet_timeout")
+    if settings["deploy_traffic_provider"] != "elbv2":
+        raise UsageError(
+            "deploy_green_fleet copies an Auto Scaling group for a pool of an Application Load "
+            "Balancer: set deploy_traffic_provider to elbv2."
+        )
+    for name in ("deploy_green_fleet_group", "deploy_elbv2_listener", "deploy_traffic_pools"):
+        if not settings[name]:
+            raise UsageError(f"deploy_green_fleet needs {name}: set it beside.")
+
+
 def traffic_settings(settings: dict[str, t.Any]) -> None:
     """Check that the settings of the chosen traffic provider are complete.
 
