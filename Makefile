@@ -79,7 +79,7 @@ test-crash: setup packages ## Kill the controller before, in and after everythin
 	CRASH_SIDES=before,after,during $(BIN)/pytest -q tests/e2e/test_crash.py
 
 test-alb: setup packages ## Calls to the API of load balancers for a hundred targets (ten minutes)
-	ALB_TARGETS=100 ALB_IN_FLIGHT=10,20 ALB_THROTTLED=0,0.3 $(BIN)/pytest -q -s tests/e2e/test_alb_calls.py
+	$(BIN)/pytest -q -s tests/long/test_alb_calls.py
 
 test-lambda: setup ## Every configuration of Lambda on a fast clock, every way to find a bad version (10 minutes)
 	$(BIN)/pytest -q tests/long/test_lambda_ways.py

@@ -1,7 +1,6 @@
 """How often the API of load balancers is called, also while it throttles.
 
 Targets on this machine with nothing to install but a file, so that the calls are what takes time.
-``make test-alb`` takes a hundred targets, ten and twenty of them at once.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-TARGETS = int(os.environ.get("ALB_TARGETS", "6"))
-IN_FLIGHT = [int(one) for one in os.environ.get("ALB_IN_FLIGHT", "6").split(",")]
-THROTTLED = [float(one) for one in os.environ.get("ALB_THROTTLED", "0.3").split(",")]
+TARGETS = int(os.environ.get("ALB_TARGETS", "100"))
+IN_FLIGHT = [int(one) for one in os.environ.get("ALB_IN_FLIGHT", "10,20").split(",")]
+THROTTLED = [float(one) for one in os.environ.get("ALB_THROTTLED", "0,0.3").split(",")]
 LOOK_SECONDS = 2.0
 
 
