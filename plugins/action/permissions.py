@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.bascule.deploy.plugins.module_utils._functions import PLATFORM
 from ansible_collections.bascule.deploy.plugins.module_utils._permissions import policy
 from ansible_collections.bascule.deploy.plugins.plugin_utils._action import (
     Arguments,
@@ -32,9 +33,12 @@ class ActionModule(BasculeAction):
         hosts = variables["hostvars"]
         settings: dict[str, t.Any] = {}
         instances = []
+        functions = []
         for target in arguments["targets"]:
             own = hosts[target]
             instances.append(str(own.get(f"{PREFIX}instance_id", own.get("instance_id", ""))))
+            if own.get(f"{PREFIX}compute_platform") == PLATFORM:
+                functions.append(str(own.get(f"{PREFIX}lambda_function", target)))
             for name, spec in public_variables().items():
                 if name in settings or (name not in own and "default" not in spec):
                     continue
@@ -42,6 +46,7 @@ class ActionModule(BasculeAction):
         made = policy(
             settings,
             instances=instances,
+            functions=functions,
             push=arguments["push"],
             log_group=arguments["log_group"],
         )

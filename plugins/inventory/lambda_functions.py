@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: lambda_functions
 short_description: Lambda functions as targets, chosen by tag
-version_added: 1.0.0
+version_added: 0.1.0
 author: Bascule contributors (@bascule)
 description:
   - Lists the Lambda functions of one or more regions as hosts, with their tags, as

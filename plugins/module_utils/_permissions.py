@@ -52,6 +52,21 @@ NEEDS: tuple[Need, ...] = (
     Need("elb_instances", "the traffic provider elb, drain and restore",
          ("elasticloadbalancing:DeregisterInstancesFromLoadBalancer",
           "elasticloadbalancing:RegisterInstancesWithLoadBalancer"), True),
+    Need("lambda", "Lambda functions: versions and aliases",
+         ("lambda:CreateAlias", "lambda:DeleteAlias", "lambda:DeleteFunction",
+          "lambda:DeleteProvisionedConcurrencyConfig", "lambda:GetAlias",
+          "lambda:GetFunctionConfiguration", "lambda:GetProvisionedConcurrencyConfig",
+          "lambda:ListAliases", "lambda:ListVersionsByFunction", "lambda:PublishVersion",
+          "lambda:PutProvisionedConcurrencyConfig", "lambda:UpdateAlias",
+          "lambda:UpdateFunctionCode", "lambda:UpdateFunctionConfiguration"), True),
+    Need("lambda_hooks", "functions that check a deployment", ("lambda:InvokeFunction",), True),
+    Need("lambda_layers", "layers of functions", ("lambda:GetLayerVersion",), True),
+    Need("lambda_images", "images of functions that are named by a tag",
+         ("ecr:DescribeImages",), True),
+    Need("lambda_metrics", "metrics of two versions of a function as gates",
+         ("cloudwatch:GetMetricData",), False),
+    Need("lambda_inventory", "functions from the inventory lambda_functions",
+         ("lambda:ListFunctions", "lambda:ListTags"), False),
     Need("scaling", "Auto Scaling groups, looking",
          ("autoscaling:DescribeAutoScalingGroups", "autoscaling:DescribeAutoScalingInstances"),
          False),
@@ -77,6 +92,7 @@ def policy(
     settings: Mapping[str, Any],
     *,
     instances: Collection[str] = (),
+    functions: Collection[str] = (),
     sources: Sequence[str] = (),
     push: str = "",
     log_group: str = "",
@@ -85,6 +101,7 @@ def policy(
 
     :param settings: the public variables of the group
     :param instances: ids of its targets at EC2
+    :param functions: names or ARNs of its targets, where they are Lambda functions
     :param sources: revisions that are deployed, beside that of the settings
     :param push: where ``bascule push`` puts revisions, ``s3://BUCKET/FOLDER/``
     :param log_group: the log group of the callback ``cloudwatch``, empty if it is not used
@@ -102,6 +119,8 @@ def policy(
         need("push", _objects(push))
         need("s3_list", _bucket(push))
     _traffic(settings, need)
+    if functions:
+        _functions(settings, functions, need)
     _scaling(settings, need)
     _notifications(settings, need)
     if settings.get("deploy_alarms") or _asks_cloudwatch(settings.get("deploy_gates")):
@@ -152,6 +171,32 @@ def _traffic(settings: Mapping[str, Any], need: Any) -> None:
             "elb_instances",
             *(f"arn:aws:elasticloadbalancing:*:*:loadbalancer/{one}" for one in names),
         )
+
+
+def _functions(settings: Mapping[str, Any], functions: Collection[str], need: Any) -> None:
+    arns = [_function(one) for one in functions]
+    # A version or an alias of a function is a resource of its own.
+    need("lambda", *arns, *(f"{one}:*" for one in arns))
+    hooks = (settings.get("deploy_lambda_hooks") or {}).values()
+    if hooks:
+        need("lambda_hooks", *(_function(str(one)) for one in hooks))
+    layers = (settings.get("deploy_lambda_configuration") or {}).get("layers")
+    if layers:
+        need("lambda_layers", *map(str, layers))
+    for image in (settings.get("deploy_revision"), settings.get("deploy_lambda_image")):
+        registry, _slash, name = str(image or "").partition("/")
+        if ".dkr.ecr." in registry and "@" not in name:
+            account, region = registry.split(".")[0], registry.split(".")[3]
+            repository = name.partition(":")[0]
+            need("lambda_images", f"arn:aws:ecr:{region}:{account}:repository/{repository}")
+    if settings.get("deploy_gates") or settings.get("deploy_judge"):
+        need("lambda_metrics")
+    if any(one.startswith("arn:") for one in functions):
+        need("lambda_inventory")
+
+
+def _function(name: str) -> str:
+    return name if name.startswith("arn:") else f"arn:aws:lambda:*:*:function:{name}"
 
 
 def _target_group(name: str) -> str:

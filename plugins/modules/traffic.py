@@ -34,7 +34,7 @@ options:
       - The load balancer. V(elbv2) is an Application or Network Load Balancer of AWS, V(elb) a
         classic one; both are reached from the controller with boto3.
     type: str
-    choices: [elb, elbv2, envoy, haproxy, nginx]
+    choices: [elb, elbv2, envoy, haproxy, lambda_alias, nginx]
   options:
     description:
       - How the load balancer is reached and how long it may take. The roles fill this from the

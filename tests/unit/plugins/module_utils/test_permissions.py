@@ -124,7 +124,7 @@ def operations(prefix: str) -> set[str]:
 
 
 # Permissions that are no operations by name (Service Authorization Reference).
-BY_ANOTHER_NAME = {"s3:GetObjectVersion", "s3:ListBucket", "codecommit:GitPull"}
+BY_ANOTHER_NAME = {"s3:GetObjectVersion", "s3:ListBucket", "codecommit:GitPull", "lambda:InvokeFunction"}
 
 
 @pytest.mark.parametrize(
@@ -134,3 +134,26 @@ def test_every_action_is_an_operation_of_its_service(action: str) -> None:
     assert re.match(r"[a-z0-9]+:[A-Z][A-Za-z]+\Z", action)
     prefix, _colon, name = action.partition(":")
     assert name in operations(prefix)
+
+
+def test_functions_need_their_versions_and_aliases_and_what_is_asked() -> None:
+    settings = {
+        "deploy_revision": "111122223333.dkr.ecr.eu-central-1.amazonaws.com/shop/cart:2",
+        "deploy_lambda_hooks": {"BeforeAllowTraffic": "check"},
+        "deploy_lambda_configuration": {"layers": ["arn:aws:lambda:eu-central-1:1:layer:a:1"]},
+    }
+    said = policy(settings, functions=["cart"])
+    found = {one["Sid"]: one["Resource"] for one in said["Statement"]}
+    assert found == {
+        "Lambda": [
+            "arn:aws:lambda:*:*:function:cart",
+            "arn:aws:lambda:*:*:function:cart:*",
+        ],
+        "LambdaHooks": ["arn:aws:lambda:*:*:function:check"],
+        "LambdaLayers": ["arn:aws:lambda:eu-central-1:1:layer:a:1"],
+        "LambdaImages": ["arn:aws:ecr:eu-central-1:111122223333:repository/shop/cart"],
+    }
+    more = policy(
+        {"deploy_gates": [{"type": "proxy"}]}, functions=["arn:aws:lambda:x:1:function:a"]
+    )
+    assert {"LambdaMetrics", "LambdaInventory"} <= {one["Sid"] for one in more["Statement"]}
