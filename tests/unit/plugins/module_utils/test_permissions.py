@@ -124,7 +124,12 @@ def operations(prefix: str) -> set[str]:
 
 
 # Permissions that are no operations by name (Service Authorization Reference).
-BY_ANOTHER_NAME = {"s3:GetObjectVersion", "s3:ListBucket", "codecommit:GitPull", "lambda:InvokeFunction"}
+BY_ANOTHER_NAME = {
+    "s3:GetObjectVersion",
+    "s3:ListBucket",
+    "codecommit:GitPull",
+    "lambda:InvokeFunction",
+}
 
 
 @pytest.mark.parametrize(
