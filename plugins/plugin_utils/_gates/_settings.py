@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
     from ...module_utils._gate_spec import Gate
 
+# Headers and variables that are called like this hold secrets.
+_SECRET = re.compile(r"(?i)auth|cookie|token|key|secret|passw|credential|signature")
 # CodeDeploy's limit for a deployment group.
 MOST_ALARMS = 10
 # These strategies ask the gates after each of their stages; the others have steps of their own.
@@ -95,7 +98,8 @@ def scheduled_gates(settings: Mapping[str, Any]) -> list[Gate]:
         if step["kind"] != GATE:
             continue
         given = step["gate"]
-        secret = sorted({"headers", "environment"} & set(given))
+        named = [*(given.get("headers") or {}), *(given.get("environment") or {})]
+        secret = [str(name) for name in named if _SECRET.search(str(name))]
         if secret:
             raise UsageError(
                 f"A gate of deploy_schedule has {secret[0]}, and a schedule is kept in the record. "

@@ -71,6 +71,8 @@ def test_a_step_may_name_a_gate() -> None:
     gates = gates_of({"gates": [{"name": "port"}], "named": [TCP]})
     assert [(gate.name, gate.type) for gate in gates] == [("port", "tcp")]
     planned_gates("canary", settings(gates=[TCP], schedule=[{"gate": {"name": "port"}}]))
+    probe = {"type": "http", "url": "http://lb", "headers": {"X-Bascule-Test": "new"}}
+    planned_gates("canary", settings(schedule=[{"gate": probe}]))
 
 
 @pytest.mark.parametrize(
@@ -93,7 +95,7 @@ def test_a_step_may_name_a_gate() -> None:
         ({"inconclusive_extensions": -1}, "wanted is 0 or more"),
         ({"approval_timeout": "later"}, "deploy_approval_timeout is 'later'"),
         ({"schedule": [{"gate": {"name": "none"}}]}, "deploy_gates has no gate with the name"),
-        ({"schedule": [{"gate": {"type": "http", "url": "http://x", "headers": {"A": "b"}}}]},
+        ({"schedule": [{"gate": {"type": "http", "url": "http://x", "headers": {"Authorization": "b"}}}]},
          "a schedule is kept in the record"),
     ],
 )  # fmt: skip
