@@ -95,7 +95,8 @@ def test_a_step_may_name_a_gate() -> None:
         ({"inconclusive_extensions": -1}, "wanted is 0 or more"),
         ({"approval_timeout": "later"}, "deploy_approval_timeout is 'later'"),
         ({"schedule": [{"gate": {"name": "none"}}]}, "deploy_gates has no gate with the name"),
-        ({"schedule": [{"gate": {"type": "http", "url": "http://x", "headers": {"Authorization": "b"}}}]},
+        ({"schedule": [{"gate": {"type": "http", "url": "http://x",
+                                 "headers": {"Authorization": "b"}}}]},
          "a schedule is kept in the record"),
     ],
 )  # fmt: skip
