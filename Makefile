@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help setup packages demo test check lint types sanity docs-lint test-unit test-integration \
         test-e2e test-molecule test-wheel test-matrix test-crash test-alb test-lambda \
-        fuzz benchmark clean
+        fuzz benchmark benchmark-admit benchmark-judge clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -96,6 +96,13 @@ fuzz: setup ## Coverage-guided fuzzing of AppSpec texts and archives, FUZZ_SECON
 
 benchmark: setup packages ## Compare with a shell loop and Capistrano
 	$(BIN)/python benchmarks/deploy.py
+
+benchmark-admit: setup packages ## What an admission costs: 1,000 targets, 64 processes, SQLite and PostgreSQL
+	$(BIN)/python benchmarks/admit.py
+	$(BIN)/python benchmarks/admit.py --postgresql
+
+benchmark-judge: setup ## False alarms and detection of the judge in 2,000 simulated runs (five minutes)
+	$(BIN)/python benchmarks/judge.py
 
 clean: ## Remove what the targets above have made
 	rm -rf $(VENV) .venv-demo .matrix dist collections/ansible_collections .mypy_cache .pytest_cache .ruff_cache
