@@ -129,22 +129,22 @@ class TwoPools:
     def start(self, playbook: str, **variables: Any) -> subprocess.Popen[bytes]:
         """Start a playbook in a process group of its own, so that it can be killed as a whole."""
         said = json.dumps(self.controller.variables | variables, default=str)
-        log = (self.folder / f"{playbook}.log").open("ab")
-        return subprocess.Popen(
-            [BIN / "ansible-playbook", "-i", self.controller.inventory,
-             f"bascule.deploy.{playbook}", "-e", said],
-            cwd=ROOT,
-            env={
-                **os.environ,
-                "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-                "ANSIBLE_NOCOLOR": "1",
-                "BASCULE_STATE": str(self.controller.state),
-            },
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )  # fmt: skip
+        with (self.folder / f"{playbook}.log").open("ab") as log:
+            return subprocess.Popen(
+                [BIN / "ansible-playbook", "-i", self.controller.inventory,
+                 f"bascule.deploy.{playbook}", "-e", said],
+                cwd=ROOT,
+                env={
+                    **os.environ,
+                    "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+                    "ANSIBLE_NOCOLOR": "1",
+                    "BASCULE_STATE": str(self.controller.state),
+                },
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
 
     def weights(self, deployment: str) -> list[dict[str, float]]:
         """What the routing was set to in a deployment, in order."""
