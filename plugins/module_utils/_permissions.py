@@ -72,6 +72,9 @@ NEEDS: tuple[Need, ...] = (
          False),
     Need("scaling_hold", "holding Auto Scaling groups still",
          ("autoscaling:ResumeProcesses", "autoscaling:SuspendProcesses"), True),
+    Need("scaling_copy", "copying Auto Scaling groups for blue/green",
+         ("autoscaling:AttachLoadBalancerTargetGroups", "autoscaling:CreateAutoScalingGroup",
+          "autoscaling:CreateOrUpdateTags", "autoscaling:DeleteAutoScalingGroup"), True),
     Need("scaling_hook", "answering launch hooks", ("autoscaling:CompleteLifecycleAction",), True),
     Need("sns", "notifications to SNS", ("sns:Publish",), True),
     Need("eventbridge", "notifications to EventBridge", ("events:PutEvents",), True),
@@ -208,6 +211,12 @@ def _target_group(name: str) -> str:
 def _scaling(settings: Mapping[str, Any], need: Any) -> None:
     names = [str(one) for one in settings.get("deploy_auto_scaling_groups") or ()]
     hook = settings.get("deploy_auto_scaling_hook")
+    copied = str(settings.get("deploy_green_fleet_group") or "")
+    if copied and settings.get("deploy_green_fleet") == "copy_auto_scaling_group":
+        # Copies have names that begin with that of the group.
+        groups = "arn:aws:autoscaling:*:*:autoScalingGroup:*:autoScalingGroupName/"
+        need("scaling")
+        need("scaling_copy", f"{groups}{copied}", f"{groups}{copied}-*")
     if not names and not hook:
         return
     resources = [

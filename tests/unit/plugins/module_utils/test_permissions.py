@@ -162,3 +162,32 @@ def test_functions_need_their_versions_and_aliases_and_what_is_asked() -> None:
         {"deploy_gates": [{"type": "proxy"}]}, functions=["arn:aws:lambda:x:1:function:a"]
     )
     assert {"LambdaMetrics", "LambdaInventory"} <= {one["Sid"] for one in more["Statement"]}
+
+
+# Whatever the providers of load balancers call by name; what is our own function is none.
+CALL = re.compile(r"\b((?:describe|register|deregister|modify|create|delete|get)_[a-z_]+)\b")
+OURS = {"describe_groups", "describe_health"}
+
+
+@pytest.mark.parametrize(
+    ("files", "flows"),
+    [
+        (
+            ("_elbv2.py", "_elbv2_router.py"),
+            {"elbv2", "elbv2_targets", "elbv2_routing", "elbv2_rules"},
+        ),
+        (("_elb.py",), {"elb", "elb_instances"}),
+    ],
+)
+def test_what_the_load_balancers_providers_call_is_what_they_may(
+    files: tuple[str, ...], flows: set[str]
+) -> None:
+    folder = ROOT / "plugins" / "plugin_utils" / "_providers"
+    text = "\n".join((folder / name).read_text(encoding="utf-8") for name in files)
+    called = {
+        "".join(word.title() for word in name.split("_"))
+        for name in CALL.findall(text)
+        if name not in OURS
+    }
+    allowed = {a.partition(":")[2] for need in NEEDS if need.flow in flows for a in need.actions}
+    assert called <= allowed
