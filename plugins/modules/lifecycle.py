@@ -144,7 +144,7 @@ def main() -> None:
         **HOST_PROGRAM_SPEC,
         "span": {
             "type": "str",
-            "choices": ["before_block", "install", "after_allow", "all"],
+            "choices": ["all", "before_block", "install", "after_allow", "idle", "before_allow"],
             "default": "all",
         },
         "staged": {"type": "dict", "default": {}},
