@@ -190,4 +190,5 @@ def test_what_the_load_balancers_providers_call_is_what_they_may(
         if name not in OURS
     }
     allowed = {a.partition(":")[2] for need in NEEDS if need.flow in flows for a in need.actions}
-    assert called <= allowed
+    # A rule that is made with a tag needs AddTags, which is never called by itself.
+    assert called == allowed - {"AddTags"}
