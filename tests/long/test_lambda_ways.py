@@ -1,4 +1,4 @@
-"""Every predefined configuration of Lambda on a fast clock, and every way to find a bad version.
+"""Every predefined configuration of Lambda on a fast clock, bad versions, and strangers' hands.
 
 ``make test-lambda`` runs these; each is a whole run of a playbook.
 """
@@ -23,12 +23,11 @@ from support.function_site import (
     kill_session,
     shares,
 )
+from support.lambda_plane import ALIAS, LambdaPlane
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from support.lambda_plane import LambdaPlane
 
 # A minute of a configuration is a second here.
 FAST = 1 / 60
@@ -134,3 +133,50 @@ def test_a_bad_version_is_found_and_the_old_one_comes_back_alone(
     }
     assert failed.status == wanted[found_by][0]
     assert wanted[found_by][1] in failed.error_message
+
+
+def test_an_alias_that_somebody_else_moves_is_met(plane: LambdaPlane, tmp_path: Path) -> None:
+    site = FunctionSite(plane, tmp_path, ["greet"])
+    client = plane.client("lambda")
+    client.update_function_code(FunctionName="greet", ZipFile=b"PK\x05\x06" + b"\0" * 18)
+    client.publish_version(FunctionName="greet")
+    process = site.begin(
+        "canary",
+        deploy_revision=site.revision("3"),
+        deploy_schedule=[{"shift": "20%"}, {"bake": "3s"}],
+    )
+    try:
+        site.wait(lambda: plane.alias("greet") == ("1", {"3": 0.2}), "greet at 20%")
+        client.update_alias(
+            FunctionName="greet", Name=ALIAS, FunctionVersion="2",
+            RoutingConfig={"AdditionalVersionWeights": {}},
+        )  # fmt: skip
+        process.wait(timeout=function_site.DEADLINE)
+    finally:
+        kill_session(process)
+    assert plane.alias("greet") == ("2", {})
+    failed = next(one for one in site.controller.deployments() if not one.rollback_of)
+    assert failed.status == "Failed"
+    assert "somebody else has moved it" in failed.error_message
+    # The next deployment finds it before anything is changed.
+    versions = len(client.list_versions_by_function(FunctionName="greet")["Versions"])
+    run = site.controller.playbook("in_place", deploy_revision=site.revision("4"))
+    assert run.status == 2
+    assert "it was moved by hand or by another tool" in run.said
+    assert len(client.list_versions_by_function(FunctionName="greet")["Versions"]) == versions
+    checked = site.controller.playbook(
+        "in_place", "--check", "--diff",
+        deploy_revision=site.revision("4"), deploy_lambda_accept_drift=True,
+    )  # fmt: skip
+    assert checked.status == 0, checked.said
+    assert "version 2 (100%) of live now; changes: code" in checked.said
+    assert plane.alias("greet") == ("2", {})
+    assert len(client.list_versions_by_function(FunctionName="greet")["Versions"]) == versions
+    run = site.controller.playbook(
+        "in_place", deploy_revision=site.revision("4"), deploy_lambda_accept_drift=True,
+        deploy_lambda_versions_to_keep=0,
+    )  # fmt: skip
+    assert run.status == 0, run.said
+    assert plane.alias("greet") == ("4", {})
+    left = client.list_versions_by_function(FunctionName="greet")["Versions"]
+    assert [one["Version"] for one in left] == ["$LATEST", "2", "4"]
