@@ -76,6 +76,7 @@ test-molecule: setup ## A scenario for each strategy, and one for both layouts
 	for scenario in in_place rolling blue_green canary layouts lambda; do $(BIN)/molecule test -s $$scenario || exit 1; done
 
 test-crash: setup packages ## Kill the controller before, in and after everything it does (a quarter of an hour)
+	CRASH_STRIDE=1 $(BIN)/pytest -q tests/integration/test_release_crashes.py
 	CRASH_SIDES=before,after,during $(BIN)/pytest -q tests/e2e/test_crash.py
 
 test-alb: setup packages ## Calls to the API of load balancers for a hundred targets (ten minutes)
