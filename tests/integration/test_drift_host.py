@@ -160,6 +160,24 @@ def test_a_process_of_an_older_revision_is_found(site: Site) -> None:
     assert site.findings() == []
 
 
+def test_a_process_of_another_deployment_root_is_not_ours(site: Site) -> None:
+    ours = {
+        "DEPLOYMENT_GROUP_ID": site.host.group_id,
+        "DEPLOYMENT_ID": "d-000000000",
+        "ARCHIVE_DIRECTORY": f"{site.host.root}/{site.host.group_id}/d-000000000/archive",
+    }
+    theirs = {**ours, "ARCHIVE_DIRECTORY": f"{site.host.root}-2/archive"}
+    command = [sys.executable, "-c", "import time; time.sleep(300)"]
+    servers = [subprocess.Popen(command, env=one) for one in (theirs, ours)]
+    try:
+        found = [one["pid"] for one in site.ask()["findings"]]
+        assert found == [servers[1].pid]
+    finally:
+        for server in servers:
+            server.kill()
+            server.wait()
+
+
 def test_a_process_without_our_variables_is_known_by_its_file(site: Site) -> None:
     server = subprocess.Popen([sys.executable, site.file("run.py")], env={"PATH": "/usr/bin"})
     try:

@@ -81,6 +81,7 @@ def _compare(layout: _layout.Layout, expected: str | None) -> dict[str, Any]:
         "deployment_id": folder.deployment_id,
         "digest": digest,
         "installed_at": seal["installed_at"],
+        "root": layout.root,
         "files": {os.path.realpath(path) for path in files} | files,
     }
     found, answer["unseen"] = _running.processes()

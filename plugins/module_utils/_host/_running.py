@@ -22,7 +22,10 @@ _PRECISION = 0.05
 
 
 class Process(NamedTuple):
-    """A process: who started it, when (seconds since the epoch), and the files it may run."""
+    """A process: who started it, when (seconds since the epoch), and the files it may run.
+
+    ``archive`` is the folder of the revision whose hook started it, where it was told.
+    """
 
     pid: int
     name: str
@@ -30,6 +33,7 @@ class Process(NamedTuple):
     group_id: str | None
     deployment_id: str | None
     files: tuple[str, ...]
+    archive: str | None = None
 
 
 def processes(proc: str = "/proc") -> tuple[list[Process], int]:
@@ -68,11 +72,12 @@ def _process(folder: str, pid: int, booted: float, tick: int) -> Process:
         group_id=variables.get(b"DEPLOYMENT_GROUP_ID"),
         deployment_id=variables.get(b"DEPLOYMENT_ID"),
         files=_files(folder),
+        archive=variables.get(b"ARCHIVE_DIRECTORY"),
     )
 
 
 def _variables(path: str) -> dict[bytes, str]:
-    wanted = (b"DEPLOYMENT_GROUP_ID", b"DEPLOYMENT_ID")
+    wanted = (b"DEPLOYMENT_GROUP_ID", b"DEPLOYMENT_ID", b"ARCHIVE_DIRECTORY")
     with open(path, "rb") as file:
         pairs = (one.partition(b"=") for one in file.read().split(b"\0"))
         return {name: os.fsdecode(value) for name, _equals, value in pairs if name in wanted}
@@ -96,10 +101,15 @@ def stale(
 ) -> str | None:
     """Return why a process is not one of the active revision; None if it is, or is not ours.
 
-    :param active: ``{"deployment_id", "digest", "installed_at", "files": set of paths}``
+    A machine may hold several deployment roots, such as those of a local fleet: what was started
+    from another one is not ours.
+
+    :param active: ``{"deployment_id", "digest", "installed_at", "root", "files": set of paths}``
     :param digests: revisions of the deployments that the host remembers
     """
     if process.group_id == group_id:
+        if process.archive and not process.archive.startswith(active["root"].rstrip("/") + "/"):
+            return None
         if process.deployment_id == active["deployment_id"]:
             return None
         known = digests.get(process.deployment_id or "")
