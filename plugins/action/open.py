@@ -45,6 +45,7 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._lambda._request im
 )
 from ansible_collections.bascule.deploy.plugins.plugin_utils._notify import start
 from ansible_collections.bascule.deploy.plugins.plugin_utils._opening import (
+    no_targets,
     open_deployment,
     resume_deployment,
 )
@@ -117,13 +118,22 @@ class ActionModule(BasculeAction):
 
     def act(self, arguments: Arguments, variables: Variables) -> Result:
         self._task_variables = variables
+        interrupted = str(self._templar.template(variables.get("deployment_id", "")))
+        if not (
+            arguments["targets"] or arguments["listing"] or arguments["follows"] or interrupted
+        ):
+            # Without a target its group's variables are missing as well, which would be told first.
+            group, pattern = (
+                str(self._templar.template(variables.get(name, "")))
+                for name in ("deploy_group", "deploy_targets")
+            )
+            raise no_targets(group, pattern)
         settings = self._settings(variables)
         state = state_directory(settings["deploy_state_directory"])
         where = {
             "record": settings["deploy_record"],
             "state_directory": settings["deploy_state_directory"],
         }
-        require(settings, "deploy_application", "shop")
         require(settings, "deploy_group", "web")
         if arguments["listing"]:
             return self._listed(arguments["targets"], settings, variables)
@@ -131,7 +141,6 @@ class ActionModule(BasculeAction):
             return self._follow_up(arguments, settings, variables)
         if pause_wanted() is not None and not self.checking:
             raise UsageError("Interrupted before anything was begun.")
-        interrupted = str(self._templar.template(variables.get("deployment_id", "")))
         with open_record(where) as record:
             if interrupted:
                 opened = resume_deployment(
@@ -328,6 +337,7 @@ class ActionModule(BasculeAction):
             name: self._templar.template(variables[name]) for name in known if name in variables
         }
         given = {name: value for name, value in given.items() if value is not None}
+        require(given, "deploy_application", "shop")
         validation = ArgumentSpecValidator(known).validate(given)
         if validation.error_messages:
             raise UsageError(". ".join(validation.error_messages))

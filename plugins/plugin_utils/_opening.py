@@ -63,6 +63,15 @@ class Opened:
     plan_text: str
 
 
+def no_targets(group: str, pattern: str) -> UsageError:
+    """Return the refusal of a deployment to nobody."""
+    return UsageError(
+        f"The deployment group {group} has no targets: no host of the inventory matches "
+        f"{pattern!r}. Set deploy_targets to a group or pattern of the inventory, and check "
+        "--limit."
+    )
+
+
 def open_deployment(
     strategy: str,
     settings: Settings,
@@ -92,11 +101,7 @@ def open_deployment(
     seen = observed or Observed()
     group = settings["deploy_group"]
     if not endpoints:
-        raise UsageError(
-            f"The deployment group {group} has no targets: no host of the inventory matches "
-            f"{settings['deploy_targets']!r}. Set deploy_targets to a group or pattern of the "
-            "inventory, and check --limit."
-        )
+        raise no_targets(group, settings["deploy_targets"])
     saved = None
     if settings["deploy_plan"]:
         saved = load_saved(base / Path(settings["deploy_plan"]).expanduser())

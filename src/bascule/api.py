@@ -6,6 +6,7 @@ Nothing here imports Ansible until something is run.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import typing as t
 import warnings
 from collections.abc import Mapping, Sequence
@@ -43,11 +44,14 @@ NO_STRATEGIES = frozenset(
         "abandon",
         "approve",
         "carry_out",
+        "carry_out_pools",
         "drift",
+        "function_leg",
         "iam_policy",
         "leg",
         "mark_revision",
         "outdated",
+        "pool_leg",
         "reject",
         "stop",
         "targets",
@@ -96,7 +100,7 @@ def deploy(
     from bascule._run import Request, run
 
     if strategy not in strategies():
-        raise UsageError(_recorded_strategies(strategy))
+        raise UsageError(_unknown_strategy(strategy))
     given = dict(variables or {})
     given |= {"deploy_revision": fspath(revision)} if revision is not None else {}
     given |= {"deploy_targets": targets} if targets is not None else {}
@@ -443,6 +447,8 @@ def inventory_of(given: Inventory) -> tuple[str, ...] | Mapping[str, t.Any]:
     return places
 
 
-def _recorded_strategies(name: str) -> str:
+def _unknown_strategy(name: str) -> str:
     known = strategies()
-    return f"There is no strategy {name}. There are: {', '.join(known)}."
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    return f"There is no strategy {name}.{hint} There are: {', '.join(known)}."

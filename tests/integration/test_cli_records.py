@@ -111,8 +111,15 @@ def test_an_unknown_strategy_is_refused_with_the_known_ones(url: str) -> None:
     done = command(url, "deploy", "yolo")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        "bascule: There is no strategy yolo. There are: in_place, rollback, rolling.\n"
+        "bascule: There is no strategy yolo. There are: blue_green, canary, in_place, rollback, "
+        "rolling.\n"
     )
+
+
+def test_a_misspelt_strategy_is_told_the_one_that_is_meant(url: str) -> None:
+    done = command(url, "deploy", "roling")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("bascule: There is no strategy roling. Did you mean rolling?")
 
 
 def test_an_inventory_that_is_not_there_is_refused(url: str, tmp_path: Path) -> None:
