@@ -67,10 +67,21 @@ def simulate(
     )  # fmt: skip
 
 
-def _other(text: str) -> tuple[str, str, dict[str, t.Any]]:
-    """Read ``STRATEGY VAR=VALUE …``; a value may be YAML."""
+def read_value(name: str, text: str) -> t.Any:
+    """Read what ``VAR=VALUE`` sets a variable to: YAML, as a list or true.
+
+    :raises UsageError: it is none
+    """
     import yaml
 
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"The value of {name}, {text!r}, is no YAML.") from error
+
+
+def _other(text: str) -> tuple[str, str, dict[str, t.Any]]:
+    """Read ``STRATEGY VAR=VALUE …``; a value may be YAML."""
     try:
         words = shlex.split(text)
     except ValueError as error:
@@ -82,8 +93,5 @@ def _other(text: str) -> tuple[str, str, dict[str, t.Any]]:
         name, found, value = word.partition("=")
         if not found:
             raise UsageError(f"{word!r} of {text!r} sets nothing; wanted is VAR=VALUE.")
-        try:
-            variables[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise UsageError(f"The value of {name} in {text!r} is no YAML.") from error
+        variables[name] = read_value(name, value)
     return text, words[0], variables

@@ -88,7 +88,10 @@ def run_simulate(options: argparse.Namespace) -> int:
         fleet=_given(options, _FLEET),
         traffic=traffic,
         defect=_given(options, _DEFECT, "defect_"),
-        variables=read_variables(options.extra_vars),
+        variables={
+            name: _simulate.read_value(name, value) if isinstance(value, str) else value
+            for name, value in read_variables(options.extra_vars).items()
+        },
         interval=options.interval,
         noticed=options.noticed,
         compare=options.compare,

@@ -27,6 +27,16 @@ def test_strategies_stand_side_by_side(capsys: pytest.CaptureFixture[str]) -> No
     assert "gates 100%" in " ".join(rows["rolling"])
 
 
+def test_a_variable_may_be_a_list_or_true(capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["-e", "deploy_stages=[1, '100%']", "-e", "deploy_judge=true"]
+    assert main(["simulate", "rolling", "--runs", "1", *given, "--format", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    expected = bascule.simulate(
+        "rolling", variables={"deploy_stages": [1, "100%"], "deploy_judge": True}, runs=1
+    )
+    assert found == json.loads(json.dumps(expected))
+
+
 def test_programs_get_the_same_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*OPTIONS, "--format", "json"]) == 0
     told = json.loads(capsys.readouterr().out)
