@@ -43,6 +43,7 @@ class ActionModule(BasculeAction):
         }
         told |= {"state": state, "verdict": "go", "serving": arguments["pool"], "failed": []}
         if self.checking:
+            told["foreseen"] = True
             text = f"check mode: {step.get('text', state)}"
             return {"changed": False, "msg": text, "bascule": told}
         deployment = arguments["deployment"]["id"]

@@ -15,6 +15,7 @@ the targets of the new pool in service; {"kind": "test"}, open its test route; {
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import json
 import re
@@ -89,6 +90,15 @@ def parse_schedule(
     if complete and _last_share(steps) < 100:
         steps.append({"kind": SHIFT, "share": 100.0})
     return steps
+
+
+def nearest_name(value: Any) -> str:
+    """Return the predefined name that a misspelt one is nearest to; empty if none is near."""
+    if not isinstance(value, str):
+        return ""
+    known = {named.lower(): named for named in NAMES}
+    near = difflib.get_close_matches(_bare(value), known, n=1, cutoff=0.8)
+    return known[near[0]] if near else ""
 
 
 def is_schedule_name(value: Any) -> bool:

@@ -12,15 +12,17 @@ import typing as t
 from ..module_utils._admission import FORWARD, IDLE
 from ..module_utils._approval import approval_rule
 from ..module_utils._configuration import (
+    MinimumHealthy,
     parse_configuration,
     parse_duration,
     parse_minimum_healthy,
     parse_stages,
 )
+from ..module_utils._errors import UsageError
 from ..module_utils._functions import is_lambda
 from ..module_utils._plan import UNKNOWN, PlanTarget, make_plan
 from ..module_utils._rehearsal import GoodRevision, rehearse
-from ..module_utils._schedule import is_schedule_name
+from ..module_utils._schedule import is_schedule_name, nearest_name
 from ..module_utils._zonal import Zonal, parse_zonal
 from ._gates import planned_gates
 from ._pooling import Pooled
@@ -201,7 +203,7 @@ def minimum_of(settings: Settings, total: int) -> int:
         given = settings["deploy_configuration"]
         # A configuration of traffic says nothing of hosts.
         one_at_a_time = "CodeDeployDefault.OneAtATime"
-        minimum, _zonal = parse_configuration(one_at_a_time if is_schedule_name(given) else given)
+        minimum, _zonal = _configuration(one_at_a_time if is_schedule_name(given) else given)
     else:
         minimum = parse_minimum_healthy(
             settings["deploy_minimum_healthy_hosts"], "deploy_minimum_healthy_hosts"
@@ -219,8 +221,19 @@ def zonal_of(settings: Settings) -> Zonal | None:
         return own
     if is_schedule_name(settings["deploy_configuration"]):
         return None
-    _minimum, described = parse_configuration(settings["deploy_configuration"])
+    _minimum, described = _configuration(settings["deploy_configuration"])
     return parse_zonal(described, "zonalConfig of deploy_configuration")
+
+
+def _configuration(given: t.Any) -> tuple[MinimumHealthy, t.Any]:
+    """Read a configuration of hosts; what is almost a name of one of traffic is told by it."""
+    try:
+        return parse_configuration(given)
+    except UsageError as error:
+        near = nearest_name(given)
+        if not near:
+            raise
+        raise UsageError(f"{error} Did you mean {near}?") from error
 
 
 def _plan_target(

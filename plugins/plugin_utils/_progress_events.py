@@ -20,6 +20,8 @@ STEPS = (
     "stage",
     "admit",
     "gate",
+    "shift",
+    "function",
     "traffic",
     "lifecycle",
     "settle",
@@ -33,7 +35,17 @@ STEPS = (
 )
 COLLECTION = "bascule.deploy."
 # Steps that belong to the deployment as a whole and run on the controller.
-WHOLE = ("open", "gate", "close", "outdated", "targets", "permissions", "scaling", "control")
+WHOLE = (
+    "open",
+    "gate",
+    "shift",
+    "close",
+    "outdated",
+    "targets",
+    "permissions",
+    "scaling",
+    "control",
+)
 # The states of traffic that a target is brought to; others only look.
 MOVES = ("drained", "in_service")
 
@@ -184,6 +196,9 @@ class Translator:
                 self._closed.add(self.deployment_id)
 
     def _phase_stage(self, seen: Observation, answer: Data) -> Iterator[Event]:
+        if step_of(seen.action) == "function":
+            yield from self._published(seen, answer)
+            return
         if answer.get("status"):
             yield self._event(
                 seen,
@@ -193,6 +208,37 @@ class Translator:
                 message=_text(answer.get("error"), "message") or str(answer.get("message") or ""),
                 data=answer,
             )
+
+    def _published(self, seen: Observation, answer: Data) -> Iterator[Event]:
+        """Yield what became of a function; the record has settled it when its version is ready."""
+        failed = bool(answer.get("error"))
+        if not failed and not answer.get("version"):
+            return
+        yield self._event(
+            seen,
+            "staged",
+            name="stage",
+            status="Failed" if failed else "Staged",
+            message=_text(answer.get("error"), "message"),
+            data=answer,
+        )
+        if not failed:
+            yield from self._phase_settle(seen, {**answer, "status": "Succeeded"})
+
+    def _phase_shift(self, seen: Observation, answer: Data) -> Iterator[Event]:
+        """Yield the beginning and the end of a step; why one failed is told as an error."""
+        begun = answer.get("state") == "started" and answer.get("verdict") == "go"
+        if answer.get("foreseen") or not (begun or answer.get("state") == "ended"):
+            return
+        yield self._event(
+            seen,
+            "shift",
+            target=None,
+            name=str(answer.get("kind") or ""),
+            status="InProgress" if begun else "Succeeded",
+            message=str((answer.get("text") if begun else answer.get("message")) or ""),
+            data=answer,
+        )
 
     def _phase_admit(self, seen: Observation, answer: Data) -> Iterator[Event]:
         verdict = str(answer.get("verdict") or "")

@@ -163,6 +163,7 @@ def _staged(event: Event, _verbose: bool) -> list[str]:
     if event.status == "Current":
         return ["has the revision already"]
     details = []
+    what = f"version {event.data['version']} is ready" if event.data.get("version") else "staged"
     sent, seconds = event.data.get("bytes_sent"), event.data.get("seconds")
     if sent:
         details.append(f"{size(sent)} sent")
@@ -171,7 +172,7 @@ def _staged(event: Event, _verbose: bool) -> list[str]:
     release = event.data.get("release") or {}
     if release.get("again"):
         details.append(f"goes back to {release['path']}")
-    return [f"staged ({', '.join(details)})" if details else "staged"]
+    return [f"{what} ({', '.join(details)})" if details else what]
 
 
 def _admitted(event: Event, _verbose: bool) -> list[str]:
@@ -192,6 +193,10 @@ def _gate(event: Event, _verbose: bool) -> list[str]:
         # It is told as an error, too.
         return []
     return [f"{event.name}: {event.status}: {event.message}"]
+
+
+def _shift(event: Event, _verbose: bool) -> list[str]:
+    return [f"step {event.data.get('number')}: {event.message}"] if event.message else []
 
 
 def _traffic(event: Event, _verbose: bool) -> list[str]:
@@ -326,6 +331,7 @@ _WRITERS: Mapping[str, _Writer] = {
     "admitted": _admitted,
     "refused": _refused,
     "gate": _gate,
+    "shift": _shift,
     "traffic": _traffic,
     "lifecycle": _lifecycle,
     "settled": _settled,

@@ -9,6 +9,7 @@ from ansible_collections.bascule.deploy.plugins.module_utils._schedule import (
     NAMES,
     duration_text,
     is_schedule_name,
+    nearest_name,
     parse_schedule,
     render_schedule,
     schedule_seconds,
@@ -220,3 +221,17 @@ def test_anything_is_read_or_refused_by_name(written: Any) -> None:
         said = str(refusal)
     assert said.startswith("the schedule") != bool(parsed)
     assert not parsed or 100.0 in [step.get("share") for step in parsed]
+
+
+@pytest.mark.parametrize(
+    ("written", "near"),
+    [
+        ("CodeDeployDefault.LambdaCanary10Percent5Minute", "LambdaCanary10Percent5Minutes"),
+        ("ecslinear10percentevery3minute", "ECSLinear10PercentEvery3Minutes"),
+        ("OneAtATime", ""),
+        ("75%", ""),
+        (3, ""),
+    ],
+)
+def test_a_misspelt_name_is_near_to_one(written: object, near: str) -> None:
+    assert nearest_name(written) == near

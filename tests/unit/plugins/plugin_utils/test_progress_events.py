@@ -33,6 +33,39 @@ def kinds(*seen: Observation) -> list[tuple[str, str | None, str, str]]:
             [("staged", "web1", "stage", "Current")],
         ),
         (
+            story.observed(
+                "function",
+                bascule={"phase": "stage", "target": "web1", "status": "Current", "version": "7"},
+            ),
+            # Its version was there; that an alias leads to it is another matter.
+            [
+                ("staged", "web1", "stage", "Staged"),
+                ("settled", "web1", "settle", "Succeeded"),
+            ],
+        ),
+        (
+            story.observed(
+                "function",
+                moment="failed",
+                bascule={"phase": "stage", "error": {"kind": "lambda", "message": "too large"}},
+            ),
+            [("staged", "web1", "stage", "Failed")],
+        ),
+        (story.observed("function", bascule={"phase": "tidy", "target": "web1"}), []),
+        (
+            story.observed("shift", bascule={"state": "started", "verdict": "go", "kind": "bake"}),
+            [("shift", None, "bake", "InProgress")],
+        ),
+        (
+            story.observed("shift", bascule={"state": "ended", "verdict": "go", "kind": "bake"}),
+            [("shift", None, "bake", "Succeeded")],
+        ),
+        (story.observed("shift", bascule={"state": "started", "verdict": "passed"}), []),
+        (
+            story.observed("shift", bascule={"state": "ended", "kind": "bake", "foreseen": True}),
+            [],
+        ),
+        (
             story.observed("traffic", bascule={"target": "web1", "state": "drained", "waited": 1}),
             [("traffic", "web1", "drained", "Succeeded")],
         ),
