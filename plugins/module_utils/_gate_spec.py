@@ -70,7 +70,7 @@ def parse_gates(given: Any, name: str = "deploy_gates") -> list[Gate]:
     if not isinstance(given, (list, tuple)):
         raise UsageError(f"{name} is {given!r}; wanted is a list of gates.")
     gates: list[Gate] = []
-    for number, one in enumerate(given, 1):
+    for number, one in enumerate(given):
         gate = parse_gate(one, f"{name}[{number}]", {known.name for known in gates})
         gates.append(gate)
     return gates

@@ -185,7 +185,8 @@ def run_on_host(
             lambda: run(action, task_vars, request, bundle_path, copies),
             host=_delegated_to(action) or str(task_vars.get("inventory_hostname", "")),
             limit=reconnect,
-            new=request["operation"] not in CONTINUED,
+            # Whoever only looks has begun nothing there.
+            new=request["operation"] not in CONTINUED or bool(request.get("check")),
         )
     finally:
         for path in copies:
