@@ -372,7 +372,7 @@ def _stage_lines(plan: dict[str, Any], number: int, targets: list[dict[str, Any]
     last = number == stages and _bakes_last(gates)
     if plan["bake_time"] and ((number < stages and within) or last):
         head += f", then {_time(plan['bake_time'])} of bake time"
-    if gates and gates["texts"]:
+    if gates and gates["staged"] and gates["texts"]:
         head += ", then its gates" if not plan["bake_time"] else " with its gates"
     rule = plan.get("approval")
     if rule and (wait := approval_text(rule, number, stages, _time(rule["timeout"]))):
@@ -439,7 +439,8 @@ def _gate_lines(plan: dict[str, Any]) -> list[str]:
         return []
     lines = []
     if gates["texts"]:
-        lines += ["Gates after each stage:", *("  " + text for text in gates["texts"])]
+        when = "after each stage" if gates["staged"] else "in every bake"
+        lines += [f"Gates {when}:", *("  " + text for text in gates["texts"])]
     if gates["alarms"]:
         lines.append("Alarms watched all the time: {}.".format(", ".join(gates["alarms"])))
     return lines

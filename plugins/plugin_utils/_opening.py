@@ -219,12 +219,44 @@ def resume_deployment(
             f"The deployment {found.id} belongs to {found.application}/{found.group}, but the "
             f"variables name {asked[0]}/{asked[1]}. Resume it with the variables it had."
         )
+    _refuse_other_settings(found, settings)
     if not check:
         found = record.take_over(found.id, wait=True)
     endpoints = [Endpoint(**endpoint) for endpoint in found.options["endpoints"]]
     fact = {**deployment_fact(found), "resumed": True}
     members = fleet(found.plan, endpoints, options=found.options, revision=found.revision)
     return Opened(fact, members, found.plan, render_plan(found.plan))
+
+
+def _refuse_other_settings(found: Deployment, settings: Settings) -> None:
+    """Refuse variables with which a deployment would go on another way than it was begun.
+
+    They are not in the record, which keeps no secrets. Without the load balancer or the pools of
+    the plan the traffic could be brought neither on nor back; without gates all would be well.
+
+    :raises UsageError: naming what is missing
+    """
+    pools, gates = found.plan.get("pools") or {}, found.plan.get("gates") or {}
+    begun, now = found.plan["provider"], settings["deploy_traffic_provider"]
+    names = sorted(settings["deploy_traffic_pools"] or {})
+    members = sorted(pools.get("members") or {})
+    difference = ""
+    if begun != now and not (begun in NO_PROVIDER and now in NO_PROVIDER):
+        difference = f"deploy_traffic_provider {begun or 'none'}, and now it is {now or 'none'}"
+    elif pools and pools.get("platform") != PLATFORM and members != names:
+        difference = (
+            f"the pools {', '.join(members)}, and now deploy_traffic_pools has "
+            f"{', '.join(names) or 'none'}"
+        )
+    elif gates.get("texts") and not (settings["deploy_gates"] or settings["deploy_judge"]):
+        difference = (
+            f"deploy_gates ({'; '.join(gates['texts'])}), and now there are none to be asked"
+        )
+    if difference:
+        raise UsageError(
+            f"The deployment {found.id} was begun with {difference}. Give it the variables that it "
+            "had, in the inventory or again with -e. Nothing was changed."
+        )
 
 
 def deployment_fact(deployment: Deployment) -> dict[str, t.Any]:

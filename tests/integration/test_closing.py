@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import UsageError
@@ -30,7 +30,12 @@ def record(tmp_path: Path) -> Record:
 
 
 def begin(
-    record: Record, digest: str, *, minimum: int = 6, rollback_on: tuple[str, ...] = ("*",)
+    record: Record,
+    digest: str,
+    *,
+    minimum: int = 6,
+    rollback_on: tuple[str, ...] = ("*",),
+    plan: dict[str, Any] | None = None,
 ) -> Deployment:
     endpoints = [Endpoint(name, f"lb-{name}", "10.0.0.1", 80, "") for name in NAMES]
     good = record.last_known_good("shop", "web")
@@ -49,7 +54,8 @@ def begin(
                 stages=[len(NAMES)],
                 provider="envoy",
                 current=good.digest if good else None,
-            ),
+            )
+            | (plan or {}),
             options={
                 "rollback_on": events,
                 "endpoints": [asdict(endpoint) for endpoint in endpoints],
@@ -147,10 +153,41 @@ def test_deploying_twice_says_that_there_is_nothing_to_do(record: Record) -> Non
     assert "nothing to do, all 8 targets already have revision aaaaaaaaaaaa" in closed.summary
 
 
+GIVEN: dict[str, Any] = {
+    "deploy_application": "shop", "deploy_group": "web", "deploy_traffic_provider": "envoy",
+    "deploy_traffic_pools": {"blue": {}, "green": {}}, "deploy_gates": [], "deploy_judge": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("plan", "given", "words"),
+    [
+        ({}, {"deploy_traffic_provider": "none"}, "deploy_traffic_provider envoy, and now it is"),
+        (
+            {"pools": {"members": {"blue": ["web1"], "green": ["web2"]}}},
+            {"deploy_traffic_pools": {}},
+            "the pools blue, green, and now deploy_traffic_pools has none",
+        ),
+        (
+            {"gates": {"texts": ["page (http)"], "staged": False, "alarms": []}},
+            {},
+            r"deploy_gates \(page \(http\)\), and now there are none",
+        ),
+    ],
+)
+def test_nothing_is_taken_up_without_the_variables_that_it_was_begun_with(
+    record: Record, plan: dict[str, Any], given: dict[str, Any], words: str
+) -> None:
+    deployment = begin(record, "aaaa", plan={"provider": "envoy", **plan})
+    with pytest.raises(UsageError, match=words):
+        resume_deployment(deployment.id, {**GIVEN, **given}, record=record)
+    assert record.deployment(deployment.id).fence == deployment.fence
+
+
 def test_an_interrupted_deployment_is_taken_up_with_its_own_plan(record: Record) -> None:
     deployment = begin(record, "aaaa")
     run(record, deployment, {"web1": "Succeeded"})
-    settings = {"deploy_application": "shop", "deploy_group": "web"}
+    settings = {**GIVEN, "deploy_traffic_provider": deployment.plan["provider"]}
     opened = resume_deployment(deployment.id, settings, record=record)
     assert opened.deployment["id"] == deployment.id
     assert opened.deployment["resumed"] is True

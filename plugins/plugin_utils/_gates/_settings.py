@@ -176,7 +176,8 @@ def alarms_of(settings: Mapping[str, Any]) -> dict[str, Any] | None:
 def planned_gates(strategy: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return what a plan says of its gates and alarms; None if there are neither.
 
-    Nothing in it is secret. ``texts`` are the gates that are asked after each stage.
+    Nothing in it is secret. ``texts`` are the gates that are asked after each stage, or where it is
+    not ``staged``, in every bake of the schedule.
 
     :raises UsageError: naming what does not fit
     """
@@ -188,7 +189,7 @@ def planned_gates(strategy: str, settings: Mapping[str, Any]) -> dict[str, Any] 
     if strategy == "rollback" or not (gates or alarms):
         return None
     return {
-        "texts": [describe_gate(gate) for gate in gates] if strategy in STAGED else [],
+        "texts": [describe_gate(gate) for gate in gates],
         "staged": strategy in STAGED,
         "alarms": alarms["names"] if alarms else [],
     }

@@ -36,13 +36,20 @@ def test_without_gates_and_alarms_there_is_nothing_to_plan() -> None:
     assert planned_gates("rollback", settings(gates=[TCP], alarms=["High"])) is None
 
 
-def test_gates_of_stages_are_told_and_those_of_other_strategies_are_their_own() -> None:
+def test_gates_of_stages_and_of_bakes_are_told() -> None:
     found = planned_gates("rolling", settings(gates=[TCP], judge=JUDGE, alarms=["High"]))
     assert found == {
         "texts": ["port (tcp) 127.0.0.1:80", "judge"], "staged": True, "alarms": ["High"],
     }  # fmt: skip
     found = planned_gates("canary", settings(gates=[TCP], alarms=["High"]))
-    assert found == {"texts": [], "staged": False, "alarms": ["High"]}
+    assert found == {"texts": ["port (tcp) 127.0.0.1:80"], "staged": False, "alarms": ["High"]}
+    plan = make_plan(
+        "canary", [PlanTarget("a"), PlanTarget("b")], digest="d" * 64, minimum=0, stages=[1, 1],
+        gates=found,
+    )  # fmt: skip
+    text = render_plan(plan)
+    assert "its gates" not in text
+    assert "Gates in every bake:\n  port (tcp) 127.0.0.1:80\n" in text
 
 
 def test_a_plan_tells_of_gates_alarms_and_the_last_bake_time() -> None:
