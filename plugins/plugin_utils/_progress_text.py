@@ -46,6 +46,8 @@ def closing(deployment: DeploymentProgress, now: float) -> list[str]:
         return lines + [f"  {line}" for line in (deployment.reason, deployment.note) if line]
     total = len(deployment.targets)
     left_out = deployment.plan.get("left_out") or ()
+    if not total and deployment.plan.get("schedule"):
+        return [f"Succeeded in {took}: the traffic of {what} is at {deployment.revision}"]
     if not total and left_out:
         return [f"nothing to do: {_targets(len(left_out))} already at {deployment.revision}"]
     if deployment.unchanged:
@@ -149,6 +151,8 @@ def _opened(event: Event, _verbose: bool) -> list[str]:
     verb = f"targets that joined, {verb}" if about.get("follows") else verb
     revision = revision_name(about)
     parts = [_targets(len(plan["targets"]))] if plan.get("targets") else []
+    if not plan.get("targets") and plan.get("schedule"):
+        return [f"{verb} {what}" + (f" to {revision}" if revision else "") + ": only the traffic"]
     if isinstance(plan.get("minimum_healthy"), int):
         parts.append(f"{plan['minimum_healthy']} stay healthy")
     if isinstance(plan.get("slots"), int):

@@ -218,3 +218,35 @@ def test_durations(seconds: float, text: str) -> None:
 )
 def test_sizes(count: float, text: str) -> None:
     assert size(count) == text
+
+
+def test_the_steps_of_a_schedule_and_a_way_back_that_moves_only_traffic() -> None:
+    step = {"number": 1, "text": "shift 100% of the traffic to blue"}
+    way_back = {"targets": [], "schedule": [step], "minimum_healthy": 0, "slots": 1}
+    opening = {
+        "deployment": story.about("d-BBBBBBBBB", strategy="rollback", rollback_of="d-AAAAAAAAA"),
+        "plan": way_back,
+        "plan_text": "PLAN",
+    }
+    begun = {**step, "state": "started", "verdict": "go"}
+    seen = [
+        story.observed("open", "web1", bascule=opening),
+        story.began("shift", "web1"),
+        story.observed("shift", "web1", bascule={**begun, "verdict": "paused"}),
+        story.observed("shift", "web1", bascule=begun),
+        story.observed(
+            "shift", "web1", bascule={**step, "state": "ended", "message": "600 of 600"}
+        ),
+        story.observed("shift", "web1", bascule={**step, "state": "ended", "message": ""}),
+        story.closed("Succeeded", 3, identifier="d-BBBBBBBBB"),
+    ]
+    told = lines(*seen)
+    assert told[0].startswith("d-BBBBBBBBB  rollback of shop/web to ")
+    assert told[0].endswith(": only the traffic")
+    assert told[1:3] == [
+        "d-BBBBBBBBB  step 1: shift 100% of the traffic to blue",
+        "d-BBBBBBBBB  step 1: 600 of 600",
+    ]
+    assert told[3] == "d-BBBBBBBBB  Succeeded"
+    assert ": the traffic of shop/web is at " in told[4]
+    assert len(told) == 5
