@@ -497,7 +497,8 @@ def _told(plan: _files.Plan) -> str:
     copies = plan.copies if inside is None else inside.shown.copies
     kept = f", {len(plan.retained)} existing ones kept" if plan.retained else ""
     where = "" if inside is None else f", {inside.path} is live"
-    return f"{len(copies)} files installed{kept}{where}"
+    files = "1 file" if len(copies) == 1 else f"{len(copies)} files"
+    return f"{files} installed{kept}{where}"
 
 
 def _error(result: dict[str, Any]) -> dict[str, Any]:

@@ -349,7 +349,9 @@ class _Step:
 
     def _announce(self, run: GateRun) -> None:
         self._kept = 0.0
-        self._tell(f"{self._step}: {self._waits_for(run)}")
+        asks = any(one.gate.type == "approval" for one in self._gates if one.phase == RUNNING)
+        ways = f": `bascule approve {self._id}` or `bascule reject {self._id}`" if asks else ""
+        self._tell(f"{self._step}: {self._waits_for(run)}{ways}")
 
     def _inconclusive(self, run: GateRun) -> StepOutcome | GateRun:
         """Do what the rule says when the evidence is not enough."""

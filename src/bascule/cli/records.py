@@ -205,7 +205,7 @@ def _waits_for(deployment: Deployment) -> str:
 def _gates_asked(deployment: Deployment) -> str:
     """Return what the gates that are asked now wait for."""
     asked = [one for one in deployment.gates if not one["verdict"]]
-    if not asked or deployment.finished_at is not None:
+    if not asked or deployment.finished_at is not None or deployment.paused_at is not None:
         return ""
     return f"the gates of {asked[-1]['step']}: {asked[-1]['waits_for'] or 'just begun'}"
 
