@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from support import proxies
+from support import proxies, site
 from support.bundles import SERVER
 from support.pools import START
 from support.rollout import BIN, ROOT, Controller
@@ -186,12 +186,12 @@ def until(condition: Callable[[], Any], seconds: float = 90.0) -> Any:
 
 
 def provider_variables(proxy: proxies.Proxy) -> dict[str, Any]:
-    """The public variables that name this proxy and its pools."""
+    """The public variables that name this proxy and its pools, if it has any."""
     prefix = f"deploy_{proxy.provider}_"
     own = {f"{prefix}{name}": value for name, value in proxy.options.items() if name != "pools"}
     return {
         "deploy_traffic_provider": proxy.provider,
-        "deploy_traffic_pools": proxy.options["pools"],
+        "deploy_traffic_pools": proxy.options.get("pools", {}),
         **own,
     }
 
@@ -205,7 +205,7 @@ def two_pools(
 ) -> Iterator[TwoPools]:
     """Start a proxy over the pools; the first has the traffic. Nothing runs on the targets yet.
 
-    :param pools: names of targets by pool
+    :param pools: names of targets by pool; a single one is all that the proxy knows, without pools
     :param variables: public variables of the deployment group
     """
     ports = {name: proxies.free_port() for names in pools.values() for name in names}
@@ -215,7 +215,7 @@ def two_pools(
     }
     hosts = {
         name: {
-            "deploy_pool": pool,
+            **({"deploy_pool": pool} if len(pools) > 1 else {}),
             "deploy_sysroot": str(folder / "hosts" / name),
             "deploy_traffic_target_port": ports[name],
             "deploy_hook_environment": {
@@ -239,7 +239,12 @@ def two_pools(
     inventory.write_text(
         json.dumps({"all": {"children": {"web": {"hosts": hosts, "vars": common}}}}, indent=1)
     )
-    proxy = START[provider](folder / "proxy", endpoints)
+    if len(pools) > 1:
+        proxy = START[provider](folder / "proxy", endpoints)
+    else:
+        proxy = site.START[provider](
+            folder / "proxy", *endpoints.values(), changes=site.QUICK[provider]
+        )
     given = {
         "deploy_application": "shop",
         "deploy_targets": "web",
@@ -247,8 +252,8 @@ def two_pools(
         **variables,
     }
     controller = Controller(inventory, folder / "state", given)
-    site = TwoPools(provider, folder, {k: list(v) for k, v in pools.items()}, proxy, controller)
+    made = TwoPools(provider, folder, {k: list(v) for k, v in pools.items()}, proxy, controller)
     try:
-        yield site
+        yield made
     finally:
-        site.stop()
+        made.stop()
