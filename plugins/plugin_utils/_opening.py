@@ -248,7 +248,12 @@ def _refuse_other_settings(found: Deployment, settings: Settings) -> None:
             f"the pools {', '.join(members)}, and now deploy_traffic_pools has "
             f"{', '.join(names) or 'none'}"
         )
-    elif gates.get("texts") and not (settings["deploy_gates"] or settings["deploy_judge"]):
+    elif (
+        gates.get("texts")
+        # What is ending already asks no gate any more.
+        and not found.error_code
+        and not (settings["deploy_gates"] or settings["deploy_judge"])
+    ):
         difference = (
             f"deploy_gates ({'; '.join(gates['texts'])}), and now there are none to be asked"
         )

@@ -184,6 +184,13 @@ def test_nothing_is_taken_up_without_the_variables_that_it_was_begun_with(
     assert record.deployment(deployment.id).fence == deployment.fence
 
 
+def test_what_is_ending_needs_no_gates(record: Record) -> None:
+    gates = {"texts": ["page (http)"], "staged": True, "alarms": []}
+    deployment = begin(record, "aaaa", plan={"gates": gates})
+    record.halt(deployment.id, "MANUAL_STOP", "halted by the test")
+    assert resume_deployment(deployment.id, GIVEN, record=record).deployment["resumed"] is True
+
+
 def test_an_interrupted_deployment_is_taken_up_with_its_own_plan(record: Record) -> None:
     deployment = begin(record, "aaaa")
     run(record, deployment, {"web1": "Succeeded"})
