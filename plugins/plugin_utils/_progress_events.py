@@ -56,11 +56,11 @@ Data = Mapping[str, t.Any]
 class Event:
     """One thing that happened.
 
-    kind: opened, started, staged, admitted, current, refused, gate, shift (a step of a
-    schedule, begun or ended), traffic, lifecycle, settled, closed, drift, error, diff, task, notice (what is waited
-    for) or warning. ``at`` is in epoch seconds; ``target`` is None for what concerns the deployment
-    as a whole. ``data`` holds the action's own ``bascule`` result (or, for ``lifecycle``, the one
-    event of it), with the keys told in docs/architecture.md.
+    kind: opened, started, staged, admitted, current, refused, gate, shift (a step of a schedule,
+    begun or ended), traffic, lifecycle, settled, closed, drift, error, diff, task, notice (what is
+    waited for) or warning. ``at`` is in epoch seconds; ``target`` is None for what concerns the
+    deployment as a whole. ``data`` holds the action's own ``bascule`` result (or, for
+    ``lifecycle``, the one event of it), with the keys told in docs/architecture.md.
     """
 
     kind: str
