@@ -67,10 +67,10 @@ test-unit: setup ## Pure tests, in parallel
 	$(BIN)/pytest -q -n 2 tests/unit
 
 test-integration: setup packages ## Real databases, proxies, sshd
-	$(BIN)/pytest -q -n 2 --dist loadfile tests/integration
+	$(BIN)/pytest -q -n 3 --dist loadfile tests/integration
 
 test-e2e: setup packages ## Whole deployments under load
-	$(BIN)/pytest -q tests/e2e
+	$(BIN)/pytest -q -n 2 --dist loadfile tests/e2e
 
 test-molecule: setup ## A scenario for each strategy, and one for both layouts
 	for scenario in in_place rolling blue_green canary layouts lambda; do $(BIN)/molecule test -s $$scenario || exit 1; done
