@@ -73,7 +73,7 @@ test-e2e: setup packages ## Whole deployments under load
 	$(BIN)/pytest -q -n 2 --dist loadfile tests/e2e
 
 test-molecule: setup ## A scenario for each strategy, and one for both layouts
-	for scenario in in_place rolling blue_green canary layouts lambda; do $(BIN)/molecule test -s $$scenario || exit 1; done
+	bash tests/molecule.sh in_place rolling blue_green canary layouts lambda
 
 test-crash: setup packages ## Kill the controller before, in and after everything it does (a quarter of an hour)
 	CRASH_STRIDE=1 $(BIN)/pytest -q tests/integration/test_release_crashes.py
