@@ -42,10 +42,13 @@ NEEDS: tuple[Need, ...] = (
     Need("elbv2_routing", "shares and rules of traffic at a listener, looking",
          ("cloudwatch:GetMetricData", "elasticloadbalancing:DescribeListeners",
           "elasticloadbalancing:DescribeRules", "elasticloadbalancing:DescribeTags"), False),
-    Need("elbv2_rules", "shares and rules of traffic at a listener",
+    Need("elbv2_listener", "shares of traffic at a listener",
+         ("elasticloadbalancing:ModifyListener",), True),
+    Need("elbv2_rule", "shares of traffic at a rule of a listener",
+         ("elasticloadbalancing:ModifyRule",), True),
+    Need("elbv2_rules", "rules of traffic by header and cookie, at the listener",
          ("elasticloadbalancing:AddTags", "elasticloadbalancing:CreateRule",
-          "elasticloadbalancing:DeleteRule", "elasticloadbalancing:ModifyListener",
-          "elasticloadbalancing:ModifyRule"), True),
+          "elasticloadbalancing:DeleteRule"), True),
     Need("elb", "the traffic provider elb, looking",
          ("elasticloadbalancing:DescribeInstanceHealth",), False),
     Need("elb_instances", "the traffic provider elb, drain and restore",
@@ -163,9 +166,7 @@ def _traffic(settings: Mapping[str, Any], need: Any) -> None:
         need("elbv2_targets", *(_target_group(one) for one in names))
         listener = str(settings.get("deploy_elbv2_listener") or "")
         if listener:
-            need("elbv2_routing")
-            rules = listener.replace(":listener/", ":listener-rule/")
-            need("elbv2_rules", listener, f"{rules}/*")
+            _listener(listener, need)
     elif provider == "elb":
         need("elb")
         names = [str(one) for one in settings.get("deploy_elb_names") or ()]
@@ -173,6 +174,21 @@ def _traffic(settings: Mapping[str, Any], need: Any) -> None:
             "elb_instances",
             *(f"arn:aws:elasticloadbalancing:*:*:loadbalancer/{one}" for one in names),
         )
+
+
+def _listener(arn: str, need: Any) -> None:
+    """Allow to share at a listener or at one of its rules.
+
+    Rules for headers and cookies are made at the listener in both cases: CreateRule is asked for
+    the listener, AddTags and DeleteRule for the rule that is made.
+    """
+    need("elbv2_routing")
+    at_rule = ":listener-rule/" in arn
+    need("elbv2_rule" if at_rule else "elbv2_listener", arn)
+    listener = arn
+    if at_rule:
+        listener = arn.replace(":listener-rule/", ":listener/").rpartition("/")[0]
+    need("elbv2_rules", listener, f"{listener.replace(':listener/', ':listener-rule/')}/*")
 
 
 def _functions(settings: Mapping[str, Any], functions: Collection[str], need: Any) -> None:

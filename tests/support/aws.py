@@ -121,4 +121,4 @@ def running(
         yield aws
     finally:
         server.terminate()
-        server.wait(timeout=10)
+        server.wait(timeout=60)

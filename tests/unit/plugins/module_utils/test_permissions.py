@@ -16,6 +16,8 @@ from ansible_collections.bascule.deploy.plugins.module_utils._permissions import
 ROOT = Path(__file__).resolve().parents[4]
 TOPIC = "arn:aws:sns:eu-central-1:1:t"
 LISTENER = "arn:aws:elasticloadbalancing:r:1:listener/app/x/1/2"
+RULE = "arn:aws:elasticloadbalancing:r:1:listener-rule/app/x/1/2/3"
+RULES = "arn:aws:elasticloadbalancing:r:1:listener-rule/app/x/1/2/*"
 
 
 def statements(**more: Any) -> dict[str, Any]:
@@ -60,10 +62,17 @@ def statements(**more: Any) -> dict[str, Any]:
             },
             {
                 "Elbv2": "*", "Elbv2Targets": ["arn:aws:x:r:1:targetgroup/b/1"],
-                "Elbv2Routing": "*",
-                "Elbv2Rules": [
-                    "arn:aws:elasticloadbalancing:r:1:listener-rule/app/x/1/2/*", LISTENER,
-                ],
+                "Elbv2Routing": "*", "Elbv2Listener": [LISTENER], "Elbv2Rules": [RULES, LISTENER],
+            },
+        ),
+        (
+            {
+                "deploy_traffic_provider": "elbv2", "deploy_elbv2_listener": RULE,
+                "deploy_traffic_pools": {"blue": {"target_group": "arn:aws:x:r:1:targetgroup/b/1"}},
+            },
+            {
+                "Elbv2": "*", "Elbv2Targets": ["arn:aws:x:r:1:targetgroup/b/1"],
+                "Elbv2Routing": "*", "Elbv2Rule": [RULE], "Elbv2Rules": [RULES, LISTENER],
             },
         ),
         (
@@ -174,11 +183,14 @@ OURS = {"describe_groups", "describe_health"}
     [
         (
             ("_elbv2.py", "_elbv2_router.py"),
-            {"elbv2", "elbv2_targets", "elbv2_routing", "elbv2_rules"},
+            {
+                "elbv2", "elbv2_targets", "elbv2_routing", "elbv2_listener", "elbv2_rule",
+                "elbv2_rules",
+            },
         ),
         (("_elb.py",), {"elb", "elb_instances"}),
     ],
-)
+)  # fmt: skip
 def test_what_the_load_balancers_providers_call_is_what_they_may(
     files: tuple[str, ...], flows: set[str]
 ) -> None:
