@@ -88,7 +88,7 @@ def test_a_step_may_name_a_gate() -> None:
         ({"alarms": [f"a{number}" for number in range(11)]}, "names 11 alarms; there may be 10"),
         ({"alarms": [""]}, "an alarm without a name"),
         ({"alarms": ["a"], "alarms_interval": "soon"}, "deploy_alarms_interval is 'soon'"),
-        ({"gates": [{"type": "tcp"}]}, r"deploy_gates\[1\]: a gate of type tcp needs port"),
+        ({"gates": [{"type": "tcp"}]}, r"deploy_gates\[0\]: a gate of type tcp needs port"),
         ({"judge": {"metrics": []}}, "needs metrics"),
         ({"judge": {"metrics": [{"name": "a", "kind": "rate", "source": "tea"}]}}, "source is one"),
         ({"judge": {"metrics": [{"name": "a", "kind": "rate", "source": "command"}]}},
