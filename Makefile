@@ -67,7 +67,7 @@ test-unit: setup ## Pure tests, in parallel
 	$(BIN)/pytest -q -n 2 tests/unit
 
 test-integration: setup packages ## Real databases, proxies, sshd
-	$(BIN)/pytest -q -n 3 --dist loadfile tests/integration
+	$(BIN)/pytest -q -n 2 --dist loadfile tests/integration
 
 test-e2e: setup packages ## Whole deployments under load
 	$(BIN)/pytest -q -n 2 --dist loadfile tests/e2e

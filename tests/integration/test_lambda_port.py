@@ -381,7 +381,8 @@ def test_a_hook_that_says_nothing_fails_when_its_time_is_over(plane: LambdaPlane
     with _hooks.endpoint("127.0.0.1:0", answers):
         outcome = _hooks.run_hook("check", "d-ABCDEFGHI", answers, offered=True, limit=1.5)
     assert outcome.status == "Failed"
-    assert "returned, but did not answer within 1.5 s" in outcome.message
+    # Whether it has returned by then is a matter of how busy the machine is.
+    assert "did not answer within 1.5 s" in outcome.message
     missing = _hooks.run_hook("nobody", "d-ABCDEFGHI", answers, offered=False)
     assert "ResourceNotFoundException" in missing.message
 
