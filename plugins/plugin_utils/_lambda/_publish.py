@@ -180,7 +180,7 @@ def _publish(
         raise FunctionError(
             f"{function} was changed by somebody else while it was being updated. No traffic was "
             "moved. Find out who did it, and deploy again."
-        ) from error
+        ) from None
     return Published(str(made["Version"]), made=True)
 
 

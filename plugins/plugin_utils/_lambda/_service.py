@@ -70,7 +70,7 @@ class Service:
                 f"There is no {'function ' if not version else ''}{which} in this region and "
                 "account. Bascule deploys to functions that exist: make it once, with its role.",
                 error.code,
-            ) from error
+            ) from None
 
     def has_version(self, function: str, version: str, code_sha256: str) -> bool:
         """Tell whether a version is there, with this code."""
@@ -267,7 +267,7 @@ def region_of(function: str) -> str | None:
 
 def arn_of(told: Told) -> str:
     """Return a function's ARN without a qualifier."""
-    begin, _, name = str(told["FunctionArn"]).partition(":function:")
+    begin, _one, name = str(told["FunctionArn"]).partition(":function:")
     return f"{begin}:function:{name.partition(':')[0]}"
 
 

@@ -91,7 +91,7 @@ class LoadBalancers(Members):
                 raise TrafficError(
                     f"{error} Check deploy_elb_names, the region and the account; an ALB or NLB is "
                     "one of the provider elbv2."
-                ) from error
+                ) from None
             raise
         return {one["InstanceId"]: list(read_state(one)) for one in answer["InstanceStates"]}
 

@@ -195,7 +195,7 @@ def _describe(made: BaseClient, names: list[str]) -> list[dict[str, Any]]:
                 if error.code in ("TargetGroupNotFound", "ValidationError"):
                     raise TrafficError(
                         f"{error} Check the names of target groups, the region and the account."
-                    ) from error
+                    ) from None
                 raise
             for group in groups:
                 one = {

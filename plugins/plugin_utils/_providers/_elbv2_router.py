@@ -393,7 +393,7 @@ class ListenerRouter(Router):
             if error.code in ("ListenerNotFound", "RuleNotFound"):
                 raise TrafficError(
                     f"{error} Check deploy_elbv2_listener, the region and the account."
-                ) from error
+                ) from None
             raise
         return answer
 
