@@ -32,7 +32,6 @@ def group_variables(options: Options) -> Schema:
     :param options: ``{name: {"type", "description", "choices", "default", "elements", "options"}}``
         as in ``argument_specs.yml``
     """
-    names = "|".join(re.escape(name.removeprefix("deploy_")) for name in sorted(options))
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "Variables of a Bascule deployment group",
@@ -40,7 +39,8 @@ def group_variables(options: Options) -> Schema:
         " Bascule's, all others are yours.",
         "type": ["object", "null"],
         "properties": {name: variable(spec) for name, spec in sorted(options.items())},
-        "patternProperties": {f"^deploy_(?!({names})$)": False},
+        "patternProperties": {"^(?!deploy_)": True},
+        "additionalProperties": False,
         "definitions": {
             "template": {"type": "string", "pattern": r"\{[{%]", "description": "A template."}
         },
