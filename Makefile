@@ -12,7 +12,7 @@ export LC_ALL := C.UTF-8
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help setup packages demo test check lint types sanity docs-lint test-unit test-integration \
-        test-e2e test-molecule test-wheel test-matrix test-crash test-alb test-lambda \
+        test-e2e test-molecule test-wheel test-matrix test-crash test-alb test-lambda test-pools \
         fuzz benchmark benchmark-admit benchmark-judge clean
 
 help: ## Show the targets
@@ -81,6 +81,9 @@ test-crash: setup packages ## Kill the controller before, in and after everythin
 
 test-alb: setup packages ## Calls to the API of load balancers for a hundred targets (ten minutes)
 	$(BIN)/pytest -q -s tests/long/test_alb_calls.py
+
+test-pools: setup packages ## Blue/green and canary, good and bad, behind four load balancers under load (ten minutes)
+	$(BIN)/pytest -q -s tests/long/test_pools_everywhere.py
 
 test-lambda: setup ## Every configuration of Lambda on a fast clock, every way to find a bad version (10 minutes)
 	$(BIN)/pytest -q tests/long/test_lambda_ways.py

@@ -40,8 +40,9 @@ CAPABILITIES: dict[str, frozenset[str]] = {
     "lambda_alias": frozenset(("weights", "measure")),
 }
 
-# Providers whose counts come minutes late: that they show a share is not waited for.
-LATE = frozenset(("lambda_alias",))
+# Providers whose counts come minutes late, and whole minutes at once, so that they tell of requests
+# from before a shift when it has just been made: their own word for the share is taken instead.
+LATE = frozenset(("elbv2", "lambda_alias"))
 
 # Providers whose work is done on the proxy's own host; the others are asked from the controller.
 ON_HOST = frozenset(("envoy", "haproxy", "nginx"))

@@ -20,7 +20,7 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_model imp
 
 from bascule import _recorded
 from bascule._events import collection_root
-from bascule.result import Deployment, Failure, Revision, Target
+from bascule.result import UNFINISHED, Deployment, Failure, Revision, Target
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable
@@ -384,7 +384,7 @@ def _unfinished(found: Deployment, collected: _Collected, record: str | None) ->
     names = [one.id for one in collected.progress.deployments[1:]] + [found.rolled_back_by]
     others = (_in_record(name, record) for name in dict.fromkeys(names) if name)
     every = (found, *(other for other in others if other is not None))
-    return next((one for one in every if one.status in ("Created", "InProgress")), None)
+    return next((one for one in every if one.status in UNFINISHED), None)
 
 
 def _in_record(deployment_id: str, record: str | None) -> Deployment | None:

@@ -24,7 +24,10 @@ _BY_STATUS = {
     "Created": INTERRUPTED,
     "Queued": INTERRUPTED,
     "InProgress": INTERRUPTED,
+    "Baking": INTERRUPTED,
 }
+# Statuses of deployments that have not ended.
+UNFINISHED = frozenset({"Created", "InProgress", "Ready", "Baking"})
 
 
 class DeploymentError(Exception):
@@ -77,8 +80,9 @@ class Target:
 class Deployment:
     """One deployment, as it ended or as far as it came.
 
-    status: CodeDeploy's (Created, InProgress, Succeeded, Failed, Stopped), or Refused when it
-    could not begin. ``plan`` is as docs/api.md tells; times are seconds since the epoch.
+    status: CodeDeploy's (Created, InProgress, Ready, Baking, Succeeded, Failed, Stopped), or
+    Refused when it could not begin. ``plan`` is as docs/api.md tells; times are seconds since the
+    epoch.
     ``unfinished`` is the id of the deployment that somebody has to go on with: this one, or the
     one that rolls it back. ``lease`` (who carries it out) and ``approvals``, ``steps`` and
     ``routing`` are told by ``status``.

@@ -193,6 +193,36 @@ def test_a_step_that_has_succeeded_is_passed_and_one_that_was_begun_goes_on(grou
     assert kinds.count("StepResumed") == 1
 
 
+def test_the_status_says_that_a_person_is_waited_for_and_that_the_old_pool_is_kept_warm(
+    group: Group,
+) -> None:
+    opened = group.open(
+        "1.0",
+        deploy_ready_timeout="1h",
+        deploy_schedule=[{"shift": 5}, {"bake": 60}, {"shift": 100}],
+        deploy_bake_time="5m",
+        deploy_retire="drain",
+        deploy_retire_after="1h",
+    )
+    identifier, record = opened.deployment["id"], group.record
+    group.install(opened, "g1", "g2")
+    seen = []
+    for step in opened.plan["schedule"]:
+        assert record.begin_step(identifier, step["number"]) == "go"
+        # Whoever takes the deployment over in a step finds, and leaves, the same.
+        record.take_over(identifier)
+        assert record.begin_step(identifier, step["number"]) == "go"
+        seen.append((step["kind"], record.deployment(identifier).status))
+        record.end_step(identifier, step["number"])
+        assert record.deployment(identifier).status == "InProgress"
+    assert seen == [
+        ("pool", "InProgress"), ("approval", "Ready"), ("shift", "InProgress"),
+        ("bake", "InProgress"), ("shift", "InProgress"), ("bake", "Baking"), ("bake", "Baking"),
+        ("retire", "InProgress"),
+    ]  # fmt: skip
+    assert close_deployment(record, identifier).deployment.status == "Succeeded"
+
+
 def test_a_rollback_moves_the_traffic_alone_while_the_old_pool_has_its_revision(
     group: Group,
 ) -> None:

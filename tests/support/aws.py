@@ -30,6 +30,11 @@ class Aws:
         self._server = server
 
     @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The server."""
+        return self._server
+
+    @property
     def environment(self) -> dict[str, str]:
         """What makes boto3 and aws_ec2 talk to this server, and to nobody else."""
         return {

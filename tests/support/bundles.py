@@ -58,7 +58,7 @@ class Server(http.server.ThreadingHTTPServer):
         pass
 
 
-server = Server(("", int(os.environ.get("PORT", "8080"))), Handler)
+server = Server((os.environ.get("ADDRESS", ""), int(os.environ.get("PORT", "8080"))), Handler)
 signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
 server.serve_forever(poll_interval=0.05)
 '''

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from support import proxies, site
+from support.alb_pools import addresses, alb_pools
 from support.bundles import SERVER
 from support.pools import START
 from support.rollout import BIN, ROOT, Controller
@@ -52,7 +53,7 @@ while kill -0 "$pid" 2>/dev/null; do sleep 0.05; done
 """
 VALIDATE_HOOK = """\
 #!/bin/sh
-until "$PYTHON" -c "import urllib.request as u; u.urlopen('http://127.0.0.1:$PORT/health')"
+until "$PYTHON" -c "import urllib.request as u; u.urlopen('http://$ADDRESS:$PORT/health')"
 do sleep 0.1; done
 """
 # What a bad revision answers; it feels well all the same.
@@ -109,11 +110,14 @@ class TwoPools:
         return seen
 
     def load(self, rate: float) -> Callable[[], dict[str, Any]]:
-        """Start users; the function that is returned ends them and gives their report."""
+        """Start users; the function that is returned ends them and gives their report.
+
+        ``load-NUMBER.log`` in the folder has a line for each request.
+        """
         report = self.folder / f"load-{len(self.loads)}.json"
         process = subprocess.Popen(
             [sys.executable, "-m", "bascule.demo.loadgen", self.proxy.url + "/",
-             "--rate", str(rate), "--json", str(report)],
+             "--rate", str(rate), "--json", str(report), "--log", str(report.with_suffix(".log"))],
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
         self.loads.append(process)
@@ -139,6 +143,7 @@ class TwoPools:
                     "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
                     "ANSIBLE_NOCOLOR": "1",
                     "BASCULE_STATE": str(self.controller.state),
+                    **self.controller.environment,
                 },
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -208,52 +213,63 @@ def two_pools(
     :param pools: names of targets by pool; a single one is all that the proxy knows, without pools
     :param variables: public variables of the deployment group
     """
-    ports = {name: proxies.free_port() for names in pools.values() for name in names}
+    names = [name for some in pools.values() for name in some]
+    places = dict.fromkeys(names, "127.0.0.1")
+    ports = {name: proxies.free_port() for name in names}
+    if provider == "elbv2":
+        # The members of a target group have one port.
+        places, ports = addresses(names), dict.fromkeys(names, ports[names[0]])
     endpoints = {
-        pool: [proxies.Endpoint(name, "127.0.0.1", ports[name]) for name in names]
-        for pool, names in pools.items()
+        pool: [proxies.Endpoint(name, places[name], ports[name]) for name in some]
+        for pool, some in pools.items()
     }
     hosts = {
         name: {
             **({"deploy_pool": pool} if len(pools) > 1 else {}),
             "deploy_sysroot": str(folder / "hosts" / name),
+            "deploy_traffic_target_address": places[name],
             "deploy_traffic_target_port": ports[name],
             "deploy_hook_environment": {
+                "ADDRESS": places[name],
                 "PORT": str(ports[name]),
                 "PYTHON": sys.executable,
                 "HOME_OF_WEB": str(folder / "hosts" / name / "opt" / "web"),
             },
         }
-        for pool, names in pools.items()
-        for name in names
+        for pool, some in pools.items()
+        for name in some
     }
     common = {
         "ansible_connection": "local",
         "ansible_python_interpreter": "{{ ansible_playbook_python }}",
-        "deploy_traffic_target_address": "127.0.0.1",
     }
     inventory = folder / "inventory.json"
     folder.mkdir(parents=True, exist_ok=True)
     for name in hosts:
         (folder / "hosts" / name).mkdir(parents=True)
-    inventory.write_text(
-        json.dumps({"all": {"children": {"web": {"hosts": hosts, "vars": common}}}}, indent=1)
-    )
-    if len(pools) > 1:
-        proxy = START[provider](folder / "proxy", endpoints)
-    else:
-        proxy = site.START[provider](
-            folder / "proxy", *endpoints.values(), changes=site.QUICK[provider]
-        )
-    given = {
-        "deploy_application": "shop",
-        "deploy_targets": "web",
-        **provider_variables(proxy),
-        **variables,
-    }
-    controller = Controller(inventory, folder / "state", given)
-    made = TwoPools(provider, folder, {k: list(v) for k, v in pools.items()}, proxy, controller)
-    try:
+    with contextlib.ExitStack() as stack:
+        environment: dict[str, str] = {}
+        proxy: proxies.Proxy
+        if provider == "elbv2":
+            balancer = stack.enter_context(alb_pools(folder, endpoints))
+            environment, proxy = balancer.service.environment, balancer
+            for name, variables_of in hosts.items():
+                variables_of["deploy_instance_id"] = balancer.ids[name]
+        elif len(pools) > 1:
+            proxy = START[provider](folder / "proxy", endpoints)
+        else:
+            proxy = site.START[provider](
+                folder / "proxy", *endpoints.values(), changes=site.QUICK[provider]
+            )
+        groups = {"web": {"hosts": hosts, "vars": common}}
+        inventory.write_text(json.dumps({"all": {"children": groups}}, indent=1))
+        given = {
+            "deploy_application": "shop",
+            "deploy_targets": "web",
+            **provider_variables(proxy),
+            **variables,
+        }
+        controller = Controller(inventory, folder / "state", given, environment=environment)
+        made = TwoPools(provider, folder, {k: list(v) for k, v in pools.items()}, proxy, controller)
+        stack.callback(made.stop)
         yield made
-    finally:
-        made.stop()

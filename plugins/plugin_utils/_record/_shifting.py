@@ -39,6 +39,10 @@ GO, PASSED, STOPPED, PAUSED = "go", "passed", "stopped", "paused"
 # Kinds of steps after which the routing is another one.
 MOVING = ("shift", "test")
 
+# Statuses of a deployment in progress, as CodeDeploy has them: the new pool is ready and a person
+# decides whether users come; all users are on it, it is watched, and the old pool is kept as it is.
+WORKING, READY, BAKING = "InProgress", "Ready", "Baking"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
@@ -129,6 +133,9 @@ def begin(change: Change, number: int) -> str:
     if deployment["paused_at"] is not None:
         return PAUSED
     change.begin_work()
+    meanwhile = _meanwhile(change, step)
+    if meanwhile != WORKING and deployment["status"] != meanwhile:
+        change.set_deployment(status=meanwhile)
     again = step.status == IN_PROGRESS
     if not again:
         _set(change, number, status=IN_PROGRESS, started_at=change.now)
@@ -138,6 +145,22 @@ def begin(change: Change, number: int) -> str:
         message=f"{number}. {step.told}",
     )
     return GO
+
+
+def _meanwhile(change: Change, step: Step) -> str:
+    """Return the status of the deployment while a step is carried out."""
+    if step.kind == "approval" and step.part == "ready":
+        return READY
+    if step.kind == "bake":
+        query = Query(
+            table="deployments", columns=("plan",), equals={"id": change.deployment["id"]}
+        )
+        plan = json.loads(change.session.rows(query)[0]["plan"])
+        before = [one for one in plan["schedule"] if one["number"] < step.number]
+        shares = [one["share"] for one in before if one["kind"] == "shift"]
+        if shares and shares[-1] == 100:
+            return BAKING
+    return WORKING
 
 
 def _halt_if_too_few(change: Change) -> bool:
@@ -159,6 +182,8 @@ def end(change: Change, number: int, status: str, message: str) -> None:
     if step.status not in UNDONE:
         return
     _set(change, number, status=status, ended_at=change.now, message=message)
+    if change.deployment["status"] in (READY, BAKING):
+        change.set_deployment(status=WORKING)
     told = f"{number}. {step.told}" + (f": {message}" if message else "")
     change.note("StepEnded", status=status, message=told)
 

@@ -21,7 +21,7 @@ from array import array
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 from bascule.demo._http import HttpError, Response, parse_response
@@ -167,7 +167,9 @@ class _Connection(asyncio.Protocol):
 class _Load:
     """The loop's state: what is due, what is on its way, which connections are free."""
 
-    def __init__(self, url: str, rate: float, timeout: float, limit: int) -> None:
+    def __init__(
+        self, url: str, rate: float, timeout: float, limit: int, log: IO[str] | None = None
+    ) -> None:
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname:
             raise ValueError(f"{url!r} is no URL to load; wanted is http://HOST[:PORT]/PATH")
@@ -180,6 +182,7 @@ class _Load:
         self.report = Report(url, rate)
         self.timeout = timeout
         self.limit = limit
+        self.log = log
         self.loop = asyncio.get_running_loop()
         self.begun = self.loop.time()
         self.idle: deque[_Connection] = deque()
@@ -216,6 +219,9 @@ class _Load:
             if response.status >= 500:
                 reason = f"status {response.status}"
         now = self.loop.time()
+        if self.log is not None:
+            version = response.version if response is not None else ""
+            self.log.write(f"{time.time():.3f}\t{version}\t{reason or 'ok'}\n")
         if reason is None:
             self.report.ok += 1
             self.report.latencies.append(now - request.due)
@@ -286,15 +292,18 @@ async def generate(
     timeout: float = 10.0,
     max_connections: int = 256,
     stop: asyncio.Event | None = None,
+    log: IO[str] | None = None,
 ) -> Report:
     """Send ``rate`` requests a second until the time is over or ``stop`` is set.
 
     Returns when the last request was answered or its ``timeout`` (seconds) is over, so ``sent`` is
     always ``ok`` plus ``failed``.
 
+    :param log: gets a line for each request when it is answered or given up: epoch seconds,
+        version, and ``ok`` or why it failed, with tabs between them
     :raises ValueError: not an http URL
     """
-    load = _Load(url, rate, timeout, max_connections)
+    load = _Load(url, rate, timeout, max_connections, log)
     stop = stop or asyncio.Event()
     cpu = time.process_time()
     count = 0
@@ -337,14 +346,16 @@ async def _main(options: argparse.Namespace) -> dict[str, Any]:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    report = await generate(
-        options.url,
-        rate=options.rate,
-        seconds=options.seconds,
-        timeout=options.timeout,
-        max_connections=options.connections,
-        stop=stop,
-    )
+    with contextlib.ExitStack() as stack:
+        report = await generate(
+            options.url,
+            rate=options.rate,
+            seconds=options.seconds,
+            timeout=options.timeout,
+            max_connections=options.connections,
+            stop=stop,
+            log=stack.enter_context(options.log.open("w", buffering=1)) if options.log else None,
+        )
     return report.as_dict()
 
 
@@ -364,6 +375,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--timeout", type=_positive, default=10.0, help="seconds for one request")
     parser.add_argument("--connections", type=int, default=256, help="at most this many at once")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report here")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="write a line for each request")
     options = parser.parse_args(arguments)
     try:
         report = asyncio.run(_main(options))

@@ -17,6 +17,7 @@ from bascule.result import USAGE_KINDS
         ("Stopped", False, None, 3),
         ("Ready", False, None, 3),
         ("InProgress", False, None, 4),
+        ("Baking", False, None, 4),
         ("Created", False, None, 4),
         ("InProgress", True, None, 4),
         ("Refused", True, None, 4),
