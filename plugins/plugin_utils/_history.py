@@ -8,10 +8,9 @@ from __future__ import annotations
 import typing as t
 
 from ..module_utils._errors import UsageError
-from ._record import RevisionRow
 
 if t.TYPE_CHECKING:
-    from ._record import Deployment, Record
+    from ._record import Deployment, Record, RevisionRow
 
 SHORTEST_DIGEST = 6
 
@@ -61,6 +60,9 @@ def way_back(succeeded: t.Sequence[Deployment]) -> list[RevisionRow]:
         # Functions of Lambda that had a version before Bascule came.
         before = one.options.get("before")
         if before and before["digest"] not in [step.digest for step in way[-1:]]:
+            # Importing the record takes longer than a command may that does not need it.
+            from ._record import RevisionRow
+
             way.append(RevisionRow(**before))
         digests = [step.digest for step in way]
         if one.strategy == "rollback" and one.revision.digest in digests:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import UsageError
-from ansible_collections.bascule.deploy.plugins.plugin_utils import _judge, _record
+from ansible_collections.bascule.deploy.plugins.plugin_utils import _judge
 from ansible_collections.bascule.deploy.plugins.plugin_utils._judge import (
     Judge,
     Metric,
@@ -62,6 +62,8 @@ def replay(
         in order; ``same``: equal to what was recorded, bit by bit
     :raises UsageError: no judge has decided in it, or SciPy is not installed
     """
+    from ansible_collections.bascule.deploy.plugins.plugin_utils import _record
+
     _need_scipy()
     with _record.Record.open(record) as opened:
         opened.deployment(deployment_id)

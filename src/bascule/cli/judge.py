@@ -8,7 +8,6 @@ from pathlib import Path
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import UsageError
 from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_text import duration
 
-from bascule import judge as judging
 from bascule.cli._output import columns, moment, say, say_json
 from bascule.result import DONE, FAILED, WAITING
 
@@ -66,6 +65,8 @@ def add_commands(
 
 def run_decide(options: argparse.Namespace) -> int:
     """Show the verdict on a file of measurements."""
+    from bascule import judge as judging
+
     judge = judging.parse_judge(_load(options.config))
     found = judging.decide(judge, _load(options.data), final=options.final)
     if options.format == "json":
@@ -83,6 +84,8 @@ def run_decide(options: argparse.Namespace) -> int:
 
 def run_evidence(options: argparse.Namespace) -> int:
     """Show how many requests, and how much time, a step needs."""
+    from bascule import judge as judging
+
     if options.traffic is not None and options.traffic <= 0:
         raise UsageError(f"--traffic {options.traffic:g}: requests a second, above 0.")
     needed = judging.requests_needed(options.rate, options.effect, options.share)
@@ -100,6 +103,8 @@ def run_evidence(options: argparse.Namespace) -> int:
 
 def run_replay(options: argparse.Namespace) -> int:
     """Show each recorded verdict beside the one that is made again from its data."""
+    from bascule import judge as judging
+
     other = judging.parse_judge(judge_of(_load(options.config))) if options.config else None
     found = judging.replay(options.id, step=options.step, judge=other, record=options.record)
     differ = [one for one in found if not one["same"]]
