@@ -45,6 +45,14 @@ options:
             AfterBlockTraffic.
         type: bool
         default: false
+      start_again:
+        description:
+          - After which failures the old version, stopped by this deployment, is started again by
+            its own ApplicationStart. V(refused) is an installation that has changed nothing,
+            V(unchanged) also a failed script before Install.
+        type: str
+        choices: [refused, unchanged, never]
+        default: refused
       retained_revisions:
         description:
           - How many deployments of the group are kept on the target, this one included.

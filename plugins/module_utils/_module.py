@@ -27,6 +27,11 @@ HOST_PROGRAM_SPEC: dict[str, dict[str, Any]] = {
             "sysroot": {"type": "str", "default": ""},
             "file_exists_behavior": {"type": "str", "default": "DISALLOW"},
             "ignore_application_stop_failures": {"type": "bool", "default": False},
+            "start_again": {
+                "type": "str",
+                "choices": ["refused", "unchanged", "never"],
+                "default": "refused",
+            },
             "retained_revisions": {"type": "int", "default": 5},
             "hook_environment": {"type": "dict", "default": {}, "no_log": True},
             "layout": {"type": "str", "choices": ["copy", "release"], "default": "copy"},

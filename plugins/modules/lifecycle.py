@@ -81,7 +81,8 @@ events:
   elements: dict
   contains:
     event:
-      description: Name of the event. C(HealthGate) is the asking of the health gates.
+      description: Name of the event. C(HealthGate) is the asking of the health gates,
+        C(StartOldVersion) the start of the old version after an installation that changed nothing.
       type: str
       returned: always
       sample: ApplicationStart

@@ -9,6 +9,7 @@ import difflib
 import json
 import typing as t
 
+from ..module_utils._host._events import START_OLD
 from ._progress_model import revision_name
 
 if t.TYPE_CHECKING:
@@ -213,6 +214,8 @@ def _traffic(event: Event, _verbose: bool) -> list[str]:
 def _lifecycle(event: Event, verbose: bool) -> list[str]:
     if event.status == "Failed":
         return _failed(event.name, event)
+    if event.name == START_OLD:
+        return [event.message]
     if event.status == "Skipped" and not verbose:
         return []
     started, ended = event.data.get("started"), event.data.get("ended")

@@ -20,6 +20,11 @@ HOST_OPTIONS: dict[str, dict[str, t.Any]] = {
     "sysroot": {"type": "str", "default": ""},
     "file_exists_behavior": {"type": "str", "default": "DISALLOW"},
     "ignore_application_stop_failures": {"type": "bool", "default": False},
+    "start_again": {
+        "type": "str",
+        "choices": ["refused", "unchanged", "never"],
+        "default": "refused",
+    },
     "retained_revisions": {"type": "int", "default": 5},
     "hook_environment": {"type": "dict", "default": {}, "no_log": True},
     "layout": {"type": "str", "choices": ["copy", "release"], "default": "copy"},
@@ -80,6 +85,7 @@ def host_request(
             for key in (
                 "file_exists_behavior",
                 "ignore_application_stop_failures",
+                "start_again",
                 "retained_revisions",
                 "hook_environment",
                 "layout",

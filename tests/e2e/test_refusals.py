@@ -166,6 +166,36 @@ def test_a_failed_deployment_is_status_one(controller: Controller, tmp_path: Pat
         assert (tmp_path / "hosts" / name / "opt/files/hello.txt").read_text() == "hello\n"
 
 
+def test_a_refused_installation_leaves_the_old_version_running(
+    controller: Controller, tmp_path: Path
+) -> None:
+    """Its stop script fails where nothing runs, as many do: the rollback needs one that runs."""
+    hooks = {
+        "ApplicationStop": 'rm "$SYSROOT/running"\n',
+        "ApplicationStart": 'echo "$DEPLOYMENT_ID" > "$SYSROOT/running"\n',
+    }
+    old = files(tmp_path / "old", {"hello.txt": "hello\n"}, hooks)
+    new = files(tmp_path / "new", {"hello.txt": "new\n", "more.txt": "more\n"}, hooks)
+    done = controller.deploy("rolling", deploy_revision=str(old))
+    assert done.status == 0, done.said
+    for name in HOSTS:
+        (tmp_path / "hosts" / name / "opt/files/more.txt").write_text("mine\n")
+    run = controller.deploy("rolling", deploy_revision=str(new))
+    assert run.status == 1, run.said
+    rollback, failed, first = controller.deployments()
+    assert (failed.status, rollback.status) == ("Failed", "Succeeded"), run.said
+    again = f"The old version (deployment {first.id}) was started again."
+    assert again in run.said
+    refused = [one for one in controller.targets(failed.id).values() if one.status == "Failed"]
+    assert refused
+    assert all(again in one.message for one in refused)
+    for name in HOSTS:
+        host = tmp_path / "hosts" / name
+        assert (host / "opt/files/hello.txt").read_text() == "hello\n"
+        assert (host / "running").exists()
+    assert (tmp_path / "hosts" / refused[0].name / "running").read_text() == f"{rollback.id}\n"
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from .._errors import AppSpecError, HostError, UsageError
-from . import _cleanup, _files, _layout, _retention
+from . import _again, _cleanup, _files, _layout, _retention
 from ._journal import Journal
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Context:
     "appspec", "manifest", "environment"}, "options": {"file_exists_behavior", "retained_revisions",
     "ignore_application_stop_failures", "hook_environment", "redeploy", "lock_timeout": seconds,
     "layout": copy | release, "release_directory", "release_link", "shared_paths",
-    "releases_to_keep", "pool"}, "gates": [...]}``
+    "releases_to_keep", "pool", "start_again": refused | unchanged | never}, "gates": [...]}``
     """
 
     def __init__(self, request: dict[str, Any]) -> None:
@@ -57,6 +57,7 @@ class Context:
         self.outside_links = bool(self.options.get("outside_links"))
         self.redeploy = bool(self.options.get("redeploy"))
         self.forgiving = bool(self.options.get("ignore_application_stop_failures"))
+        self.start_again = _again.policy(self.options.get("start_again"))
         self.patience = float(self.options.get("lock_timeout", 10.0))
         self.retained = _retained(self.options.get("retained_revisions"))
         self.releases = self._releases()

@@ -37,6 +37,9 @@ FORGIVABLE = OF_PREVIOUS
 # Not CodeDeploy's: the health gates of the request, asked after ValidateService.
 GATE = "HealthGate"
 
+# Nor is this: the old version's ApplicationStart, after an installation that changed nothing.
+START_OLD = "StartOldVersion"
+
 # LifecycleErrorCode of the API, by the agent's number; the API has no name for 6 and 7.
 ERROR_CODES = {
     0: "Success",

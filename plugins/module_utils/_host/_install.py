@@ -15,6 +15,8 @@ from . import _cleanup, _grants, _room, _steps
 from ._layout import write_file
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ._cleanup import Ground, Made
     from ._files import Plan
     from ._layout import Layout
@@ -22,7 +24,13 @@ if TYPE_CHECKING:
 
 
 def carry_out(
-    plan: Plan, tree: Tree, archive: str, made: list[Made], ground: Ground, layout: Layout
+    plan: Plan,
+    tree: Tree,
+    archive: str,
+    made: list[Made],
+    ground: Ground,
+    layout: Layout,
+    touch: Callable[[], None],
 ) -> None:
     """Install, then take away what the earlier installation made and this one does not.
 
@@ -32,6 +40,8 @@ def carry_out(
     installation's lines at the end: whenever this stops, the next run knows everything that either
     of the two made.
 
+    :param touch: is told before anything is changed that was there: until then a failure has left
+        the earlier installation whole
     :raises InstallError: for a file or permission that cannot be written
     """
     release = plan.release
@@ -47,6 +57,8 @@ def carry_out(
         _release_install.build(release, tree, archive)
     keep = _in_both(plan, ground)
     blocking = _blocking(plan, ground, made)
+    if blocking or any(one.kind == "semanage" for one in made):
+        touch()
     _grants.unlabel(made)
     _cleanup.remove(blocking, ground, keep)
     lines = []
@@ -60,13 +72,15 @@ def carry_out(
             try:
                 if step.kind == "copy":
                     os.write(record, line)
-                    _steps.copy(step, tree, archive)
+                    _steps.copy(step, tree, archive, touch)
                 else:
-                    _steps.mkdir(step, tree)
+                    _steps.mkdir(step, tree, touch)
                     os.write(record, line)
             except InstallError as error:
                 done = sum(one.kind == "copy" for one in plan.steps[:number])
                 raise InstallError(f"{error} {_left(done, len(plan.copies))}") from error
+        if plan.grants:
+            touch()
         for grant in plan.grants:
             _grants.give(grant)
         for grant in grants:
@@ -80,7 +94,9 @@ def carry_out(
             stays.add(ground.key(link))
             lines.append(_cleanup.line("link", link))
             os.write(record, lines[-1])
+            touch()
             _release_install.switch(release, ground)
+        touch()
         _cleanup.remove(made, ground, stays)
     finally:
         os.close(record)

@@ -10,6 +10,8 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
+from ._events import START_OLD
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -74,9 +76,13 @@ class Journal:
     def finished(self, event: str, calls: frozenset[str] = frozenset()) -> dict[str, Any] | None:
         """Return the result of an event that need not run again.
 
+        Once the old version was started again, everything has to, ApplicationStop first.
+
         :param calls: names of calls whose failures count, too; whoever asks has not seen them yet
         """
         for line in reversed(self.lines):
+            if _starts_old(line) and line.get("call") not in calls:
+                return None
             if line.get("event") == event:
                 result = line.get("result")
                 if result and (
@@ -156,9 +162,28 @@ class Journal:
         for line in reversed(self.lines):
             if line.get("event") == event and "after_failure" in line:
                 return dict(line["after_failure"])
-            if "result" in line and line["result"]["status"] == "Failed":
+            failed = "result" in line and line["result"]["status"] == "Failed"
+            if failed and line["event"] != START_OLD:
                 return None
         return None
+
+    @property
+    def stopped(self) -> str | None:
+        """The folder of the old deployment whose ApplicationStop has run, and which stands still.
+
+        None if it was none but this deployment's own, or if it was started again.
+        """
+        for line in reversed(self.lines):
+            if line.get("event") == START_OLD and "result" in line:
+                return None
+            if line.get("event") == "ApplicationStop" and "of" in line:
+                return str(line["of"])
+        return None
+
+    @property
+    def touched(self) -> bool:
+        """Whether Install began to change what was installed before."""
+        return any(line.get("touched") for line in self.lines)
 
     @property
     def release(self) -> dict[str, str] | None:
@@ -172,3 +197,8 @@ class Journal:
     def begun(self) -> bool:
         """Whether any event was begun."""
         return any("event" in line for line in self.lines)
+
+
+def _starts_old(line: dict[str, Any]) -> bool:
+    """Tell whether a line says that the old version's start begins or has ended."""
+    return line.get("event") == START_OLD and ("started" in line or "result" in line)

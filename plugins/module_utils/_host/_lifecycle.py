@@ -12,7 +12,7 @@ import time
 from typing import Any, BinaryIO
 
 from .._errors import BasculeError, HostError, InstallError, UsageError
-from . import _cleanup, _context, _events, _files, _retention, _room, _tree
+from . import _again, _cleanup, _context, _events, _files, _retention, _room, _tree
 from ._journal import Journal
 from ._layout import Folder, read_pointer, write_file
 from ._lock import GroupLock
@@ -34,6 +34,8 @@ def run(request: dict[str, Any], bundle: BinaryIO | None) -> dict[str, Any]:
 
     After a failure only the scripts run that are there for it (``run_on``): those of the event
     itself, of the events after it, and of ``later``, the events of the spans that will not come.
+    Where an installation fails that has changed nothing, the old version, if this deployment has
+    stopped it, is started again: the event ``StartOldVersion``, told in the error's message.
     An event that the journal has as finished is not run again; its result is returned again.
 
     :returns: ``{"changed", "failed", "msg", "events": [{"event", "status", "started", "ended",
@@ -154,6 +156,7 @@ class _Run:
         unheard = {call, self._journal.last_call if waited else ""}
         self._unheard = frozenset(unheard - {""})
         self._changed = self._journal.has(self._unheard)
+        self._touched = self._journal.touched
 
     def span(self, events: list[str], later: list[str], final: bool) -> dict[str, Any]:
         results: list[dict[str, Any]] = []
@@ -174,6 +177,11 @@ class _Run:
                 skipped = self._after_failure(event, error["event"]) if error else None
                 if skipped is not None:
                     results.append(skipped)
+            if error is not None:
+                again = self._start_old(error["event"])
+                if again is not None:
+                    results.append(again)
+                    error["message"] = f"{error['message']} {again['message']}"
             if final and error is None and not self._journal.ended:
                 self._seal()
                 self._keep_release()
@@ -256,8 +264,18 @@ class _Run:
             result["message"] = f"{result['message']} {why}".strip()
         return result
 
-    def _begin(self, event: str, started: float) -> None:
-        self._journal.append({"event": event, "started": started})
+    def _begin(self, event: str, started: float, folder: Folder | None = None) -> None:
+        line: dict[str, Any] = {"event": event, "started": started}
+        if self._call:
+            line["call"] = self._call
+        if folder is not None and folder.path != self._folder.path:
+            line["of"] = folder.path
+        try:
+            self._journal.append(line)
+        except OSError:
+            # A full disk, which an installation is refused for, must not keep the old version down.
+            if event != _events.START_OLD:
+                raise
 
     def _work(self, event: str, started: float) -> dict[str, Any]:
         if event == "DownloadBundle":
@@ -306,10 +324,18 @@ class _Run:
             raise InstallError(plan.conflict_text())
         from . import _install
 
-        _install.carry_out(plan, tree, self._folder.archive, made, ground, self._layout)
+        _install.carry_out(
+            plan, tree, self._folder.archive, made, ground, self._layout, self._touch
+        )
         # As the agent does it: from now on this revision's stop script fits what is installed.
         write_file(self._layout.last_successful, self._folder.path)
         return {"status": "Succeeded", "message": _told(plan)}
+
+    def _touch(self) -> None:
+        """Remember that what was installed before is about to be changed."""
+        if not self._touched:
+            self._journal.append({"touched": True}, sync=False)
+            self._touched = True
 
     def _release(self) -> str | None:
         """Return the name of this deployment's release, and remember which it is."""
@@ -354,9 +380,14 @@ class _Run:
         from . import _hooks, _process
 
         boot = _process.boot()
-        for pid in self._journal.unfinished(event, _process.birth, boot):
-            _process.kill(pid)
-        self._begin(event, started)
+        for name in (event, _events.START_OLD):
+            for pid in self._journal.unfinished(name, _process.birth, boot):
+                _process.kill(pid)
+        self._begin(event, started, folder)
+        environment = self._environment(event, folder)
+        if event == _events.START_OLD:
+            environment.update(LIFECYCLE_EVENT="ApplicationStart", FAILED_EVENT=failed)
+            failed = ""
 
         def note(pid: int) -> None:
             line = {"event": event, "process": pid, "birth": _process.birth(pid), "boot": boot}
@@ -368,7 +399,7 @@ class _Run:
             event,
             scripts,
             folder.archive,
-            self._environment(event, folder),
+            environment,
             self._log,
             note,
             failed=failed,
@@ -425,9 +456,55 @@ class _Run:
             result["log"] = after["log"]
             result["message"] += f" {after['message']}"
 
+    # -- back to the old version -----------------------------------------------------------------
+
+    def _start_old(self, failed: str) -> dict[str, Any] | None:
+        """Start the old version again, if this deployment has stopped it and changed nothing.
+
+        :param failed: the event that failed
+        :returns: the result of the start, None if there is nothing to start
+        """
+        event = _events.START_OLD
+        known = self._journal.finished(event, self._unheard)
+        if known is not None:
+            return known
+        path = _again.stopped(
+            self._context.start_again, self._journal, failed, installed=self._has("Install")
+        )
+        if path is None:
+            return None
+        self._changed = True
+        folder = Folder(path)
+        started = round(time.time(), 3)
+        more: dict[str, Any]
+        try:
+            scripts = self._scripts("ApplicationStart", folder)
+            if scripts:
+                more = self._run_scripts(event, folder, scripts, started, failed)
+            else:
+                self._begin(event, started, folder)
+                more = {"status": "Skipped"}
+        except (BasculeError, OSError) as error:
+            more = {"status": "Failed", "error_code": _events.ERROR_CODES[5], "message": str(error)}
+        result = _result(event, **more)
+        result["message"] = _again.told(folder.deployment_id, result)
+        result["started"] = started
+        result["ended"] = round(time.time(), 3)
+        line: dict[str, Any] = {"event": event, "result": result}
+        if self._call:
+            line["call"] = self._call
+        with contextlib.suppress(OSError):
+            self._journal.append(line)
+        return result
+
+    def _has(self, event: str) -> bool:
+        """Tell whether an event has come to a good end."""
+        result = self._journal.finished(event, self._unheard)
+        return result is not None and result["status"] != "Failed"
+
     def _folder_of(self, event: str) -> Folder | None:
         """Return the deployment whose script an event runs; None on a first deployment."""
-        downloaded = self._journal.finished("DownloadBundle") is not None
+        downloaded = self._has("DownloadBundle")
         own = self._folder
         deployment = self._context.deployment
         if self._context.is_rollback and deployment.get("style") == "BLUE_GREEN":

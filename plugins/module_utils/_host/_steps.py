@@ -14,6 +14,8 @@ from .._errors import InstallError
 from . import _cleanup, _room
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ._files import Step
     from ._tree import Tree
 
@@ -21,9 +23,14 @@ _ACL_ATTRIBUTES = ("system.posix_acl_access", "system.posix_acl_default")
 _BLOCK = 1024 * 1024
 
 
-def mkdir(step: Step, tree: Tree) -> None:
+def _nothing() -> None:
+    return
+
+
+def mkdir(step: Step, tree: Tree, touch: Callable[[], None] = _nothing) -> None:
     """Make a directory, or make one that is there look as if it were just made.
 
+    :param touch: is told before a directory that is there is changed
     :raises InstallError: if it cannot be made
     """
     wanted = None if step.source is None else tree.items[step.source].mode
@@ -31,7 +38,7 @@ def mkdir(step: Step, tree: Tree) -> None:
         try:
             os.mkdir(step.path)
         except FileExistsError:
-            _renew_directory(step.path)
+            _renew_directory(step.path, touch)
         if wanted is not None:
             # The bits beyond rwx come from the parent (setgid) and are not the bundle's to drop.
             mode = stat.S_IMODE(os.lstat(step.path).st_mode)
@@ -43,7 +50,7 @@ def mkdir(step: Step, tree: Tree) -> None:
         ) from error
 
 
-def _renew_directory(path: str) -> None:
+def _renew_directory(path: str, touch: Callable[[], None]) -> None:
     """Make a directory that stays look as if it were just made."""
     status = os.lstat(path)
     if not stat.S_ISDIR(status.st_mode):
@@ -52,21 +59,32 @@ def _renew_directory(path: str) -> None:
     setgid = parent.st_mode & stat.S_ISGID
     owner = (os.geteuid(), parent.st_gid if setgid else os.getegid())
     if (status.st_uid, status.st_gid) != owner:
+        touch()
         os.chown(path, *owner)
-    for name in _ACL_ATTRIBUTES:
-        try:
-            os.removexattr(path, name)
-        except OSError as error:
-            if error.errno not in (errno.ENODATA, errno.ENOTSUP):
-                raise
+    for name in set(_ACL_ATTRIBUTES).intersection(_attributes(path)):
+        touch()
+        os.removexattr(path, name)
     mask = os.umask(0o022)
     os.umask(mask)
-    os.chmod(path, 0o777 & ~mask | setgid)
+    mode = 0o777 & ~mask | setgid
+    if stat.S_IMODE(os.lstat(path).st_mode) != mode:
+        touch()
+        os.chmod(path, mode)
 
 
-def copy(step: Step, tree: Tree, archive: str) -> None:
+def _attributes(path: str) -> list[str]:
+    try:
+        return os.listxattr(path)
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:
+            return []
+        raise
+
+
+def copy(step: Step, tree: Tree, archive: str, touch: Callable[[], None] = _nothing) -> None:
     """Install a file or a link by one rename over what is there.
 
+    :param touch: is told before something that is there is replaced
     :raises InstallError: if it cannot be written
     """
     source = step.source or ""
@@ -77,6 +95,8 @@ def copy(step: Step, tree: Tree, archive: str) -> None:
             os.symlink(tree.items[source].target, temporary)
         else:
             _copy_file(os.path.join(archive, source), temporary)
+        if os.path.lexists(step.path):
+            touch()
         os.rename(temporary, step.path)
     except OSError as error:
         _fresh(temporary, quiet=True)

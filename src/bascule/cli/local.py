@@ -143,6 +143,13 @@ def add_commands(
         help="refuse every AppSpec file that this CodeDeploy agent refuses",
     )
     add(
+        "--start-again",
+        choices=("refused", "unchanged", "never"),
+        help="after which failures the old version that was stopped is started again: an"
+        " installation that was refused (the default), any failure before it, or never (the"
+        " default with --strict)",
+    )
+    add(
         "--allow-outside-links",
         action="store_true",
         help="take archives with symbolic links that lead out of them",
@@ -175,6 +182,7 @@ def run_local(options: argparse.Namespace) -> int:
         retained=configured["retained"],
         outside_links=options.allow_outside_links,
         releases=releases_of(options),
+        start_again=options.start_again,
         begin=_begin if text else lambda _folder: None,
     )
     for warning in result["warnings"]:

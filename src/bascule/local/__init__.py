@@ -83,6 +83,7 @@ def deploy(
     retained: int | None = None,
     outside_links: bool = False,
     releases: Releases | None = None,
+    start_again: str | None = None,
     begin: t.Callable[[str], None] = lambda _folder: None,
 ) -> Result:
     """Deploy a bundle here and return how it ended.
@@ -100,6 +101,8 @@ def deploy(
     :param retained: how many deployments to keep, this one included
     :param outside_links: whether an archive's symbolic links may lead out of it
     :param releases: the layout of releases; None to copy files to their destinations
+    :param start_again: as ``deploy_start_again``; None for ``refused``, with ``strict`` for
+        ``never``, as the agent has it
     :param begin: is told the deployment's folder before anything is done
     :raises BasculeError: for what cannot be begun; nothing was changed
     """
@@ -122,6 +125,7 @@ def deploy(
             "file_exists_behavior": file_exists_behavior,
             "retained_revisions": retained,
             "outside_links": outside_links,
+            "start_again": start_again or ("never" if strict else "refused"),
             **({"layout": "release", **releases} if releases else {}),
         },
         "events": names,

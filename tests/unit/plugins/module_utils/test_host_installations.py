@@ -102,7 +102,7 @@ class Host:
         plan = _files.make(appspec, scanned, ground, existing=existing)
         if plan.conflicts:
             raise InstallError(plan.conflict_text())
-        _install.carry_out(plan, scanned, str(archive), made, ground, self.layout)
+        _install.carry_out(plan, scanned, str(archive), made, ground, self.layout, lambda: None)
 
 
 @settings(max_examples=150, deadline=None)
