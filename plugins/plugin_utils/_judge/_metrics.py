@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 KINDS = ("rate", "series")
 DIRECTIONS = ("increase", "decrease", "either")
 TESTS = ("sequential", "rank")
+MISSING = ("remove", "zero")
+OUTLIERS = ("keep", "remove")
+FAMILY, DISCOVERIES = "family", "discoveries"
+CONTROLS = (FAMILY, DISCOVERIES)
 # Before so many measurements the variance is not known well enough for a sequential test.
 BURN_IN = 10
 # A rank test with fewer values on a side finds nothing that is there.
@@ -32,7 +36,10 @@ class Metric:
 
     ``series``: a value for each interval, canary beside baseline, such as the p95 of the latency.
     ``ratio`` is how far it may go to the bad side (``direction``); ``absolute`` is used in its
-    place, in the metric's own unit, where the baseline is 0.
+    place, in the metric's own unit, where the baseline is 0. With ``spread`` its values may scatter
+    so many times as much as the baseline's, whatever their level; both sides should be measured on
+    as many requests then. An interval without a value is left out, or counts as 0 (``missing``);
+    ``outliers`` of a rank test are kept or left out (``_statistics.without_outliers``).
 
     ``minimum`` is the evidence below which nothing is called good (requests a side; intervals).
     """
@@ -47,6 +54,9 @@ class Metric:
     minimum: int = 100
     critical: bool = False
     group: str = "metrics"
+    spread: float | None = None
+    missing: str = "remove"
+    outliers: str = "keep"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,7 +64,9 @@ class Judge:
     """The metrics, and what follows from them.
 
     ``alpha`` is the chance that a revision no worse than the baseline fails, over all metrics and
-    all looks. ``groups`` are weights out of 100; groups without one share what is left.
+    all looks. ``groups`` are weights out of 100; groups without one share what is left. With the
+    ``control`` ``discoveries``, ``alpha`` is the expected part of good metrics among those that are
+    called bad (see ``_verdict``).
     """
 
     metrics: tuple[Metric, ...]
@@ -63,6 +75,7 @@ class Judge:
     sample_ratio_alpha: float = 0.001
     passing: float = 95.0
     marginal: float = 75.0
+    control: str = FAMILY
 
     def weights(self) -> dict[str, float]:
         """Return each group's part of the score; they add up to 1."""
@@ -99,6 +112,7 @@ def parse_judge(given: Mapping[str, Any]) -> Judge:
         raise UsageError(f"No metric of the judge is in the group {unknown[0]}.")
     if "pass" in values:
         values["passing"] = values.pop("pass")
+    control = _one_of("The judge", "control", values.pop("control", FAMILY), CONTROLS)
     numbers = {
         name: _number("The judge", name, values.pop(name), above=0.0, below=limit)
         for name, limit in (
@@ -112,7 +126,7 @@ def parse_judge(given: Mapping[str, Any]) -> Judge:
         str(name): _number("The judge", f"weight of {name}", weight, above=0.0, below=100.0)
         for name, weight in groups.items()
     }
-    judge = Judge(metrics=metrics, groups=weights, **numbers)
+    judge = Judge(metrics=metrics, groups=weights, control=control, **numbers)
     if judge.marginal > judge.passing:
         raise UsageError("The judge's marginal score lies above the one to pass with.")
     if math.fsum(weights.values()) > 100 or (
@@ -138,14 +152,21 @@ def _metric(number: int, given: object) -> Metric:
         values["ratio"] = 1.10
     if "direction" in given:
         values["direction"] = _one_of(where, "direction", given["direction"], DIRECTIONS)
-    if "test" in given:
-        values["test"] = _one_of(where, "test", given["test"], TESTS)
+    for key, choices in (("test", TESTS), ("missing", MISSING), ("outliers", OUTLIERS)):
+        if key in given:
+            values[key] = _one_of(where, key, given[key], choices)
+    if values.get("outliers") == "remove" and (kind != "series" or values.get("test") != "rank"):
+        raise UsageError(
+            f"{where}: outliers can be left out of a series with the test rank alone; what is "
+            "looked at again and again must not depend on what comes later."
+        )
     if kind == "series":
         values["minimum"] = RANK_MINIMUM if values.get("test") == "rank" else BURN_IN
     for key, lowest, highest in (
         ("ratio", 1.0, math.inf),
         ("tolerance", 0.0, 1.0),
         ("absolute", 0.0, math.inf),
+        ("spread", 1.0, math.inf),
         ("minimum", 2.0, math.inf),
     ):
         if given.get(key) is not None:

@@ -10,6 +10,7 @@ called bad stays below ``alpha`` however often one looks.
 from __future__ import annotations
 
 import math
+from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -157,6 +158,60 @@ def location_shift(
         return float(brentq(above, low, high, xtol=1e-4 * (high - low) + 1e-12))
 
     return Interval(root(quantile), root(0.0), root(-quantile))
+
+
+def spread_evidence(
+    canary: Sequence[float], baseline: Sequence[float], limit: float, first: int
+) -> float:
+    """Return the logarithm of the evidence that the canary scatters more than it may.
+
+    The hypothesis that it stands against: in its distance from its own level the canary is at most
+    ``limit`` times as far as the baseline, in half of the intervals or more. The level is the
+    median of the intervals before, so each comparison is a fair coin at worst, and the evidence of
+    all of them is that of a coin against one with a uniform prior above one half (a test
+    martingale, valid at every look). Equal distances tell nothing.
+
+    :param canary: values of the same intervals as ``baseline``
+    :param first: from this interval on the level is known well enough
+    """
+    further = nearer = 0
+    for place in range(first, len(canary)):
+        away = abs(canary[place] - median(canary[:place])) / limit
+        other = abs(baseline[place] - median(baseline[:place]))
+        further, nearer = further + (away > other), nearer + (away < other)
+    return worse_rate_evidence([Counts(further, 1, nearer, 1)])
+
+
+def spread_test(canary: Sequence[float], baseline: Sequence[float], limit: float) -> float:
+    """Return the p value of the canary scattering at most ``limit`` times as much.
+
+    The test of Brown and Forsythe, one-sided, after what is allowed was taken away. One look only.
+    """
+    from scipy.stats import levene
+
+    middle, level = median(canary), median(baseline)
+    scaled = [(one - middle) / limit for one in canary]
+    centred = [one - level for one in baseline]
+    if math.fsum(map(abs, scaled)) / len(scaled) <= math.fsum(map(abs, centred)) / len(centred):
+        return 1.0
+    if not any(centred):
+        # Nothing scatters here, and something does there.
+        return 0.0
+    return float(levene(scaled, centred, center="median").pvalue) / 2
+
+
+def without_outliers(values: Sequence[float], factor: float = 3.0) -> list[float]:
+    """Return the values between Kayenta's fences.
+
+    These are min(P1, Q1 - factor * IQR) and max(P99, Q3 + factor * IQR).
+    """
+    import numpy
+
+    if not values:
+        return []
+    p1, q1, q3, p99 = (float(one) for one in numpy.percentile(values, [1, 25, 75, 99]))
+    low, high = min(p1, q1 - factor * (q3 - q1)), max(p99, q3 + factor * (q3 - q1))
+    return [one for one in values if low <= one <= high]
 
 
 def _rank_statistic(

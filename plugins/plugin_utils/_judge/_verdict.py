@@ -13,6 +13,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from ...module_utils._errors import UsageError
+from ._metrics import BURN_IN, DISCOVERIES
 from ._statistics import (
     Counts,
     Interval,
@@ -20,6 +21,9 @@ from ._statistics import (
     mean_sequence,
     rate_difference,
     sample_ratio_evidence,
+    spread_evidence,
+    spread_test,
+    without_outliers,
     worse_rate_evidence,
 )
 
@@ -46,8 +50,7 @@ def decide(judge: Judge, data: Mapping[str, Any], *, final: bool = False) -> dic
         "critical", "group", "low", "estimate", "high", "evidence"}]}``
     :raises UsageError: the data do not have this shape
     """
-    alpha = judge.alpha / len(judge.metrics)
-    found = [_metric(metric, _data_of(metric, data), alpha) for metric in judge.metrics]
+    found = _judged(judge, data)
     ratio = _sample_ratio(judge, data.get("assignments") or ())
     verdict, score, reason = _conclude(judge, found, final=final)
     if ratio["alarm"]:
@@ -63,6 +66,27 @@ def decide(judge: Judge, data: Mapping[str, Any], *, final: bool = False) -> dic
         "sample_ratio": ratio,
         "metrics": found,
     }
+
+
+def _judged(judge: Judge, data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what is found of each metric.
+
+    Each metric has its part of ``alpha``. Where false discoveries are controlled, ``k`` metrics are
+    bad as soon as so many are at ``k`` parts of it (the step-up of Benjamini and Hochberg, on what
+    is valid at every look); a revision without any bad metric is still called bad by the chance
+    ``alpha`` alone. What is good is good by the metric's own part.
+    """
+    number = len(judge.metrics)
+    parts = [(metric, _data_of(metric, data)) for metric in judge.metrics]
+    found = [_metric(metric, seen, judge.alpha / number) for metric, seen in parts]
+    for many in range(number, 1, -1) if judge.control == DISCOVERIES else ():
+        wider = [_metric(metric, seen, judge.alpha * many / number) for metric, seen in parts]
+        if sum(one["state"] == BAD for one in wider) >= many:
+            return [
+                own if own["state"] == BAD or other["state"] != BAD else other
+                for own, other in zip(found, wider, strict=True)
+            ]
+    return found
 
 
 def _conclude(
@@ -200,6 +224,9 @@ def _counts(metric: Metric, step: Any) -> Counts:
 def _series(metric: Metric, data: Mapping[str, Any], alpha: float) -> _Found:
     canary = [_value(metric, one) for one in data.get("canary") or ()]
     baseline = [_value(metric, one) for one in data.get("baseline") or ()]
+    if metric.spread is not None:
+        # Two ways to be found bad share the error.
+        alpha /= 2
     if metric.test == "rank":
         return _ranked(
             metric,
@@ -232,11 +259,28 @@ def _series(metric: Metric, data: Mapping[str, Any], alpha: float) -> _Found:
         return UNDECIDED, f"{len(pairs)} of {metric.minimum} intervals", nothing, 0.0
     error = alpha / 2 if metric.direction == "either" else alpha
     interval = mean_sequence(values, error)
+    if metric.spread is not None:
+        scatter = spread_evidence(*_scattered(pairs), metric.spread, BURN_IN)
+        if scatter >= math.log(1 / alpha):
+            told = f"its values scatter more than {metric.spread:g} times as much as the baseline's"
+            return BAD, told, interval, scatter
     return _compare(metric, interval, limit, f"{shown(interval)} in {len(pairs)} intervals")
+
+
+def _scattered(pairs: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    """Return both sides on a scale on which scatter does not grow with the level, if there is one.
+
+    :param pairs: canary and baseline of the same intervals
+    """
+    positive = all(first > 0 and second > 0 for first, second in pairs)
+    scale = math.log if positive else float
+    return [scale(first) for first, _second in pairs], [scale(second) for _first, second in pairs]
 
 
 def _ranked(metric: Metric, canary: list[float], baseline: list[float], alpha: float) -> _Found:
     nothing = Interval(-1.0, 0.0, 1.0)
+    if metric.outliers == "remove":
+        canary, baseline = without_outliers(canary), without_outliers(baseline)
     fewest = min(len(canary), len(baseline))
     if not fewest:
         return NO_DATA, "no value on one side", nothing, 0.0
@@ -245,6 +289,9 @@ def _ranked(metric: Metric, canary: list[float], baseline: list[float], alpha: f
     error = alpha if metric.direction == "either" else 2 * alpha
     shift = location_shift(canary, baseline, confidence=1 - error)
     level = median(baseline)
+    if metric.spread is not None and spread_test(canary, baseline, metric.spread) < alpha:
+        told = f"its values scatter more than {metric.spread:g} times as much as the baseline's"
+        return BAD, told, shift, 0.0
     if metric.absolute is not None:
         return _compare(metric, shift, metric.absolute, _as_number(shift))
     if level <= 0:
@@ -264,10 +311,10 @@ def _compare(metric: Metric, interval: Interval, limit: float, told: str) -> _Fo
 
 def _value(metric: Metric, value: Any) -> float | None:
     if value is None:
-        return None
+        return 0.0 if metric.missing == "zero" else None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise UsageError(f"The series {metric.name} holds something that is no number: {value!r}.")
-    return float(value) if math.isfinite(value) else None
+    return float(value) if math.isfinite(value) else _value(metric, None)
 
 
 def _as_percent(interval: Interval) -> str:
