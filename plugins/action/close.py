@@ -23,6 +23,7 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._closing import (
     close_deployment,
     is_paused,
 )
+from ansible_collections.bascule.deploy.plugins.plugin_utils._fresh_baseline import is_baseline
 from ansible_collections.bascule.deploy.plugins.plugin_utils._notify import (
     notification_failures,
     undelivered,
@@ -67,7 +68,10 @@ class ActionModule(BasculeAction):
                 return self._paused(paused)
             closed = close_deployment(record, deployment["id"])
         facts = joinable(closed.deployment, arguments)
-        rollback = closed.rollback
+        rollback, following = closed.rollback, closed.following
+        if following:
+            facts["bascule_deployment"] = deployment_fact(following)
+            facts["bascule_fleet"] = closed.following_fleet
         if rollback:
             facts["bascule_rollback"] = deployment_fact(rollback)
             facts["bascule_rollback_fleet"] = closed.rollback_fleet
@@ -79,6 +83,8 @@ class ActionModule(BasculeAction):
                 "deployment": deployment_fact(closed.deployment),
                 "rollback": deployment_fact(rollback) if rollback else None,
                 "rollback_plan": rollback.plan if rollback else None,
+                "following": deployment_fact(following) if following else None,
+                "following_plan": following.plan if following else None,
                 "note": closed.note,
                 "summary": closed.summary,
             },
@@ -150,5 +156,6 @@ def joinable(deployment: Deployment, arguments: Arguments) -> dict[str, t.Any]:
     """Return the fact that says whether late joiners may get the revision: after success only."""
     # Where pools take turns, who joins one gets its revision when that pool has its turn.
     plain = not deployment.plan.get("pools")
-    may = deployment.status == "Succeeded" and deployment.creator == "user" and plain
+    final = deployment.status == "Succeeded" and not is_baseline(deployment)
+    may = final and deployment.creator == "user" and plain
     return {"bascule_joinable": may and deployment.id == arguments["deployment"]["id"]}

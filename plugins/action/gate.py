@@ -70,7 +70,7 @@ class ActionModule(BasculeAction):
                 traffic=traffic_of(
                     self,
                     variables,
-                    arguments["traffic"],
+                    {**arguments["traffic"], "arms": arguments["pools"].get("arms")},
                     lambda: open_record(arguments),
                     arguments["deployment"]["id"],
                 ),

@@ -96,7 +96,7 @@ NOBODY: dict[str, t.Any] = {
             "unhealthy", "endpoints", "in_pools", "closing", "before_allow", "after_allow",
         )
     },
-    **{name: {} for name in ("pools", "home", "pool_endpoints", "pool_of")},
+    **{name: {} for name in ("pools", "home", "pool_endpoints", "pool_of", "arms")},
     "serial": [1],
     "measures": False,
     "steps": {part: [] for part in PARTS},
@@ -176,7 +176,10 @@ class ActionModule(BasculeAction):
             "diff": {"prepared": opened.plan_text},
             "ansible_facts": {
                 "bascule_deployment": opened.deployment,
-                "bascule_fleet": opened.fleet,
+                # The deployment that follows a fresh baseline is opened when that has succeeded.
+                "bascule_fleet": waiting(opened.fleet) if opened.baseline else opened.fleet,
+                "bascule_baseline": opened.baseline,
+                "bascule_baseline_fleet": opened.baseline_fleet or NOBODY,
                 "bascule_rollback": {},
                 "bascule_rollback_fleet": {**NOBODY, "retreat": []},
                 "bascule_joined": {},
@@ -184,7 +187,7 @@ class ActionModule(BasculeAction):
             },
             "bascule": {
                 "deployment": opened.deployment,
-                "plan": opened.plan,
+                "plan": opened.baseline_plan or opened.plan,
                 "plan_text": opened.plan_text,
             },
         }
@@ -386,6 +389,11 @@ class ActionModule(BasculeAction):
         templar = self._templar.copy_with_new_env(available_variables=raw)
         names = (*(f"{PREFIX}{name}" for name in REACHED), "ansible_host")
         return {name: templar.template(raw[name]) for name in names if name in raw}
+
+
+def waiting(fleet: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Return the facts of a deployment that is not opened yet: whom it will need, and no more."""
+    return {**NOBODY, "in_pools": fleet["in_pools"], "verdict": fleet["closing"]}
 
 
 def report_joined(follows: str, endpoints: list[Endpoint], record: Record) -> Result:

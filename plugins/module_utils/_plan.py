@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._admission import FORWARD, HEALTH_CONSTRAINTS_INVALID, IDLE, ROLLBACK
 from ._approval import approval_text
+from ._baseline import baseline_lines
 from ._errors import PlanError
 from ._pools import BLUE_GREEN, pool_lines
 from ._rehearsal import rehearsal_lines, rehearse
@@ -75,6 +76,7 @@ def make_plan(
     zones: Mapping[str, int] | None = None,
     gates: dict[str, Any] | None = None,
     alarms_roll_back: bool = True,
+    baseline: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Make the plan of a deployment of the revision ``digest``.
 
@@ -89,7 +91,7 @@ def make_plan(
     targets have taken before. ``pools`` and ``schedule`` are what ``_pools`` makes; the targets of
     ``first`` (canaries) come before all others. With ``zonal`` the stages are those of one zone
     after the other, and ``zones`` are the numbers of targets that the whole group has in each
-    (those of the targets, if left out).
+    (those of the targets, if left out). ``baseline`` is that of ``_baseline``.
 
     The order is CodeDeploy's (user guide, "Instance health"): unhealthy targets, those whose
     revision is unknown, those with an old revision, those with the group's revision; and last
@@ -99,9 +101,9 @@ def make_plan(
     Returns {"strategy", "mode", "digest", "provider", "total", "minimum_healthy", "slots",
     "bake_time", "approval", "gates": as given, "stages": [[name]], "targets": [{"name", "zone",
     "stage", "health", "revision", "in_service"}], "left_out": [name], "routing": [{"target",
-    "step", "text"}], "pools", "schedule", "canaries": [name], "rollback": as ``rehearse`` returns
-    it, "warnings": [text], "estimated_seconds": float or None, "zonal": what ``divide`` of
-    ``_zonal`` tells, or None}.
+    "step", "text"}], "pools", "schedule", "canaries": [name], "baseline", "rollback": as
+    ``rehearse`` returns it, "warnings": [text], "estimated_seconds": float or None, "zonal": what
+    ``divide`` of ``_zonal`` tells, or None}.
     Raises PlanError if the numbers do not allow a deployment.
     """
     whole = len(targets) if total is None else total
@@ -153,6 +155,7 @@ def make_plan(
         "pools": pools,
         "schedule": list(schedule),
         "canaries": list(first),
+        "baseline": baseline,
         "rollback": way_back,
         "warnings": _warnings(whole, minimum, way_back, mode, has_balancer and mode != IDLE)
         + _alarm_warnings(gates, alarms_roll_back)
@@ -320,6 +323,7 @@ def render_plan(plan: dict[str, Any]) -> str:
     moved = pool_lines(plan.get("pools"), plan.get("schedule", ()))
     if not plan["targets"]:
         return "\n".join(lines + moved) + "\n"
+    lines += baseline_lines(plan.get("baseline"))
     known = {target["name"]: target for target in plan["targets"]}
     for number, names in enumerate(plan["stages"], 1):
         lines += _stage_lines(plan, number, [known[name] for name in names])

@@ -96,6 +96,12 @@ options:
           - Whether users stay with their pool, so that requests do not stand for themselves.
         type: bool
         default: false
+      arms:
+        description:
+          - The targets of C(canary) and C(baseline) where canaries are targets among the others.
+            What is compared are these then.
+        type: dict
+        default: {}
   traffic:
     description:
       - The load balancers that gates of the types C(proxy) and C(load_balancer) and the judge ask.

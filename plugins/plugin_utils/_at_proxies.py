@@ -18,6 +18,7 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.loader import become_loader
 
 from ..module_utils._errors import TrafficError, UsageError
+from ..module_utils._host._router import Counters
 from ..module_utils._routing import TRAFFIC_OPTIONS, traffic_request
 from ._direct import run_on_host
 from ._gates._proxy import counters_from, plain_counters, together
@@ -74,7 +75,9 @@ class AtProxies:
         self._lock = threading.Lock()
 
     def measured(self) -> dict[str, t.Any]:
-        """Return what all load balancers together have counted of each pool."""
+        """Return what all load balancers together have counted of each pool, or of each arm."""
+        if self._settings.get("arms"):
+            return self._of_targets()
         parts: dict[str, list[t.Any]] = {}
         at = 0.0
         for answer in self._ask("measured"):
@@ -86,6 +89,33 @@ class AtProxies:
             "pools": plain_counters({name: together(some) for name, some in parts.items()}),
         }
 
+    def _of_targets(self) -> dict[str, t.Any]:
+        """Return what all load balancers together have counted of the targets of each arm.
+
+        :raises TrafficError: one does not count by target
+        """
+        arms: dict[str, list[str]] = {
+            arm: [str(one.get("target") or one["name"]) for one in targets]
+            for arm, targets in self._settings["arms"].items()
+        }
+        endpoints = [one for targets in self._settings["arms"].values() for one in targets]
+        counted: dict[str, list[int]] = {arm: [0, 0] for arm in arms}
+        names = {str(one.get("name")): str(one.get("target") or one["name"]) for one in endpoints}
+        for answer in self._ask("observed", targets=endpoints):
+            for name, seen in answer["targets"].items():
+                if seen.get("answered") is None:
+                    raise TrafficError(
+                        f"{answer['where']} does not count requests by target, so canaries among "
+                        "the targets cannot be compared there. Give the judge's metrics another "
+                        "source, or canaries a pool of their own."
+                    )
+                for arm, members in arms.items():
+                    if names.get(str(name), str(name)) in members:
+                        counted[arm][0] += int(seen["answered"])
+                        counted[arm][1] += int(seen["errors"])
+        told = {arm: Counters(requests, errors) for arm, (requests, errors) in counted.items()}
+        return {"at": time.time(), "pools": plain_counters(told)}
+
     def observed(self, pool: str = "") -> dict[str, t.Any]:
         """Return the targets as the load balancers see them: in service only where all agree."""
         found: dict[str, dict[str, t.Any]] = {}
@@ -96,8 +126,10 @@ class AtProxies:
                     found[str(name)] = dict(seen)
         return {"targets": found}
 
-    def _ask(self, state: str, pool: str = "") -> list[dict[str, t.Any]]:
-        """Ask every load balancer once.
+    def _ask(
+        self, state: str, pool: str = "", targets: list[dict[str, t.Any]] | None = None
+    ) -> list[dict[str, t.Any]]:
+        """Ask every load balancer once; of all targets, or of some.
 
         :raises TrafficError: one does not answer
         """
@@ -106,12 +138,13 @@ class AtProxies:
             "state": state,
             "provider": self._settings["provider"],
             "options": {**_DEFAULTS, **given},
-            "targets": self._settings["targets"] if state == "observed" else [],
+            "targets": (targets or self._settings["targets"]) if state == "observed" else [],
             "pool": pool,
         }
         request = traffic_request(arguments, "localhost", check=False)
         with self._lock:
-            known = self._answers.get((state, pool))
+            asked = (state, pool if targets is None else f"{pool} by arm")
+            known = self._answers.get(asked)
             if known is not None and time.monotonic() - known[0] < SHARED_SECONDS:
                 return known[1]
             if on_controller(request["provider"]):
@@ -121,7 +154,7 @@ class AtProxies:
             for answer in answers:
                 if answer.get("failed"):
                     raise TrafficError(str(answer.get("msg")))
-            self._answers[(state, pool)] = (time.monotonic(), answers)
+            self._answers[asked] = (time.monotonic(), answers)
             return answers
 
     def _run_here(self, request: dict[str, t.Any]) -> dict[str, t.Any]:

@@ -11,6 +11,7 @@ import typing as t
 from ..module_utils._admission import ALARM_CODES
 from ..module_utils._plan import PlanTarget, make_plan
 from ..module_utils._pools import BLUE_GREEN, way_back
+from ._fresh_baseline import deployment_after, is_baseline
 from ._opening import fleet
 from ._planning import ALARM_EVENT, FAILURE_EVENT, STOP_EVENT, Endpoint
 from ._record import MOVING, NewDeployment, RevisionRow
@@ -21,13 +22,18 @@ if t.TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Closed:
-    """How a deployment ended, the deployment that rolls it back, or why there is none."""
+    """How a deployment ended, the deployment that rolls it back, or why there is none.
+
+    ``following`` is the deployment for which this one has made a fresh baseline.
+    """
 
     deployment: Deployment
     rollback: Deployment | None
     rollback_fleet: dict[str, t.Any] | None
     note: str
     summary: str
+    following: Deployment | None = None
+    following_fleet: dict[str, t.Any] | None = None
 
 
 def close_deployment(record: Record, deployment_id: str) -> Closed:
@@ -35,9 +41,12 @@ def close_deployment(record: Record, deployment_id: str) -> Closed:
 
     Both are one transaction: no other controller comes between.
     """
-    finished, rollback = record.conclude(deployment_id, rollback_of)
+    finished, opened = record.conclude(deployment_id, what_follows)
     targets = record.targets(deployment_id)
     summary = describe(finished, targets)
+    if is_baseline(finished):
+        return _closed_baseline(finished, opened, summary)
+    rollback = opened
     if rollback is None:
         good = good_of(finished, record.last_known_good(finished.application, finished.group))
         note = why_no_rollback(finished, targets, good, record.steps(deployment_id))
@@ -46,6 +55,28 @@ def close_deployment(record: Record, deployment_id: str) -> Closed:
     what = f"{len(members['targets'])} changed target(s)" if members["targets"] else "the traffic"
     summary += f"\nRolling back {what} to {rollback.revision.digest[:12]} as {rollback.id}."
     return Closed(finished, rollback, members, "", summary)
+
+
+def what_follows(
+    ended: Deployment,
+    targets: t.Sequence[Target],
+    good: RevisionRow | None,
+    steps: t.Sequence[Step] = (),
+) -> NewDeployment | None:
+    """Return what is opened when a deployment ends: its rollback, or what it was a baseline for."""
+    if is_baseline(ended):
+        return deployment_after(ended) if ended.status == "Succeeded" else None
+    return rollback_of(ended, targets, good, steps)
+
+
+def _closed_baseline(baseline: Deployment, opened: Deployment | None, summary: str) -> Closed:
+    if opened is None:
+        note = "" if baseline.status == "Succeeded" else "No canary was touched."
+        return Closed(baseline, None, None, note, f"{summary}\n{note}".strip())
+    endpoints = [Endpoint(**endpoint) for endpoint in opened.options["endpoints"]]
+    members = fleet(opened.plan, endpoints, options=opened.options, revision=opened.revision)
+    summary += f"\nThe baseline is fresh; the canaries follow as {opened.id}."
+    return Closed(baseline, None, None, "", summary, opened, members)
 
 
 def is_paused(deployment: Deployment, steps: t.Sequence[Step] = ()) -> bool:

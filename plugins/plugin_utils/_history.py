@@ -8,6 +8,7 @@ from __future__ import annotations
 import typing as t
 
 from ..module_utils._errors import UsageError
+from ._fresh_baseline import follower_of, is_baseline
 
 if t.TYPE_CHECKING:
     from ._record import Deployment, Record, RevisionRow
@@ -79,8 +80,15 @@ def _stands(deployments: t.Sequence[Deployment]) -> bool:
 
 
 def left_open(deployment: Deployment, record: Record) -> Deployment:
-    """Return what there is to go on with: the rollback of a deployment that has failed already."""
+    """Return what there is to go on with.
+
+    That is the rollback of a deployment that has failed already, and the deployment for which a
+    baseline was made.
+    """
     if deployment.is_final and deployment.rolled_back_by:
         rollback = record.deployment(deployment.rolled_back_by)
         return rollback if not rollback.is_final else deployment
+    if deployment.is_final and is_baseline(deployment):
+        following = follower_of(deployment, record)
+        return left_open(following, record) if following is not None else deployment
     return deployment

@@ -22,6 +22,7 @@ from ..module_utils._pools import PARTS, routing_for, routing_home
 from ..module_utils._saved_plan import Saved, first_difference, plan_difference
 from ._alarms import refuse_active
 from ._choosing import find_revision
+from ._fresh_baseline import baseline_before, deployment_after, is_baseline
 from ._function_pools import plan_functions
 from ._gates import alarms_of
 from ._history import left_open
@@ -55,12 +56,19 @@ CHECK_ID = "d-CHECKONLY"
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
-    """What the plays after the opening need to know."""
+    """What the plays after the opening need to know.
+
+    Where a fresh baseline comes first, it is the deployment ``baseline``, and the other one is
+    opened when it has succeeded.
+    """
 
     deployment: dict[str, t.Any]
     fleet: dict[str, t.Any]
     plan: Plan
     plan_text: str
+    baseline: dict[str, t.Any] = dataclasses.field(default_factory=dict)
+    baseline_fleet: dict[str, t.Any] = dataclasses.field(default_factory=dict)
+    baseline_plan: Plan = dataclasses.field(default_factory=dict)
 
 
 def no_targets(group: str, pattern: str) -> UsageError:
@@ -181,6 +189,11 @@ def open_deployment(
     if check:
         return Opened(planned_fact(new), members, plan, text)
     note_use(revision.digest, cache=cache)
+    before = baseline_before(new, record) if plan["targets"] else None
+    if before is not None:
+        created = record.create_deployment(dataclasses.replace(before, only_after=only_after))
+        fact = deployment_fact(created)
+        return Opened(fact, members, plan, text, fact, baseline_fleet(created), created.plan)
     prune(cache, settings["deploy_cached_revisions"], record.needed_digests)
     created = record.create_deployment(dataclasses.replace(new, only_after=only_after))
     if not plan["targets"] and not plan["schedule"]:
@@ -224,6 +237,11 @@ def resume_deployment(
         found = record.take_over(found.id, wait=True)
     endpoints = [Endpoint(**endpoint) for endpoint in found.options["endpoints"]]
     fact = {**deployment_fact(found), "resumed": True}
+    if is_baseline(found):
+        then = deployment_after(found)
+        members = fleet(then.plan, endpoints, options=then.options, revision=then.revision)
+        text = render_plan(then.plan)
+        return Opened(fact, members, then.plan, text, fact, baseline_fleet(found), found.plan)
     members = fleet(found.plan, endpoints, options=found.options, revision=found.revision)
     return Opened(fact, members, found.plan, render_plan(found.plan))
 
@@ -280,6 +298,8 @@ def deployment_fact(deployment: Deployment) -> dict[str, t.Any]:
         "description": deployment.revision.description,
         "rollback_of": deployment.rollback_of,
         "follows": deployment.options.get("follows"),
+        "baseline": deployment.options.get("baseline"),
+        "is_baseline": is_baseline(deployment),
         "error_code": deployment.error_code,
         "error_message": deployment.error_message,
         "fence": deployment.fence,
@@ -303,6 +323,8 @@ def planned_fact(new: NewDeployment) -> dict[str, t.Any]:
         "description": new.revision.description,
         "rollback_of": None,
         "follows": None,
+        "baseline": None,
+        "is_baseline": False,
         "error_code": None,
         "error_message": "",
         "fence": None,
@@ -385,7 +407,16 @@ def fleet(
     rest = [name for name in order if name not in (*idle, *functions, *canaries)]
     later = [[name for name in stage if name in rest] for stage in plan["stages"]]
     anchor = (order or [one.target for one in endpoints])[:1]
+    compared = [name for name in plan.get("canaries") or [] if not pools and name in known]
+    beside = (plan.get("baseline") or {}).get("targets") or [
+        name for name in known if name not in compared
+    ]
+    arms = {"canary": compared, "baseline": beside} if compared else {}
     return {
+        # Whom the judge compares where canaries are targets among the others.
+        "arms": {
+            arm: [known[name].at_load_balancer() for name in names] for arm, names in arms.items()
+        },
         "targets": order,
         "staged": [name for name in order if name not in functions],
         "functions": functions,
@@ -405,6 +436,14 @@ def fleet(
         **_moving(plan, idle, anchor, options or {}, revision),
         **_checking(plan, functions, revision),
     }
+
+
+def baseline_fleet(baseline: Deployment) -> dict[str, t.Any]:
+    """Return the facts the plays of a fresh baseline are built from."""
+    endpoints = [Endpoint(**endpoint) for endpoint in baseline.options["endpoints"]]
+    members = fleet(baseline.plan, endpoints, options=baseline.options, revision=baseline.revision)
+    # They have this revision, and it is installed all the same.
+    return {**members, "unhealthy": members["targets"]}
 
 
 def _checking(
@@ -432,7 +471,9 @@ def _moving(
     salt = str(plan["digest"])[:16]
     steps: dict[str, list[dict[str, t.Any]]] = {part: [] for part in PARTS}
     # What gates and the judge compare depends on the share that the new pool has by then.
-    present = {"share": 0.0, "sticky": bool(pools and pools["sticky"])}
+    present: dict[str, t.Any] = {
+        "share": 0.0 if pools else None, "sticky": bool(pools and pools["sticky"]),
+    }  # fmt: skip
     for step in plan.get("schedule") or []:
         present = {**present, "share": step.get("share", present["share"])}
         moves = pools is not None and "share" in step

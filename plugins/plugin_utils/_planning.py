@@ -11,6 +11,7 @@ import typing as t
 
 from ..module_utils._admission import FORWARD, IDLE
 from ..module_utils._approval import approval_rule
+from ..module_utils._baseline import FRESH, choose_baseline
 from ..module_utils._configuration import (
     MinimumHealthy,
     parse_configuration,
@@ -18,9 +19,10 @@ from ..module_utils._configuration import (
     parse_minimum_healthy,
     parse_stages,
 )
-from ..module_utils._errors import UsageError
+from ..module_utils._errors import PlanError, UsageError
 from ..module_utils._functions import is_lambda
 from ..module_utils._plan import UNKNOWN, PlanTarget, make_plan
+from ..module_utils._pools import CANARY
 from ..module_utils._rehearsal import GoodRevision, rehearse
 from ..module_utils._schedule import is_schedule_name, nearest_name
 from ..module_utils._zonal import Zonal, parse_zonal
@@ -143,13 +145,67 @@ def plan_deployment(
         zones=collections.Counter(one.zone for one in endpoints),
         gates=planned_gates(strategy, settings),
         alarms_roll_back=ALARM_EVENT in settings["deploy_rollback_on"],
-    )
+        baseline=_baseline(
+            settings, [one for one in touched if one.target in first], endpoints, states,
+            record=record, cache=cache,
+        )
+        if strategy == CANARY and first and pooled.pools is None
+        else None,
+    )  # fmt: skip
     if zonal is not None and by_zones is None and touched:
         plan["warnings"].append(
             "Zones do not follow each other here, and have no minimum of their own: "
             + ("the canaries come first." if first else "a pool is changed as a whole.")
         )
     return plan
+
+
+def _baseline(
+    settings: Settings,
+    canaries: t.Sequence[Endpoint],
+    endpoints: t.Sequence[Endpoint],
+    states: t.Mapping[str, TargetState],
+    *,
+    record: Record,
+    cache: Path,
+) -> dict[str, t.Any] | None:
+    """Return the fresh baseline that the settings ask for; None where they ask for none.
+
+    :raises PlanError: there is no revision to compare with, or there are too few targets with it
+    """
+    if settings["deploy_canary_baseline"] != FRESH:
+        return None
+    good = record.good_deployment(settings["deploy_application"], settings["deploy_group"])
+    if good is None:
+        raise PlanError(
+            "deploy_canary_baseline is fresh, and no revision has succeeded in this deployment "
+            "group before: there is nothing to compare with. Set it to rest, or begin with the "
+            "strategy rolling."
+        )
+    names = {one.target for one in canaries}
+    others = [
+        (one.target, one.zone)
+        for one in endpoints
+        if one.target not in names and is_up_to_date(states.get(one.target), good.revision.digest)
+    ]
+    chosen = choose_baseline([(one.target, one.zone) for one in canaries], others)
+    application, group = settings["deploy_application"], settings["deploy_group"]
+    if not has_revision(good.revision.digest, cache=cache):
+        holders = {
+            one.target
+            for one in record.revision_holders(good.revision.digest)
+            if (one.application, one.group) == (application, group)
+        }
+        if not holders.issuperset(chosen):
+            raise PlanError(
+                f"deploy_canary_baseline is fresh, and the bundle of the last good revision "
+                f"{good.revision.digest[:12]} is neither in this controller's cache nor on "
+                f"{', '.join(name for name in chosen if name not in holders)}. Set it to rest."
+            )
+    return {
+        "targets": chosen, "digest": good.revision.digest,
+        "description": good.revision.description or good.revision.source,
+    }  # fmt: skip
 
 
 def _minimum(settings: Settings, total: int, pooled: Pooled) -> int:

@@ -363,12 +363,14 @@ class Translator:
         yield self._whole(seen, "closed", deployment, message, answer)
         self._closed.add(self.deployment_id)
         rollback = _mapping(answer.get("rollback"))
-        if rollback:
-            # The rollback is opened by the close of what failed, and goes on in the same play.
-            self.deployment_id = str(rollback.get("id"))
-            plan = _mapping(answer.get("rollback_plan") or rollback.get("plan"))
-            opening = {"phase": "open", "deployment": rollback, "plan": plan}
-            yield self._whole(seen, "opened", rollback, "", opening)
+        following = _mapping(answer.get("following")) or rollback
+        if following:
+            # What follows is opened by the close of what was before, and goes on in the same play.
+            self.deployment_id = str(following.get("id"))
+            name = "rollback_plan" if rollback else "following_plan"
+            plan = _mapping(answer.get(name) or following.get("plan"))
+            opening = {"phase": "open", "deployment": following, "plan": plan}
+            yield self._whole(seen, "opened", following, "", opening)
 
     def _whole(
         self, seen: Observation, kind: str, deployment: Data, message: str, answer: Data

@@ -68,6 +68,7 @@ class DeploymentProgress:
     rolling: float | None = None
     rollback_of: str | None = None
     follows: str | None = None
+    is_baseline: bool = False
     rolled_back_by: str | None = None
     plan: Mapping[str, t.Any] = field(default_factory=dict)
     plan_text: str = ""
@@ -199,6 +200,7 @@ def _opened(event: Event, earlier: list[DeploymentProgress]) -> DeploymentProgre
         opened=event.at,
         rollback_of=about.get("rollback_of"),
         follows=about.get("follows"),
+        is_baseline=bool(about.get("is_baseline")),
         plan=plan,
         plan_text=event.message,
     )

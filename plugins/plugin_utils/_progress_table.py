@@ -148,6 +148,7 @@ def _heading(deployment: DeploymentProgress) -> t.Any:
     from rich.text import Text
 
     verb = "rollback" if deployment.rollback_of else deployment.strategy
+    verb = "fresh baseline of" if deployment.is_baseline else verb
     heading = Text.assemble(
         (deployment.id or "", "bold"),
         f"  {verb} {deployment.application}/{deployment.group}",

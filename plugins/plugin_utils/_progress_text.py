@@ -63,8 +63,14 @@ def outcome(progress: Progress, now: float) -> list[str]:
     """Return the last lines of a run: what happened to what was asked for, and where to look."""
     if not progress.deployments:
         return []
-    asked, *others = progress.deployments
-    lines = _headed(asked, closing(asked, now))
+    known = list(progress.deployments)
+    # A fresh baseline comes before what was asked for, which there is only if that has succeeded.
+    lines: list[str] = []
+    while len(known) > 1 and known[0].is_baseline:
+        first, *rest = closing(known[0], now)
+        lines += _headed(known.pop(0), [f"fresh baseline {first[0].lower()}{first[1:]}", *rest])
+    asked, *others = known
+    lines += _headed(asked, closing(asked, now))
     for other in others:
         first, *rest = closing(other, now)
         what = "targets that joined:" if other.follows else "rollback"
@@ -150,6 +156,7 @@ def _opened(event: Event, _verbose: bool) -> list[str]:
     what = f"{about.get('application', '')}/{about.get('group', '')}"
     verb = "rollback of" if about.get("rollback_of") else str(about.get("strategy") or event.name)
     verb = f"targets that joined, {verb}" if about.get("follows") else verb
+    verb = "fresh baseline of" if about.get("is_baseline") else verb
     revision = revision_name(about)
     parts = [_targets(len(plan["targets"]))] if plan.get("targets") else []
     if not plan.get("targets") and plan.get("schedule"):

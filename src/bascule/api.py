@@ -333,8 +333,11 @@ def _result(
             interrupted=outcome.interrupted or outcome.killed,
             seen=seen,
         )
-    asked = collected.progress.deployments[0]
-    about = next(event for event in seen if event.kind == "opened").data.get("deployment") or {}
+    known = collected.progress.deployments
+    opened = [event.data.get("deployment") or {} for event in seen if event.kind == "opened"]
+    # A fresh baseline comes before the deployment that was asked for.
+    number = next((place for place, one in enumerate(opened) if one.get("baseline")), 0)
+    asked, about = known[number], opened[number]
     found = None if check else _in_record(str(asked.id), record)
     if found is None:
         found = Deployment(

@@ -45,10 +45,13 @@ def test_a_canary_goes_first_and_a_bad_one_alone_gets_its_revision_back(tmp_path
     }  # fmt: skip
     controller = Controller(inventory, tmp_path / "state", given)
 
-    def deploy(version: str) -> Any:
-        hook = f"echo {version} $TARGET_NAME >>{log}\n"
-        revision = files(tmp_path / version, {"VERSION": version}, {"ApplicationStart": hook})
-        return controller.deploy("canary", deploy_revision=str(revision))
+    def revision(version: str) -> Path:
+        wait = f"while [ -e {tmp_path}/hold ]; do sleep 0.1; done\n"
+        hook = f"echo {version} $TARGET_NAME >>{log}\n{wait}"
+        return files(tmp_path / version, {"VERSION": version}, {"ApplicationStart": hook})
+
+    def deploy(version: str, **more: Any) -> Any:
+        return controller.deploy("canary", deploy_revision=str(revision(version)), **more)
 
     errors.write_text("0\n")
     run = deploy("1.0")
@@ -62,13 +65,41 @@ def test_a_canary_goes_first_and_a_bad_one_alone_gets_its_revision_back(tmp_path
     assert events.index(("Settled", "two")) < decided < events.index(("Admitted", "one"))
 
     log.write_text("")
+    errors.write_text("0\n")
+    run = deploy("1.5", deploy_canary_baseline="fresh")
+    assert run.status == 0, run.said
+    canary, baseline = controller.deployments()[:2]
+    assert (canary.status, canary.options["baseline"]) == ("Succeeded", baseline.id)
+    assert (baseline.status, baseline.revision.digest) == ("Succeeded", canary.previous_digest)
+    [other] = baseline.plan["targets"]
+    assert canary.plan["baseline"]["targets"] == [other["name"]]
+    # The baseline is installed and begun anew as the canary is, and gets the new one with the rest.
+    lines = log.read_text().splitlines()
+    assert lines[:2] == [f"1.0 {other['name']}", "1.5 two"]
+    assert sorted(lines[2:]) == ["1.5 one", "1.5 three"]
+    assert f"{baseline.id}  fresh baseline of shop/web to 1.0" in run.said
+    assert f"{canary.id}  Succeeded in" in run.said
+
+    # The controller dies while the baseline is begun anew; the canary that follows is bad.
+    log.write_text("")
     errors.write_text("0.5\n")
-    run = deploy("2.0")
+    hold = tmp_path / "hold"
+    hold.touch()
+    bad = ("-e", json.dumps({**given, "deploy_revision": str(revision("2.0")),
+                             "deploy_canary_baseline": "fresh"}))  # fmt: skip
+    process = start(controller, "deploy", "canary", "-i", inventory, *bad)
+    ended(process, lambda: log.read_text() != "", lambda: os.killpg(process.pid, signal.SIGKILL))
+    hold.unlink()
+    baseline = controller.deployments()[0]
+    assert (baseline.options["then"]["strategy"], baseline.status) == ("canary", "InProgress")
+    run = controller.command("resume", baseline.id, "-i", str(inventory), *bad)
     assert run.status == 1, run.said
-    assert log.read_text().splitlines() == ["2.0 two", "1.0 two"]
+    assert set(log.read_text().splitlines()[:-2]) == {f"1.5 {baseline.plan['targets'][0]['name']}"}
+    assert log.read_text().splitlines()[-2:] == ["2.0 two", "1.5 two"]
     came_back(controller, "two")
+    assert controller.deployments()[1].options["baseline"] == baseline.id
     versions = {(root / "opt/files/VERSION").read_text() for root in roots.values()}
-    assert versions == {"1.0"}
+    assert versions == {"1.5"}
     for told in ("errors (command) cat, wanted < 0.01: Failed, 0.5", "rollback succeeded in"):
         assert told in run.said
 
@@ -86,6 +117,7 @@ def start(controller: Controller, *words: str | Path) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )  # fmt: skip
 
 
@@ -143,15 +175,29 @@ def test_behind_a_load_balancer_it_pauses_goes_on_and_comes_back(tmp_path: Path)
         steps = [event.event for event in controller.events(name) if "Step" in event.event]
         assert steps == ["StepStarted", "StepEnded", "StepStarted", "StepResumed", "StepEnded"]
 
-        gate = {"type": "http", "name": "page", "url": site.proxy.url, "count": 1000}
+        # The judge compares the canary with its fresh baseline, by what HAProxy counts of each.
+        errors = {"name": "errors", "kind": "rate", "critical": True}
         run = controller.deploy(
             "canary",
             deploy_revision=str(site.revision("3.0", bad=True)),
             deploy_canary_targets="two",
+            deploy_canary_baseline="fresh",
             deploy_schedule=[{"bake": "1h"}],
-            deploy_gates=[{**gate, "interval": "200ms"}],
+            deploy_judge={"interval": "500ms", "metrics": [errors]},
         )
         assert run.status == 1, run.said
+        _back, bad, baseline = controller.deployments()[:3]
+        assert bad.options["baseline"] == baseline.id
+        traffic = [one.event for one in controller.events(baseline.id) if one.target == "one"]
+        assert traffic.index("BlockTraffic") < traffic.index("AllowTraffic")
+        with controller.record() as record:
+            looks = [
+                one.data["look"] for one in record.gate_decisions(bad.id) if "look" in one.data
+            ]
+        counted = looks[-1]["rates"]["errors"]
+        assert counted["canary"]["bad"] == counted["canary"]["total"] > 0
+        assert counted["baseline"]["bad"] == 0 < counted["baseline"]["total"]
+        assert "the same, bit by bit" in controller.command("judge", "replay", bad.id).said
         came_back(controller, "two")
         assert site.ask(20) == {"2.0": 20}
         load = end()

@@ -42,6 +42,8 @@ class Seen(NamedTuple):
     :ivar served: requests ever given to the target; a number that stands still means quiet
     :ivar ending: the balancer itself still waits for open requests to end, and does not count them
     :ivar counted: the balancer counts requests; ``active`` and ``served`` mean something
+    :ivar answered: requests of the target that have ended, ``None``: not counted by target
+    :ivar errors: those among them that it answered with 500 or more, or not at all
     """
 
     known: bool
@@ -54,6 +56,8 @@ class Seen(NamedTuple):
     served: int
     ending: bool = False
     counted: bool = True
+    answered: int | None = None
+    errors: int = 0
 
 
 ABSENT = Seen(

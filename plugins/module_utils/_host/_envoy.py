@@ -207,6 +207,8 @@ def read_host(ordered: str, host: dict[str, Any] | None) -> Seen:
         state=", ".join([shown] + failing + ([] if taken_up else [f"{ordered} in the file"])),
         active=stats.get("rq_active", 0) + stats.get("rq_pending_active", 0),
         served=stats.get("rq_total", 0),
+        answered=stats.get("rq_success", 0) + stats.get("rq_error", 0),
+        errors=stats.get("rq_error", 0),
     )
 
 

@@ -37,6 +37,10 @@ CHECK_ENABLED = 0x04
 
 SOCKET_SECONDS = 5.0
 
+# Columns of ``show stat``: answers by their status, and requests that got none.
+ANSWERS = ("hrsp_1xx", "hrsp_2xx", "hrsp_3xx", "hrsp_4xx", "hrsp_5xx", "hrsp_other")
+FAILURES = ("econ", "eresp")
+
 
 class Orders(NamedTuple):
     """A server's administrative flags, and whether it is checked."""
@@ -264,4 +268,6 @@ def read_server(row: dict[str, str], admin: int, mode: str) -> Seen:
         state=", ".join(words),
         active=int(row["scur"] or 0) + int(row["qcur"] or 0),
         served=int(row["stot"] or 0),
+        answered=sum(int(row.get(name) or 0) for name in (*ANSWERS, *FAILURES)),
+        errors=sum(int(row.get(name) or 0) for name in ("hrsp_5xx", *FAILURES)),
     )

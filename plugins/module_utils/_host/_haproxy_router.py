@@ -24,7 +24,7 @@ from .._errors import TrafficError, UsageError
 from .._routing_data import Routing, arms, parse_routing
 from ._balancer import read_options
 from ._eds import locked, replace_file
-from ._haproxy import RuntimeApi, parse_socket, parse_stat
+from ._haproxy import ANSWERS, RuntimeApi, parse_socket, parse_stat
 from ._router import Counters, Router, pool_names
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ LATENCY_TABLE = "bascule_latency"
 BUCKET_RATIO = 1.1
 
 _ENTRY = re.compile(r"key=(?P<key>\S+):(?P<bucket>\d+) .*\bgpc0=(?P<count>\d+)")
-ANSWERS = ("hrsp_1xx", "hrsp_2xx", "hrsp_3xx", "hrsp_4xx", "hrsp_5xx", "hrsp_other")
 
 
 def connect(options: dict[str, Any]) -> HAProxyRouter:

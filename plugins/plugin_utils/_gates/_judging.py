@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -167,6 +168,7 @@ def _pools(setting: Configured, gate: Gate, moment: Moment) -> Pools:
         str(options.get("baseline") or setting.pools.baseline or moment.pools.baseline),
         moment.pools.share if share is None else share,
         moment.pools.sticky,
+        moment.pools.arms,
     )
 
 
@@ -257,7 +259,8 @@ def _values(
     found: dict[str, float | None] = {}
     for arm in _ARMS:
         if source["source"] == "prometheus":
-            values = _http.prometheus_values(asking, str(source["url"]), str(source[arm]))
+            query = _of_arm(str(source[arm]), moment, arm)
+            values = _http.prometheus_values(asking, str(source["url"]), query)
         else:
             values = _cloudwatch.metric_values(asking, source[arm], moment.now)
         found[arm] = values[0] if values else None
@@ -278,11 +281,36 @@ def _counts(
         for key in ("bad", "total"):
             query = source[arm][key]
             if source["source"] == "prometheus":
-                values = _http.prometheus_values(asking, str(source["url"]), str(query))
+                query = _of_arm(str(query), moment, arm)
+                values = _http.prometheus_values(asking, str(source["url"]), query)
             else:
                 values = _cloudwatch.sums_since(asking, query, moment.started, moment.now)
             found[arm][key] = round(sum(values))
     return found
+
+
+def _of_arm(query: str, moment: Moment, arm: str) -> str:
+    """Put the targets of an arm where a query of Prometheus names them.
+
+    ``$targets`` are their names in the inventory, ``$addresses`` are ``address:port``, both as a
+    regular expression for ``=~``.
+    """
+    members = moment.pools.arms.get(arm) or ()
+    for name, values in (
+        ("$targets", [str(one.get("target") or one["name"]) for one in members]),
+        ("$addresses", [f"{one['address']}:{one['port']}" for one in members]),
+    ):
+        if name in query:
+            if not values:
+                raise SourceError(
+                    f"A query of the judge has {name}, and there are no canaries among the "
+                    "targets in this deployment."
+                )
+            # PromQL reads backslashes in its strings once more.
+            query = query.replace(
+                name, "|".join(re.escape(one) for one in values).replace("\\", "\\\\")
+            )
+    return query
 
 
 def _asking(gate: Gate, source: Mapping[str, Any]) -> Gate:

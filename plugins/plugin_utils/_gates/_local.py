@@ -39,7 +39,9 @@ def measure_command(gate: Gate, moment: Moment) -> Measurement:
     """Run a command on the controller: status 0 means yes, or its last line is the number.
 
     It gets ``BASCULE_DEPLOYMENT``, ``BASCULE_STEP``, ``BASCULE_APPLICATION`` and
-    ``BASCULE_GROUP``; its whole process group is ended when its time is up.
+    ``BASCULE_GROUP``, with canaries among the targets ``BASCULE_CANARY_TARGETS`` and
+    ``BASCULE_BASELINE_TARGETS`` (names, with commas between); its whole process group is ended
+    when its time is up.
     """
     status, said = _run_command(gate.options["command"], gate, moment)
     lines = said.strip().splitlines()
@@ -79,6 +81,12 @@ def _run_command(command: Any, gate: Gate, moment: Moment) -> tuple[int, str]:
         "BASCULE_APPLICATION": str(about.get("application") or ""),
         "BASCULE_GROUP": str(about.get("group") or ""),
         "BASCULE_STEP": moment.step,
+        **{
+            f"BASCULE_{arm.upper()}_TARGETS": ",".join(
+                str(one.get("target") or one["name"]) for one in targets
+            )
+            for arm, targets in moment.pools.arms.items()
+        },
     }
     return _run(words, environment, gate.timeout)
 

@@ -55,13 +55,16 @@ class Traffic(Protocol):
 class Pools:
     """Which pools are compared, and the canary's part of the traffic (0 to 1; None: not known).
 
-    ``sticky``: users stay with their pool, so their requests do not stand for themselves.
+    ``sticky``: users stay with their pool, so their requests do not stand for themselves. ``arms``
+    are the targets of ``canary`` and ``baseline``, as the load balancer knows them, where canaries
+    are targets among the others; the arms are what is counted then, by these names.
     """
 
     canary: str = ""
     baseline: str = ""
     share: float | None = None
     sticky: bool = False
+    arms: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ GATE_OPTIONS: dict[str, dict[str, Any]] = {
             "baseline": {"type": "str", "default": ""},
             "share": {"type": "float"},
             "sticky": {"type": "bool", "default": False},
+            "arms": {"type": "dict", "default": {}},
         },
     },
 }
@@ -127,13 +128,14 @@ def rules_of(options: Mapping[str, Any]) -> Rules:
 
 
 def pools_of(given: Mapping[str, Any]) -> Pools:
-    """Return which pools are compared; the share is given in percent."""
+    """Return what is compared; the share is given in percent."""
     share = given.get("share")
     return Pools(
         canary=str(given.get("canary") or ""),
         baseline=str(given.get("baseline") or ""),
         share=None if share is None else float(share) / 100,
         sticky=bool(given.get("sticky")),
+        arms=dict(given.get("arms") or {}),
     )
 
 
