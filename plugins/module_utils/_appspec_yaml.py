@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 MAX_BYTES = 1_048_576
 MAX_DEPTH = 64
 MAX_NODES = 100_000
+# So many characters count as a value: an alias may repeat a long text, too.
+_CHARACTERS = 100
 
 _TEXT = re.compile(r"[^\d.:-]?[A-Za-z_\s!@#$%^&*(){}<>|/\\~;=\u0080-\U0010ffff]+")
 _SEXAGESIMAL = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9]){1,2}\Z")
@@ -52,6 +54,12 @@ class LocatedError(AppSpecError):
         self.code = code
         place = f" (AppSpec file, line {line}, column {column})" if line else ""
         super().__init__(message + place)
+
+
+class _Inspected(str):
+    """The name of a member whose key is a collection: what Ruby shows of it."""
+
+    __slots__ = ()
 
 
 class Node:
@@ -215,7 +223,11 @@ class _Composer:
     def _count(self, event: Any, size: int) -> None:
         self._made += size
         if self._made > MAX_NODES:
-            raise self._error(event, f"The AppSpec file holds more than {MAX_NODES} values.")
+            raise self._error(
+                event,
+                f"The AppSpec file holds more than {MAX_NODES} values, counted with what aliases"
+                " repeat.",
+            )
 
     @staticmethod
     def _error(event: Any, message: str) -> LocatedError:
@@ -228,7 +240,8 @@ class _Composer:
         if isinstance(event, self._yaml.AliasEvent):
             return self._alias(event)
         before = self._made
-        self._count(event, 1)
+        text = event.value if isinstance(event, self._yaml.ScalarEvent) else ""
+        self._count(event, 1 + len(text) // _CHARACTERS)
         mark = event.start_mark
         node = Node("scalar", None, mark.line + 1, mark.column + 1)
         if event.anchor is not None:
@@ -276,7 +289,8 @@ class _Composer:
             if key.plain and key.raw == "<<":
                 self._merge(node, value)
                 continue
-            name = key.text()
+            # A name within a name is not quoted again: each level would double it.
+            name = key.text() if key.kind == "scalar" else _Inspected(key.text())
             if name in node.value:
                 node.duplicates.append((name, key.line, key.column))
             node.value[name] = value
@@ -370,6 +384,8 @@ def _inspect(value: Any) -> str:
         return "nil"
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, _Inspected):
+        return str(value)
     if isinstance(value, str):
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
     if isinstance(value, list):

@@ -120,6 +120,18 @@ def test_aliases_cannot_blow_up() -> None:
         load("\n".join(lines))
 
 
+def test_a_long_text_that_aliases_repeat_counts_by_its_length() -> None:
+    text = f"a: &a {'x' * 500_000}\nb: [{', '.join(['*a'] * 50)}]"
+    with pytest.raises(AppSpecError, match="more than"):
+        load(text)
+
+
+def test_names_within_names_do_not_double() -> None:
+    assert list(load("? {{a: 1}: 2}\n: 3").value) == ['{{"a"=>1}=>2}']
+    (name,) = load("{" * 40 + "a" + "}" * 40 + ": x").value
+    assert len(name) < 500
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [(None, ""), (True, "true"), (1.0, "1.0"), (["a", None, 1], '["a", nil, 1]'), ("x", "x")],
