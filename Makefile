@@ -42,7 +42,11 @@ packages: ## Install the Debian packages the tests need (as root; otherwise say 
 demo: .venv-demo/.installed ## Deploy, roll and roll back on this machine, under load; no root needed
 	.venv-demo/bin/bascule demo
 
-test: setup packages check test-unit test-integration test-wheel test-molecule test-e2e sanity ## Everything CI runs
+# Two at a time: whole deployments wait a lot, and meanwhile the others compute.
+STAGES := test-e2e check test-unit test-integration test-molecule sanity test-wheel
+
+test: setup packages ## Everything CI runs
+	@MAKE="$(MAKE)" $(BIN)/python tools/stages.py 2 $(STAGES)
 	@echo "All gates and tests passed."
 
 check: lint types docs-lint ## Linters and types
@@ -70,14 +74,14 @@ test-integration: setup packages ## Real databases, proxies, sshd
 	$(BIN)/pytest -q -n 2 --dist loadfile tests/integration
 
 test-e2e: setup packages ## Whole deployments under load
-	$(BIN)/pytest -q -n 2 --dist loadfile tests/e2e
+	$(BIN)/pytest -q -n 3 --dist loadfile tests/e2e
 
 test-molecule: setup ## A scenario for each strategy, and one for both layouts
 	bash tests/molecule.sh in_place rolling blue_green canary layouts lambda
 
 test-crash: setup packages ## Kill the controller before, in and after everything it does (a quarter of an hour)
 	CRASH_STRIDE=1 $(BIN)/pytest -q tests/integration/test_release_crashes.py
-	CRASH_SIDES=before,after,during $(BIN)/pytest -q tests/e2e/test_crash.py
+	CRASH_STRIDE=1 CRASH_SIDES=before,after,during $(BIN)/pytest -q tests/e2e/test_crash.py
 
 test-alb: setup packages ## Calls to the API of load balancers for a hundred targets (ten minutes)
 	$(BIN)/pytest -q -s tests/long/test_alb_calls.py

@@ -14,7 +14,11 @@ installer=get_pip_$(sed -n "s/^ *pip='\([0-9.]*\)',$/\1/p" "$requirements" | hea
 [ -f "$cache/$installer" ] || printf 'import ensurepip\n\nensurepip.bootstrap()\n' >"$cache/$installer"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-"$bin/ansible-galaxy" collection build --force --output-path "$work" . >/dev/null
+# From a copy: what other stages write into the checkout meanwhile comes and goes.
+mkdir "$work/source"
+tar -c --exclude=__pycache__ galaxy.yml README.md LICENSE CHANGELOG.md changelogs docs meta playbooks plugins roles \
+  tests/unit | tar -x -C "$work/source"
+"$bin/ansible-galaxy" collection build --force --output-path "$work" "$work/source" >/dev/null
 "$bin/ansible-galaxy" collection install --force --no-deps --offline -p "$work" "$work"/*.tar.gz >/dev/null
 cd "$work/ansible_collections/bascule/deploy"
 ansible-test sanity --python "$version" "$@"

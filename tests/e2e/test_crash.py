@@ -1,8 +1,9 @@
-"""The controller is killed at every point of a deployment, and `bascule resume` goes on.
+"""The controller is killed in the middle of a deployment, and `bascule resume` goes on.
 
 The points are those that an undisturbed run passes: each commit that writes an event to the
-record, before and after it, and each hook while it runs. One deployment is disturbed at all of them
-in turn; ``make test-crash`` takes all sides of both stories, which takes its time.
+record, before and after it, and each hook while it runs. One deployment is disturbed at every few
+of them in turn; ``make test-crash`` takes every one, and all sides of both stories, which takes its
+time.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.crashes import Scene, scene
+from support.crashes import STRIDE, Scene, scene
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,9 +40,9 @@ def comparable(seen: Scene) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("bad", "sides"),
     [(False, "during"), (True, "after")],
-    ids=["a good release, in every hook", "a bad release and its rollback, after every commit"],
+    ids=["a good release, in its hooks", "a bad release and its rollback, after commits"],
 )
-def test_resumed_at_every_point_it_ends_as_if_nothing_had_happened(
+def test_resumed_at_any_point_it_ends_as_if_nothing_had_happened(
     tmp_path: Path, bad: bool, sides: str
 ) -> None:
     sides = os.environ.get("CRASH_SIDES", sides)
@@ -73,4 +74,4 @@ def test_resumed_at_every_point_it_ends_as_if_nothing_had_happened(
     assert set(ran.values()) == {1}, ran
     assert Counter((target, event) for target, _id, event in ran.elements()) == hooks
     assert disturbed.load["failed"] == 0, disturbed.load
-    assert crashes > len(hooks) / 2
+    assert crashes > len(points) / STRIDE / 2

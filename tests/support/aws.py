@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import pytest
 
 REGION = "eu-central-1"
+# moto knows hundreds of images, which take it seconds at the first call of EC2; tests launch one.
+IMAGES = {"MOTO_AMIS_PATH": str(Path(__file__).with_name("images.json"))}
 
 
 class Aws:
@@ -109,6 +111,7 @@ def running(
             env={
                 **os.environ,
                 "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
+                **IMAGES,
                 **(more or {}),
             },
         )

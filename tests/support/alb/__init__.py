@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from support.aws import REGION, Aws
+from support.aws import IMAGES, REGION, Aws
 from support.proxies import free_port
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ def running(
         *(part for hook in hooks for part in ("--hook", hook)),
     ]  # fmt: skip
     with log.open("wb") as output:
-        server = popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=TESTS)
+        environment = {**os.environ, **IMAGES}
+        server = popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=TESTS, env=environment)
     alb = Alb(port, server, address)
     try:
         deadline = time.monotonic() + START_SECONDS

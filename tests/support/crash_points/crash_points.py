@@ -3,7 +3,7 @@
 A callback that changes nothing but the record's transactions, and only in the controller that a
 test starts. A point is a commit that writes events: right before it, and right after it. Each point
 that is passed for the first time is written down; in the mode ``kill`` the controller is killed
-there.
+there, or with a stride at every few of them only.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._record._session im
 PASSED = "CRASH_POINTS_PASSED"
 MODE = "CRASH_POINTS_MODE"
 SIDES = "CRASH_POINTS_SIDES"
+STRIDE = "CRASH_POINTS_STRIDE"
 
 
 def controllers() -> list[int]:
@@ -54,13 +55,14 @@ def passing(side: str, names: list[str]) -> None:
     Events of one commit are one point with several names.
     """
     path = Path(os.environ[PASSED])
-    known = set(path.read_text().splitlines())
+    known = path.read_text().splitlines()
     new = [point for name in names if (point := f"{side} {name}") not in known]
     if side not in os.environ[SIDES].split(",") or not new:
         return
     with path.open("a") as file:
         file.write("".join(f"{point}\n" for point in new))
-    if os.environ[MODE] == "kill":
+    numbers = range(len(known), len(known) + len(new))
+    if os.environ[MODE] == "kill" and any(one % int(os.environ[STRIDE]) == 0 for one in numbers):
         kill()
 
 

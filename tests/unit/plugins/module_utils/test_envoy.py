@@ -231,10 +231,7 @@ def test_names_are_resolved_and_addresses_made_equal() -> None:
         _envoy.resolve("no such.host.invalid")
 
 
-def test_a_lock_that_is_held_is_waited_for_and_then_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_eds, "LOCK_SECONDS", 0.2)
+def test_a_lock_that_is_held_is_waited_for_and_then_named(tmp_path: Path) -> None:
     holder = subprocess.Popen(  # noqa: S603 (our own words)
         [
             sys.executable,
@@ -253,7 +250,7 @@ def test_a_lock_that_is_held_is_waited_for_and_then_named(
         assert holder.stdout.readline() == b"held\n"
         with (
             pytest.raises(TrafficError, match=r"kept .* locked for"),
-            _eds.locked(str(tmp_path)),
+            _eds.locked(str(tmp_path), 0.2),
         ):
             pass
     finally:
