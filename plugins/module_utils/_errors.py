@@ -64,10 +64,28 @@ class TrafficError(BasculeError):
     kind = "traffic"
 
 
+class TrafficCallError(TrafficError):
+    """A call that AWS refused; ``code`` is AWS's own."""
+
+    def __init__(self, message: str, code: str) -> None:
+        """Keep the code."""
+        super().__init__(message)
+        self.code = code
+
+
 class FunctionError(BasculeError):
     """A Lambda function that cannot be published, or an answer of one that means failure."""
 
     kind = "function"
+
+
+class FunctionCallError(FunctionError):
+    """A call that Lambda refused; ``code`` is AWS's own."""
+
+    def __init__(self, message: str, code: str) -> None:
+        """Keep the code."""
+        super().__init__(message)
+        self.code = code
 
 
 class GateError(BasculeError):

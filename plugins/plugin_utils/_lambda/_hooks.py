@@ -95,7 +95,7 @@ def endpoint(listen: str, answers: Answers) -> Iterator[str]:
     if not listen:
         yield ""
         return
-    host, _one, port = listen.rpartition(":")
+    host, _colon, port = listen.rpartition(":")
     if not host or not port.isdigit():
         raise UsageError(
             f"deploy_lambda_hook_listen is {listen!r}; wanted is ADDRESS:PORT, as 0.0.0.0:8700."

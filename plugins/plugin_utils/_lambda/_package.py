@@ -146,7 +146,7 @@ def image_of(address: str) -> Code:
 
     :raises RevisionError: the registry does not know the tag, or does not answer
     """
-    name, _one, digest = address.partition("@sha256:")
+    name, _mark, digest = address.partition("@sha256:")
     if not digest:
         name, digest = address, _digest_of_tag(address)
         name = name.rpartition(":")[0] if ":" in name.rpartition("/")[2] else name
@@ -174,8 +174,8 @@ def _digest_of_tag(address: str) -> str:
 
     from .._aws import client, reason
 
-    registry, _one, rest = address.partition("/")
-    repository_name, _one, tag = rest.partition(":")
+    registry, _slash, rest = address.partition("/")
+    repository_name, _colon, tag = rest.partition(":")
     try:
         told = client("ecr").describe_images(
             registryId=registry.partition(".")[0],

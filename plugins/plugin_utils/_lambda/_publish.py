@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...module_utils._aliases import share_of
-from ...module_utils._errors import FunctionError, UsageError
+from ...module_utils._errors import FunctionCallError, FunctionError, UsageError
 from ...module_utils._functions import (
     api_changes,
     environment_digest,
@@ -18,7 +18,7 @@ from ...module_utils._functions import (
 )
 from ._package import Code, arguments_of
 from ._revision import resolved_configuration
-from ._service import LATEST, CallError, Service, arn_of, shown
+from ._service import LATEST, Service, arn_of, shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -174,13 +174,13 @@ def _publish(
             RevisionId=seen["RevisionId"],
             Description=description,
         )
-    except CallError as error:
+    except FunctionCallError as error:
         if error.code != "PreconditionFailedException":
             raise
         raise FunctionError(
             f"{function} was changed by somebody else while it was being updated. No traffic was "
             "moved. Find out who did it, and deploy again."
-        ) from None
+        ) from error
     return Published(str(made["Version"]), made=True)
 
 

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ...module_utils._aliases import Alias, is_same
-from ...module_utils._errors import FunctionError, TrafficError
+from ...module_utils._errors import FunctionCallError, FunctionError, TrafficError
 from .._aws import client, error_code, reason
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Service:
         try:
             answer: Told = getattr(self._made[region], operation)(**given)
         except (ClientError, BotoCoreError) as error:
-            raise CallError(f"{doing}: {reason(error)}", error_code(error)) from error
+            raise FunctionCallError(f"{doing}: {reason(error)}", error_code(error)) from error
         return answer
 
     # Functions and their versions
@@ -63,20 +63,20 @@ class Service:
         which = f"version {version} of {function}" if version else function
         try:
             return self.call("get_function_configuration", f"{which} cannot be read", **given)
-        except CallError as error:
+        except FunctionCallError as error:
             if error.code != "ResourceNotFoundException":
                 raise
-            raise CallError(
+            raise FunctionCallError(
                 f"There is no {'function ' if not version else ''}{which} in this region and "
                 "account. Bascule deploys to functions that exist: make it once, with its role.",
                 error.code,
-            ) from None
+            ) from error
 
     def has_version(self, function: str, version: str, code_sha256: str) -> bool:
         """Tell whether a version is there, with this code."""
         try:
             return bool(self.describe(function, version).get("CodeSha256") == code_sha256)
-        except CallError as error:
+        except FunctionCallError as error:
             if error.code == "ResourceNotFoundException":
                 return False
             raise
@@ -129,7 +129,7 @@ class Service:
                 FunctionName=function,
                 Name=name,
             )
-        except CallError as error:
+        except FunctionCallError as error:
             if error.code == "ResourceNotFoundException":
                 return None
             raise
@@ -147,7 +147,7 @@ class Service:
                 return seen
             try:
                 return self._write_alias(function, name, wanted, seen)
-            except CallError as error:
+            except FunctionCallError as error:
                 if error.code not in (
                     "PreconditionFailedException",
                     "ResourceConflictException",
@@ -232,7 +232,7 @@ class Service:
                 f"The provisioned concurrency of {key['FunctionName']} cannot be read",
                 **key,
             )
-        except CallError as error:
+        except FunctionCallError as error:
             if error.code == "ProvisionedConcurrencyConfigNotFoundException":
                 return 0
             raise
@@ -250,15 +250,6 @@ class Service:
             marker = {"Marker": told["NextMarker"]}
 
 
-class CallError(FunctionError):
-    """A call that Lambda refused; ``code`` is AWS's own."""
-
-    def __init__(self, message: str, code: str) -> None:
-        """Keep the code."""
-        super().__init__(message)
-        self.code = code
-
-
 def region_of(function: str) -> str | None:
     """Return the region in an ARN; None for a name."""
     parts = function.split(":")
@@ -267,7 +258,7 @@ def region_of(function: str) -> str | None:
 
 def arn_of(told: Told) -> str:
     """Return a function's ARN without a qualifier."""
-    begin, _one, name = str(told["FunctionArn"]).partition(":function:")
+    begin, _mark, name = str(told["FunctionArn"]).partition(":function:")
     return f"{begin}:function:{name.partition(':')[0]}"
 
 

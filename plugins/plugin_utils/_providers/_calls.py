@@ -9,7 +9,7 @@ import random
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ...module_utils._errors import TrafficError
+from ...module_utils._errors import TrafficCallError
 from .._aws import client, error_code, reason
 
 if TYPE_CHECKING:
@@ -57,25 +57,18 @@ def patiently(call: Callable[[], Answer], doing: str) -> Answer:
             return call()
         except ClientError as error:
             if error_code(error) not in THROTTLED:
-                raise CallError(f"{doing}: AWS says {reason(error)}", error_code(error)) from error
+                raise TrafficCallError(
+                    f"{doing}: AWS says {reason(error)}", error_code(error)
+                ) from error
         except BotoCoreError as error:
-            raise CallError(f"{doing}: {reason(error)}", "") from error
+            raise TrafficCallError(f"{doing}: {reason(error)}", "") from error
         # Full jitter: those who were throttled together do not come back together.
         time.sleep(random.uniform(0.1, min(LONGEST_PAUSE, 0.5 * 2**turn)))  # noqa: S311
-    raise CallError(
+    raise TrafficCallError(
         f"{doing}: AWS still throttles after {ROUNDS * ATTEMPTS} calls. Take fewer targets at the "
         "same time, or ask for higher limits.",
         "Throttling",
     )
-
-
-class CallError(TrafficError):
-    """A call that AWS refused; ``code`` is AWS's own."""
-
-    def __init__(self, message: str, code: str) -> None:
-        """Keep the code."""
-        super().__init__(message)
-        self.code = code
 
 
 def pages(made: BaseClient, operation: str, key: str, **arguments: Any) -> list[Any]:

@@ -13,9 +13,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...module_utils._configuration import parse_duration
-from ...module_utils._errors import TrafficError
+from ...module_utils._errors import TrafficCallError, TrafficError
 from ...module_utils._host._balancer import Target, read_options
-from ._calls import CallError, patiently, service
+from ._calls import patiently, service
 from ._members import (
     ENDING,
     GONE,
@@ -86,12 +86,12 @@ class LoadBalancers(Members):
                 lambda: made.describe_instance_health(LoadBalancerName=pool.id),
                 f"The health of classic load balancer {pool.name} could not be read",
             )
-        except CallError as error:
+        except TrafficCallError as error:
             if error.code == "LoadBalancerNotFound":
                 raise TrafficError(
                     f"{error} Check deploy_elb_names, the region and the account; an ALB or NLB is "
                     "one of the provider elbv2."
-                ) from None
+                ) from error
             raise
         return {one["InstanceId"]: list(read_state(one)) for one in answer["InstanceStates"]}
 

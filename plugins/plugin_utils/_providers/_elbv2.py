@@ -15,9 +15,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...module_utils._configuration import parse_duration
-from ...module_utils._errors import TrafficError
+from ...module_utils._errors import TrafficCallError, TrafficError
 from ...module_utils._host._balancer import Target, read_options
-from ._calls import CallError, pages, parts, patiently, service
+from ._calls import pages, parts, patiently, service
 from ._members import (
     ENDING,
     GONE,
@@ -191,11 +191,11 @@ def _describe(made: BaseClient, names: list[str]) -> list[dict[str, Any]]:
             )
             try:
                 groups = patiently(ask, f"The target groups {', '.join(some)} could not be found")
-            except CallError as error:
+            except TrafficCallError as error:
                 if error.code in ("TargetGroupNotFound", "ValidationError"):
                     raise TrafficError(
                         f"{error} Check the names of target groups, the region and the account."
-                    ) from None
+                    ) from error
                 raise
             for group in groups:
                 one = {

@@ -25,11 +25,11 @@ from ...module_utils._alb_routing import (
     stickiness,
 )
 from ...module_utils._configuration import parse_duration
-from ...module_utils._errors import TrafficError, UsageError
+from ...module_utils._errors import TrafficCallError, TrafficError, UsageError
 from ...module_utils._host._balancer import read_options
 from ...module_utils._host._router import Counters, Router, pool_names
 from ...module_utils._routing_data import Match, Routing
-from ._calls import CallError, pages, parts, patiently, service
+from ._calls import pages, parts, patiently, service
 from ._elbv2 import describe_groups, describe_health, short_name
 from ._members import SERVING, Member
 
@@ -389,11 +389,11 @@ class ListenerRouter(Router):
         call = getattr(self._client, operation)
         try:
             answer: dict[str, Any] = patiently(partial(call, **arguments), doing)
-        except CallError as error:
+        except TrafficCallError as error:
             if error.code in ("ListenerNotFound", "RuleNotFound"):
                 raise TrafficError(
                     f"{error} Check deploy_elbv2_listener, the region and the account."
-                ) from None
+                ) from error
             raise
         return answer
 

@@ -12,9 +12,9 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from ...module_utils._errors import TrafficError
+from ...module_utils._errors import TrafficCallError, TrafficError
 from ...module_utils._host._balancer import ABSENT, Balancer, Seen, Target
-from ._calls import CallError, parts
+from ._calls import parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -176,7 +176,7 @@ def one_by_one(
     for some in parts(members, size):
         try:
             change(some)
-        except CallError as error:
+        except TrafficCallError as error:
             if error.code != code:
                 raise
             if len(some) == 1:

@@ -35,7 +35,7 @@ def binomial(dice: random.Random, number: int, chance: float) -> int:
         else:
             found += middle
             number, chance = number - middle, (chance - point) / (1.0 - point)
-    return found + sum(dice.random() < chance for _one in range(number))
+    return found + sum(dice.random() < chance for _throw in range(number))
 
 
 def poisson(dice: random.Random, mean: float) -> int:

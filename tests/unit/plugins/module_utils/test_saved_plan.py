@@ -117,7 +117,9 @@ def test_nothing_has_changed() -> None:
     assert first_difference(saved(), copy.deepcopy(saved())) == ""
 
 
-@pytest.mark.parametrize(("happened", "told"), CHANGES, ids=[told[:40] for _one, told in CHANGES])
+@pytest.mark.parametrize(
+    ("happened", "told"), CHANGES, ids=[told[:40] for _happened, told in CHANGES]
+)
 def test_what_has_changed_is_told_by_name(
     happened: Callable[[dict[str, Any]], None], told: str
 ) -> None:

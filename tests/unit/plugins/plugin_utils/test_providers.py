@@ -4,7 +4,10 @@ from typing import Any
 
 import pytest
 from ansible_collections.bascule.deploy.plugins.module_utils._capabilities import ON_HOST
-from ansible_collections.bascule.deploy.plugins.module_utils._errors import TrafficError
+from ansible_collections.bascule.deploy.plugins.module_utils._errors import (
+    TrafficCallError,
+    TrafficError,
+)
 from ansible_collections.bascule.deploy.plugins.module_utils._host._balancer import Target
 from ansible_collections.bascule.deploy.plugins.plugin_utils import _providers
 from ansible_collections.bascule.deploy.plugins.plugin_utils._providers import (
@@ -146,7 +149,7 @@ def test_one_wrong_member_does_not_spoil_a_call_for_the_others() -> None:
 
     def change(some: list[str]) -> None:
         if "bad" in some:
-            raise _calls.CallError(f"no {', '.join(some)}", "InvalidTarget")
+            raise TrafficCallError(f"no {', '.join(some)}", "InvalidTarget")
         done.extend(some)
 
     refused = _members.one_by_one(["a", "b", "bad", "c", "d"], change, code="InvalidTarget", size=3)

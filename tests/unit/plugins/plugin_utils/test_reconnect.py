@@ -35,7 +35,7 @@ def test_a_connection_that_held_is_a_new_loss_with_all_its_time() -> None:
 
 def test_losses_that_repeat_scripts_come_to_an_end() -> None:
     patience = Patience(3600.0)
-    pauses = [patience.lost("killed", 1.0, killed=True) for _one in range(_reconnect.LOSSES + 1)]
+    pauses = [patience.lost("killed", 1.0, killed=True) for _loss in range(_reconnect.LOSSES + 1)]
     assert None not in pauses[:-1]
     assert pauses[-1] is None
 

@@ -42,7 +42,7 @@ def numbers(strategy: str, runs: int = 1, seed: int = 0, **given_: Any) -> dict[
 @pytest.mark.parametrize(("number", "chance"), [(9, 0.3), (40, 0.02), (1000, 0.01), (5000, 0.6)])
 def test_binomial_numbers_have_their_mean_and_variance(number: int, chance: float) -> None:
     dice = rolled(7)
-    drawn = [_draw.binomial(dice, number, chance) for _one in range(4000)]
+    drawn = [_draw.binomial(dice, number, chance) for _throw in range(4000)]
     variance = number * chance * (1 - chance)
     assert statistics.fmean(drawn) == pytest.approx(
         number * chance, abs=5 * math.sqrt(variance / 4000)
@@ -54,17 +54,17 @@ def test_binomial_numbers_have_their_mean_and_variance(number: int, chance: floa
 @pytest.mark.parametrize("mean", [0.5, 15.0, 400.0])
 def test_poisson_numbers_have_their_mean_and_variance(mean: float) -> None:
     dice = rolled(7)
-    drawn = [_draw.poisson(dice, mean) for _one in range(4000)]
+    drawn = [_draw.poisson(dice, mean) for _throw in range(4000)]
     assert statistics.fmean(drawn) == pytest.approx(mean, abs=5 * math.sqrt(mean / 4000))
     assert statistics.variance(drawn) == pytest.approx(mean, rel=0.12)
 
 
 def test_a_quantile_is_drawn_as_that_of_drawn_values() -> None:
     dice = rolled(7)
-    short = [_draw.quantile(dice, 50, 0.95, 1.0, 0.5) or 0.0 for _one in range(4000)]
+    short = [_draw.quantile(dice, 50, 0.95, 1.0, 0.5) or 0.0 for _throw in range(4000)]
     long = []
-    for _one in range(4000):
-        values = sorted(_draw.lognormal(dice, 1.0, 0.5) for _one in range(50))
+    for _throw in range(4000):
+        values = sorted(_draw.lognormal(dice, 1.0, 0.5) for _throw in range(50))
         long.append(values[math.ceil(0.95 * 50) - 1])
     assert statistics.fmean(short) == pytest.approx(statistics.fmean(long), rel=0.02)
     assert statistics.stdev(short) == pytest.approx(statistics.stdev(long), rel=0.08)
