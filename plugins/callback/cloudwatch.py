@@ -169,6 +169,6 @@ class CallbackModule(Observer):
         if lost:
             with contextlib.suppress(Exception):
                 self._display.warning(
-                    f"CloudWatch: {lost} of {sent + lost} events were not sent: "
+                    f"CloudWatch: {lost} of {sent + lost} events and metrics were not sent: "
                     f"{why.rstrip('.')}. The record has them all."
                 )

@@ -28,8 +28,10 @@ COPIED = (
     "VPCZoneIdentifier", "HealthCheckType", "HealthCheckGracePeriod", "PlacementGroup",
     "TerminationPolicies", "NewInstancesProtectedFromScaleIn", "MaxInstanceLifetime",
     "CapacityRebalance", "Context", "DesiredCapacityType", "DefaultInstanceWarmup",
-    "InstanceMaintenancePolicy", "ServiceLinkedRoleARN",
+    "InstanceMaintenancePolicy",
 )  # fmt: skip
+# The role that Auto Scaling takes by itself. Naming it would need the permission to pass it.
+_DEFAULT_ROLE = "/AWSServiceRoleForAutoScaling"
 
 
 def tag_of(group: Mapping[str, Any], key: str) -> str:
@@ -90,6 +92,9 @@ def copy_of(group: Mapping[str, Any], origin: str, pool: str, mark: str) -> dict
         made["LaunchTemplate"] = template
     elif "MixedInstancesPolicy" not in made:
         made["LaunchConfigurationName"] = group["LaunchConfigurationName"]
+    role = str(group.get("ServiceLinkedRoleARN") or "")
+    if role and not role.endswith(_DEFAULT_ROLE):
+        made["ServiceLinkedRoleARN"] = role
     if "VPCZoneIdentifier" not in made:
         made["AvailabilityZones"] = list(group.get("AvailabilityZones") or ())
     kept = [

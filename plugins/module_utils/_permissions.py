@@ -4,7 +4,8 @@
 """What a deployment group's configuration needs of AWS: action by action, and on what.
 
 The table is that of docs/aws.md. Which actions can be limited to resources is what the Service
-Authorization Reference of each service says; the others need ``*``.
+Authorization Reference of each service says; the others need ``*``. What a group that is made from
+a launch template needs beside is told by "Amazon EC2 Auto Scaling API permissions".
 """
 
 from __future__ import annotations
@@ -65,23 +66,31 @@ NEEDS: tuple[Need, ...] = (
     Need("lambda_layers", "layers of functions", ("lambda:GetLayerVersion",), True),
     Need("lambda_images", "images of functions that are named by a tag",
          ("ecr:DescribeImages",), True),
+    Need("lambda_image_code", "images of functions",
+         ("ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"), True),
     Need("lambda_metrics", "metrics of two versions of a function as gates",
          ("cloudwatch:GetMetricData",), False),
     Need("lambda_inventory", "functions from the inventory lambda_functions",
          ("lambda:ListFunctions", "lambda:ListTags"), False),
     Need("scaling", "Auto Scaling groups, looking",
-         ("autoscaling:DescribeAutoScalingGroups", "autoscaling:DescribeAutoScalingInstances"),
-         False),
+         ("autoscaling:DescribeAutoScalingGroups",), False),
+    Need("scaling_instances", "instances that wait at a hook",
+         ("autoscaling:DescribeAutoScalingInstances",), False),
     Need("scaling_hold", "holding Auto Scaling groups still",
          ("autoscaling:ResumeProcesses", "autoscaling:SuspendProcesses"), True),
     Need("scaling_copy", "copying Auto Scaling groups for blue/green",
          ("autoscaling:AttachLoadBalancerTargetGroups", "autoscaling:CreateAutoScalingGroup",
           "autoscaling:CreateOrUpdateTags", "autoscaling:DeleteAutoScalingGroup"), True),
+    Need("scaling_launch", "what a copied group launches by its template",
+         ("ec2:CreateTags", "ec2:RunInstances"), False),
+    Need("scaling_role", "the role of the instances that a copied group launches",
+         ("iam:PassRole",), False),
     Need("scaling_hook", "answering launch hooks", ("autoscaling:CompleteLifecycleAction",), True),
     Need("sns", "notifications to SNS", ("sns:Publish",), True),
     Need("eventbridge", "notifications to EventBridge", ("events:PutEvents",), True),
-    Need("alarms", "alarms and metrics as gates",
-         ("cloudwatch:DescribeAlarms", "cloudwatch:GetMetricData"), False),
+    Need("alarms", "alarms, watched or as gates", ("cloudwatch:DescribeAlarms",), False),
+    Need("gate_metrics", "metrics of CloudWatch as gates and for the judge",
+         ("cloudwatch:GetMetricData",), False),
     Need("logs", "events in CloudWatch Logs",
          ("logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"), True),
     Need("metrics", "metrics of deployments", ("cloudwatch:PutMetricData",), False),
@@ -90,6 +99,10 @@ NEEDS: tuple[Need, ...] = (
           "codedeploy:GetDeploymentGroup", "codedeploy:ListOnPremisesInstances"), False),
 )  # fmt: skip
 _BY_FLOW = {need.flow: need for need in NEEDS}
+# Which role it is the launch template alone says; what it can be passed to is limited instead.
+_CONDITIONS = {
+    "scaling_role": {"Condition": {"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}}}
+}
 _OF_INSTANCES = "i-"
 
 
@@ -128,8 +141,11 @@ def policy(
         _functions(settings, functions, need)
     _scaling(settings, need)
     _notifications(settings, need)
-    if settings.get("deploy_alarms") or _asks_cloudwatch(settings.get("deploy_gates")):
+    asked = _types([settings.get("deploy_gates"), settings.get("deploy_judge")])
+    if settings.get("deploy_alarms") or "cloudwatch_alarm" in asked:
         need("alarms")
+    if "cloudwatch" in asked:
+        need("gate_metrics")
     if log_group:
         need("logs", f"arn:aws:logs:*:*:log-group:{log_group}:*", _log_group(log_group))
         need("metrics")
@@ -139,6 +155,7 @@ def policy(
             "Effect": "Allow",
             "Action": list(_BY_FLOW[flow].actions),
             "Resource": sorted(resources) if _BY_FLOW[flow].limited else EVERYTHING,
+            **_CONDITIONS.get(flow, {}),
         }
         for flow, resources in wanted.items()
     ]
@@ -203,10 +220,13 @@ def _functions(settings: Mapping[str, Any], functions: Collection[str], need: An
         need("lambda_layers", *map(str, layers))
     for image in (settings.get("deploy_revision"), settings.get("deploy_lambda_image")):
         registry, _slash, name = str(image or "").partition("/")
-        if ".dkr.ecr." in registry and "@" not in name:
+        if ".dkr.ecr." in registry:
             account, region = registry.split(".")[0], registry.split(".")[3]
-            repository = name.partition(":")[0]
-            need("lambda_images", f"arn:aws:ecr:{region}:{account}:repository/{repository}")
+            repository = name.partition("@")[0].partition(":")[0]
+            arn = f"arn:aws:ecr:{region}:{account}:repository/{repository}"
+            need("lambda_image_code", arn)
+            if "@" not in name:
+                need("lambda_images", arn)
     if settings.get("deploy_gates") or settings.get("deploy_judge"):
         need("lambda_metrics")
     if any(one.startswith("arn:") for one in functions):
@@ -232,16 +252,19 @@ def _scaling(settings: Mapping[str, Any], need: Any) -> None:
         groups = "arn:aws:autoscaling:*:*:autoScalingGroup:*:autoScalingGroupName/"
         need("scaling")
         need("scaling_copy", f"{groups}{copied}", f"{groups}{copied}-*")
+        need("scaling_launch")
+        need("scaling_role")
     if not names and not hook:
         return
     resources = [
         f"arn:aws:autoscaling:*:*:autoScalingGroup:*:autoScalingGroupName/{one}"
         for one in names or ["*"]
     ]
-    need("scaling")
     if names and settings.get("deploy_auto_scaling_suspend"):
+        need("scaling")
         need("scaling_hold", *resources)
     if hook:
+        need("scaling_instances")
         need("scaling_hook", *resources)
 
 
@@ -255,15 +278,14 @@ def _notifications(settings: Mapping[str, Any], need: Any) -> None:
             need("eventbridge", arn)
 
 
-def _asks_cloudwatch(gates: Any) -> bool:
-    if isinstance(gates, Mapping):
-        return any(
-            key == "type" and str(value).startswith("cloudwatch")
-            if not isinstance(value, (Mapping, list))
-            else _asks_cloudwatch(value)
-            for key, value in gates.items()
-        )
-    return isinstance(gates, list) and any(_asks_cloudwatch(one) for one in gates)
+def _types(given: Any) -> set[str]:
+    """Return the types that gates and metrics name, however deep in a setting they are."""
+    if isinstance(given, Mapping):
+        own = {str(given["type"])} if isinstance(given.get("type"), str) else set()
+        return own.union(*(_types(value) for value in given.values()))
+    if isinstance(given, list):
+        return set().union(*(_types(one) for one in given))
+    return set()
 
 
 def _objects(place: str) -> str:

@@ -78,9 +78,13 @@ def reason(error: Exception) -> str:
     if isinstance(error, ClientError):
         answer: dict[str, Any] = error.response.get("Error", {})
         code, message = str(answer.get("Code", "")), str(answer.get("Message", "")).rstrip(".")
+        lacking = "`bascule iam-policy` prints what a group needs."
         advice = {
-            "403": "Check the permissions of the role (docs/aws.md lists them).",
-            "AccessDenied": "Check the permissions of the role (docs/aws.md lists them).",
+            "403": lacking,
+            "AccessDenied": lacking,
+            "AccessDeniedException": lacking,
+            "AuthorizationError": lacking,
+            "UnauthorizedOperation": lacking,
             "ExpiredToken": "The credentials have expired; get new ones.",
             "InvalidAccessKeyId": "The credentials are unknown; check AWS_PROFILE.",
         }.get(code, "")

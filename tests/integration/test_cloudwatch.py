@@ -145,7 +145,7 @@ def test_an_endpoint_that_dies_midway_costs_the_log_and_nothing_else(
     aws.kill()
     said, _none = run.communicate(timeout=120)
     assert run.returncode == 0, said
-    assert "events were not sent" in said
+    assert "events and metrics were not sent" in said
 
 
 def test_an_interrupted_play_sends_what_it_has_seen(aws: moto.Aws, tmp_path: Path) -> None:

@@ -1,20 +1,26 @@
-"""Every flow works with the policy that is printed for it, and not without.
+"""Every flow works with the policy that is printed for it, and with no statement less.
 
-moto enforces the actions of a policy, and the resources of S3; for other services it takes every
-resource for ``*``, so that there the resources are opened here, and proved by the unit tests alone.
-CloudWatch's actions it asks for by the name in the endpoint, ``monitoring``, and InvokeFunction by
-that of the operation. Provisioned concurrency it has none of.
+Two ask for permission: moto, and the guard before it (``support.guard``). moto asks for the actions
+of a policy, and for the resources of S3; for other services it takes every resource for ``*``, so
+that for moto the resources are opened here. CloudWatch's actions it asks for by the name in the
+endpoint, ``monitoring``, and InvokeFunction by that of the operation. The guard gets each policy as
+it is printed, and asks for every action of every call on its resource.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
+import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from ansible_collections.bascule.deploy.plugins.module_utils._aliases import Alias
+from ansible_collections.bascule.deploy.plugins.module_utils._errors import RevisionError
 from ansible_collections.bascule.deploy.plugins.module_utils._functions import FunctionSettings
+from ansible_collections.bascule.deploy.plugins.module_utils._gate_spec import parse_gates
 from ansible_collections.bascule.deploy.plugins.module_utils._notifications import (
     Told,
     parse_channels,
@@ -24,7 +30,10 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils import _green_fleet
 from ansible_collections.bascule.deploy.plugins.plugin_utils._aws import client
 from ansible_collections.bascule.deploy.plugins.plugin_utils._cloudwatch import Courier
 from ansible_collections.bascule.deploy.plugins.plugin_utils._codedeploy import read_group
-from ansible_collections.bascule.deploy.plugins.plugin_utils._gates._cloudwatch import alarm_states
+from ansible_collections.bascule.deploy.plugins.plugin_utils._gates._cloudwatch import (
+    alarm_states,
+    metric_values,
+)
 from ansible_collections.bascule.deploy.plugins.plugin_utils._lambda import (
     _hooks,
     _metrics,
@@ -59,7 +68,7 @@ from support.lambda_plane import HANDLER, package, packed
 from support.records import create, roll_target
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 ABOUT = {
@@ -74,7 +83,7 @@ class Account:
     def __init__(self, aws: moto.Aws, monkeypatch: pytest.MonkeyPatch) -> None:
         self.aws = aws
         self.monkeypatch = monkeypatch
-        iam = aws.client("iam")
+        self.iam = iam = aws.client("iam")
         iam.create_user(UserName="ci")
         key = iam.create_access_key(UserName="ci")["AccessKey"]
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
@@ -82,13 +91,31 @@ class Account:
 
     def allow(self, made: dict[str, Any]) -> None:
         """Give the user this policy, and nothing else, from now on."""
+        self.aws.guard(made, os.environ["AWS_ACCESS_KEY_ID"])
         self.aws.enforce_permissions(unasked=1000)
         statements = [opened(one) for one in made["Statement"]] or [NOTHING]
         document = json.dumps({**made, "Statement": statements})
-        iam = self.aws.client("iam")
-        iam.put_user_policy(UserName="ci", PolicyName="bascule", PolicyDocument=document)
+        self.iam.put_user_policy(UserName="ci", PolicyName="bascule", PolicyDocument=document)
         _send._client.cache_clear()
         self.aws.enforce_permissions()
+
+    def used(self) -> set[str]:
+        """Return the actions that were asked for with the last policy."""
+        return {one["action"] for one in self.aws.asked_for()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Flow:
+    """What is done with a policy.
+
+    ``spare`` names statements that it does without, ``unused`` actions that it does not take: they
+    are those of another course of the same flow.
+    """
+
+    allowed: dict[str, Any]
+    work: Callable[[], Any]
+    spare: set[str] = dataclasses.field(default_factory=set)
+    unused: set[str] = dataclasses.field(default_factory=set)
 
 
 NOTHING = {"Effect": "Allow", "Action": "none:None", "Resource": "*"}
@@ -122,17 +149,27 @@ def test_each_flow_with_its_policy_and_without(
     topic = aws.client("sns").create_topic(Name="t")["TopicArn"]
     [instance] = launch(aws, 1, Role="web")
     scaling_group(aws, "workers", 1)
-    aws.client("codedeploy").create_application(applicationName="shop", computePlatform="Server")
-    role = "arn:aws:iam::1:role/x"
-    aws.client("codedeploy").create_deployment_group(
-        applicationName="shop", deploymentGroupName="web", serviceRoleArn=role
-    )
+    deploy = aws.client("codedeploy")
+    deploy.create_application(applicationName="shop", computePlatform="Server")
+    deploy.create_deployment_config(
+        deploymentConfigName="careful", computePlatform="Server",
+        minimumHealthyHosts={"type": "FLEET_PERCENT", "value": 50},
+    )  # fmt: skip
+    deploy.register_on_premises_instance(instanceName="rack-7")
+    deploy.create_deployment_group(
+        applicationName="shop", deploymentGroupName="web", deploymentConfigName="careful",
+        serviceRoleArn="arn:aws:iam::1:role/x",
+        onPremisesInstanceTagFilters=[{"Key": "Role", "Value": "web", "Type": "KEY_AND_VALUE"}],
+    )  # fmt: skip
     network = aws.client("ec2").create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
     elb = aws.client("elbv2")
     group = elb.create_target_group(Name="web", Protocol="HTTP", Port=80, VpcId=network)[
         "TargetGroups"
     ][0]["TargetGroupArn"]
     elb.register_targets(TargetGroupArn=group, Targets=[{"Id": instance, "Port": 80}])
+    aws.client("s3").put_bucket_versioning(
+        Bucket="releases", VersioningConfiguration={"Status": "Enabled"}
+    )
     revision = resolve(str(files(tmp_path / "v1", {"VERSION": "1\n"})), cache=tmp_path / "cache")
     record = Record.open(f"sqlite:///{tmp_path}/record.db")
     deployment = create(record, ["a"])
@@ -156,9 +193,9 @@ def test_each_flow_with_its_policy_and_without(
 
     def hold_and_release() -> None:
         hold(record, deployment.id, ["workers"], ["Launch"])
-        record.finish(deployment.id)
+        if not record.deployment(deployment.id).is_final:
+            record.finish(deployment.id)
         release(record, [deployment.id])
-        answer_hooks(record, [deployment], "bascule")
 
     def answer() -> None:
         assert answer_hooks(record, [waiting], "bascule") == [f"{newcomer} of launched: CONTINUE"]
@@ -173,50 +210,77 @@ def test_each_flow_with_its_policy_and_without(
         if lost:
             raise AssertionError(why)
 
+    def ask_gate() -> None:
+        [gate] = parse_gates([METRIC])
+        assert metric_values(gate, METRIC["queries"], time.time()) == []
+
     def described() -> None:
         client("ec2").describe_instances(InstanceIds=[instance])
         assert gone(instance) == ""
 
-    flows: list[tuple[dict[str, Any], Any]] = [
-        (policy({}, push="s3://releases/shop/"),
-         lambda: _s3.upload(revision, "releases", "shop/x.tgz")),
-        (policy({"deploy_revision": "s3://releases/shop/x.tgz"}),
-         lambda: resolve("s3://releases/shop/x.tgz", cache=tmp_path / "other")),
-        (policy({"deploy_notifications": [{"type": "sns", "topic": topic}]}),
+    def absent() -> None:
+        with pytest.raises(RevisionError) as caught:
+            resolve("s3://releases/shop/absent.tgz", cache=tmp_path / "other")
+        if "There is no such object" not in str(caught.value):
+            raise caught.value
+
+    def fetch() -> None:
+        """Fetch it as it is, and by its version."""
+        shutil.rmtree(tmp_path / "other", ignore_errors=True)
+        resolve("s3://releases/shop/x.tgz", cache=tmp_path / "other")
+
+    flows: list[Flow] = [
+        Flow(policy({}, push="s3://releases/shop/"),
+             lambda: _s3.upload(revision, "releases", "shop/x.tgz")),
+        Flow(policy({"deploy_revision": "s3://releases/shop/x.tgz"}), fetch, spare={"S3List"},
+             unused={"s3:ListBucket"}),
+        Flow(policy({"deploy_revision": "s3://releases/shop/absent.tgz"}), absent,
+             unused={"s3:GetObjectVersion"}),
+        Flow(policy({"deploy_notifications": [{"type": "sns", "topic": topic}]}),
          lambda: notify("sns")),
-        (policy({"deploy_notifications": [{"type": "eventbridge"}]}),
+        Flow(policy({"deploy_notifications": [{"type": "eventbridge"}]}),
          lambda: notify("eventbridge")),
-        (policy({"deploy_auto_scaling_groups": ["workers"],
+        Flow(policy({"deploy_auto_scaling_groups": ["workers"],
                  "deploy_auto_scaling_suspend": ["Launch"]}), hold_and_release),
-        (policy({"deploy_auto_scaling_groups": ["launched"],
+        Flow(policy({"deploy_auto_scaling_groups": ["launched"],
                  "deploy_auto_scaling_hook": "bascule"}), answer),
-        (policy({}, log_group="/b"), log),
-        (policy({"deploy_alarms": ["cpu"]}), lambda: alarm_states(["cpu"])),
-        (policy({"deploy_traffic_provider": "elbv2", "deploy_elbv2_target_groups": ["web"]}),
+        Flow(policy({}, log_group="/b"), log),
+        Flow(policy({"deploy_alarms": ["cpu"]}), lambda: alarm_states(["cpu"])),
+        Flow(policy({"deploy_gates": [METRIC]}), ask_gate),
+        Flow(policy({"deploy_traffic_provider": "elbv2", "deploy_elbv2_target_groups": ["web"]}),
          lambda: moved("elbv2", instance, target_groups=[group])),
-        (policy({}, instances=[instance]), described),
-        (importing(), lambda: read_group("shop", "web")),
+        Flow(policy({}, instances=[instance]), described),
+        Flow(importing(), lambda: read_group("shop", "web")),
     ]  # fmt: skip
     prove(account, flows)
 
 
-def prove(account: Account, flows: list[tuple[dict[str, Any], Any]]) -> None:
-    """Run each with nothing allowed, which must be refused, and with its policy."""
-    for allowed, work in flows:
-        name = [one["Sid"] for one in allowed["Statement"]]
-        account.allow({"Version": "2012-10-17", "Statement": []})
-        refused = ""
-        try:
-            work()
-        except Exception as error:
-            refused = str(error)
-        assert "AccessDenied" in refused or "403" in refused or "not authorized" in refused, name
-        assert "Signature" not in refused, refused
-        account.allow(allowed)
-        try:
-            work()
-        except Exception as error:
-            raise AssertionError(f"{name}: {error}") from error
+def prove(account: Account, flows: list[Flow]) -> None:
+    """Run each with every statement left out once, which must be told, and with its policy."""
+    for flow in flows:
+        for left_out in flow.allowed["Statement"]:
+            if left_out["Sid"] in flow.spare:
+                continue
+            rest = [one for one in flow.allowed["Statement"] if one is not left_out]
+            account.allow({**flow.allowed, "Statement": rest})
+            refused = failure(flow)
+            wanted = {action for action in left_out["Action"] if action in refused}
+            assert wanted, f"without {left_out['Sid']}: {refused or 'it works'}"
+            assert "Signature" not in refused, refused
+        account.allow(flow.allowed)
+        refused = failure(flow)
+        assert not refused, f"{[one['Sid'] for one in flow.allowed['Statement']]}: {refused}"
+        printed = {action for one in flow.allowed["Statement"] for action in one["Action"]}
+        # No permission is printed that the flow does not use.
+        assert printed - account.used() == flow.unused
+
+
+def failure(flow: Flow) -> str:
+    try:
+        flow.work()
+    except Exception as error:
+        return str(error)
+    return ""
 
 
 def moved(provider: str, instance: str, **options: Any) -> None:
@@ -295,9 +359,24 @@ def test_load_balancers_and_their_rules_with_the_policy_and_without(
         DefaultActions=[{"Type": "forward", "ForwardConfig": {"TargetGroups": weights}}],
     )["Listeners"][0]["ListenerArn"]  # fmt: skip
 
+    def begin_again() -> None:
+        """End what an attempt before has copied, and give blue all traffic."""
+        aws.enforce_permissions(unasked=1000)
+        elb.modify_listener(
+            ListenerArn=swapped,
+            DefaultActions=[{"Type": "forward", "ForwardConfig": {"TargetGroups": weights}}],
+        )
+        scaling = aws.client("autoscaling")
+        for one in scaling.describe_auto_scaling_groups()["AutoScalingGroups"]:
+            name = one["AutoScalingGroupName"]
+            if name != "workers":
+                scaling.delete_auto_scaling_group(AutoScalingGroupName=name, ForceDelete=True)
+        aws.enforce_permissions()
+
     def swap() -> None:
         """Copy the live group, give the copy all traffic, and delete the old one."""
         options = {"listener": swapped, "pools": named}
+        begin_again()
         copied = _green_fleet.provide("workers", options, timeout=60.0)
         assert copied["changed"]
         carried_out(
@@ -315,12 +394,16 @@ def test_load_balancers_and_their_rules_with_the_policy_and_without(
         "deploy_elbv2_listener": swapped, "deploy_green_fleet": "copy_auto_scaling_group",
         "deploy_green_fleet_group": "workers",
     }  # fmt: skip
-    flows: list[tuple[dict[str, Any], Any]] = [
-        (policy({"deploy_traffic_provider": "elb", "deploy_elb_names": ["old"]}),
+    flows: list[Flow] = [
+        Flow(policy({"deploy_traffic_provider": "elb", "deploy_elb_names": ["old"]}),
          lambda: moved("elb", instance, names=["old"])),
-        (policy({**settings, "deploy_elbv2_listener": listener}), lambda: share(listener)),
-        (policy({**settings, "deploy_elbv2_listener": rule}), lambda: share(rule)),
-        (policy({**settings, **copies}), swap),
+        Flow(policy({**settings, "deploy_elbv2_listener": listener}), lambda: share(listener),
+             spare={"Elbv2Targets"}, unused=MOVING),
+        Flow(policy({**settings, "deploy_elbv2_listener": rule}), lambda: share(rule),
+             spare={"Elbv2Targets"},
+             unused=MOVING | {"elasticloadbalancing:DescribeListeners"}),
+        Flow(policy({**settings, **copies}), swap, spare={"Elbv2Targets", "Elbv2Rules"},
+             unused=MOVING | RULES | COUNTING),
     ]  # fmt: skip
     prove(account, flows)
     # The policy of the one is not enough for the other.
@@ -329,6 +412,14 @@ def test_load_balancers_and_their_rules_with_the_policy_and_without(
         share(rule)
 
 
+METRIC: dict[str, Any] = {
+    "name": "errors", "type": "cloudwatch", "success": "< 1",
+    "queries": [{"namespace": "shop", "metric": "Errors"}],
+}  # fmt: skip
+MOVING = {"elasticloadbalancing:DeregisterTargets", "elasticloadbalancing:RegisterTargets"}
+COUNTING = {"cloudwatch:GetMetricData", "elasticloadbalancing:DescribeTags"}
+RULES = {f"elasticloadbalancing:{name}" for name in ("AddTags", "CreateRule", "DeleteRule")}
+PROVISIONED = {f"lambda:{verb}ProvisionedConcurrencyConfig" for verb in ("Delete", "Get", "Put")}
 CHECK = """
 def handler(event, context):
     return {"status": "Succeeded" if event["DeploymentId"] == "d-ABCDEFGHI" else "Failed"}
@@ -390,13 +481,21 @@ def test_functions_with_the_policy_and_without(
     hooks = {"deploy_lambda_hooks": {"BeforeAllowTraffic": "check"}}
     gates = {"deploy_gates": [{"name": "errors", "type": "traffic"}]}
     arn = "arn:aws:lambda:eu-central-1:123456789012:function:greet"
-    flows: list[tuple[dict[str, Any], Any]] = [
-        (policy({}, functions=["greet"]), deploy),
-        (policy(hooks, functions=["greet"]), check),
-        (policy(gates, functions=["greet"]), measure),
-        (policy({}, functions=[arn]), lambda: list_functions(["eu-central-1"])),
+    flows: list[Flow] = [
+        Flow(policy({}, functions=["greet"]), deploy, unused=PROVISIONED),
+        Flow(part(policy(hooks, functions=["greet"]), "LambdaHooks"), check),
+        Flow(part(policy(gates, functions=["greet"]), "LambdaMetrics"), measure),
+        Flow(
+            part(policy({}, functions=[arn]), "LambdaInventory"),
+            lambda: list_functions(["eu-central-1"]),
+        ),
     ]
     prove(account, flows)
+
+
+def part(made: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Return those statements of a policy."""
+    return {**made, "Statement": [one for one in made["Statement"] if one["Sid"] in names]}
 
 
 def importing() -> dict[str, Any]:
@@ -420,5 +519,5 @@ def test_a_policy_for_one_object_opens_no_other(
             aws.client("s3").put_object(Bucket="releases", Key=key, Body=body)
     account.allow(policy({"deploy_revision": "s3://releases/shop/a.tgz"}))
     assert resolve("s3://releases/shop/a.tgz", cache=tmp_path / "other")
-    with pytest.raises(Exception, match="403"):
+    with pytest.raises(Exception, match=r"s3:GetObject on arn:aws:s3:::releases/blog/a\.tgz"):
         resolve("s3://releases/blog/a.tgz", cache=tmp_path / "other")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -78,6 +79,22 @@ class Aws:
             headers={"Content-Type": "text/plain"},
         )
         urllib.request.urlopen(request, timeout=10).close()  # noqa: S310
+
+    def guard(self, policy: dict[str, Any] | None, key: str = "testing") -> None:
+        """Let an access key do what a policy allows, and forget what was asked for before."""
+        self._guard("policies", {"key": key, "policy": policy})
+
+    def asked_for(self) -> list[dict[str, Any]]:
+        """Return what the guard was asked for: ``action``, ``resource``, ``allowed``."""
+        told: list[dict[str, Any]] = self._guard("calls", {})
+        return told
+
+    def _guard(self, name: str, told: dict[str, Any]) -> Any:
+        request = urllib.request.Request(  # noqa: S310
+            f"{self.url}/guard/{name}", data=json.dumps(told).encode(), method="POST"
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+            return json.load(answer)
 
     def kill(self) -> None:
         """End the server as a crash would."""

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 from moto.awslambda.models import LambdaBackend
 from moto.iam.access_control import IAMRequest
 from support import codedeploy_server, lambda_plane_server, scaling_server
+from support.guard import Guard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,8 +53,11 @@ def signed(self: Any) -> Any:
 
 
 def main() -> None:
-    from moto.server import main as serve
+    import moto.server
 
+    server: Any = moto.server
+    dispatcher = server.DomainDispatcherApplication
+    server.DomainDispatcherApplication = lambda create: Guard(dispatcher(create))
     codedeploy_server.patch()
     scaling_server.patch()
     backend = LambdaBackend
@@ -62,7 +66,7 @@ def main() -> None:
     backend.list_versions_by_function = by_arn(backend.list_versions_by_function)
     IAMRequest._create_aws_request = signed
     try:
-        serve(sys.argv[1:])
+        moto.server.main(sys.argv[1:])
     finally:
         lambda_plane_server.end_workers()
 

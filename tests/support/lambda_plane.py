@@ -20,7 +20,7 @@ from support.aws import Aws
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SERVER = Path(__file__).with_name("lambda_plane_server.py")
+TESTS = Path(__file__).parents[1]
 ALIAS = "live"
 
 # A handler that says which build it is, and fails where it is told to.
@@ -148,7 +148,10 @@ def running(folder: Path) -> Iterator[LambdaPlane]:
     log = folder / "lambda-plane.log"
     with log.open("wb") as output:
         server = subprocess.Popen(
-            [sys.executable, str(SERVER), str(port)], stdout=output, stderr=subprocess.STDOUT
+            [sys.executable, "-m", "support.lambda_plane_server", str(port)],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=TESTS,
         )
     plane = LambdaPlane(port, server)
     try:

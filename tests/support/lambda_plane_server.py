@@ -38,6 +38,7 @@ from moto.backends import get_backend
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.core.utils import utcnow
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from support.guard import Guard
 from werkzeug.serving import WSGIRequestHandler, run_simple
 
 if TYPE_CHECKING:
@@ -645,7 +646,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     models.iam_backends  # noqa: B018 - loaded before threads ask for it at once
     try:
-        plane = Plane(DomainDispatcherApplication(create_backend_app))
+        plane = Guard(Plane(DomainDispatcherApplication(create_backend_app)))
         run_simple("127.0.0.1", port, plane, threaded=True, request_handler=Quiet)
     finally:
         end_workers()

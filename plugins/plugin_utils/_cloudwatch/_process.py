@@ -71,9 +71,9 @@ class Shipper:
         return float(self._settings["patience"])
 
     def report(self) -> dict[str, Any]:
-        """Return how many lines were sent and lost, and why."""
+        """Return how many lines were sent, how many lines and metrics were lost, and why."""
         with self._arrived:
-            lost = self.lost + len(self._lines)
+            lost = self.lost + len(self._lines) + len(self._metrics)
             return {"sent": self.sent, "lost": lost, "why": self.why if lost else ""}
 
     def work(self) -> None:
@@ -109,8 +109,9 @@ class Shipper:
                 self._client("cloudwatch").put_metric_data(
                     Namespace=self._settings["namespace"], MetricData=part
                 )
-                for _one in part:
-                    self._metrics.popleft()
+                with self._arrived:
+                    for _one in part:
+                        self._metrics.popleft()
         except (BasculeError, BotoCoreError, ClientError) as error:
             self.why = reason(error)
             return False

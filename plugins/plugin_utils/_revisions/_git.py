@@ -118,6 +118,12 @@ class Git:
         lines = [line.strip() for line in err.splitlines() if line.strip()]
         told = [line for line in lines if line.startswith(("fatal:", "error:", "remote:"))]
         said = "; ".join(dict.fromkeys(told or lines[-2:])) or "no message"
+        if self.source.shown.startswith("codecommit://") and said.endswith("error: 403"):
+            return RevisionError(
+                f"CodeCommit refuses {self.source.shown} (403). Either the AWS credentials are "
+                "wrong or have expired, or codecommit:GitPull is not allowed on this repository; "
+                "`bascule iam-policy` prints what a group needs."
+            )
         return RevisionError(
             f"git cannot get {self.source.shown}: {said}. Check the address, the access of this "
             "user and the network."

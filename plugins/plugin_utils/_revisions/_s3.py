@@ -109,7 +109,7 @@ def upload(revision: Revision, bucket: str, key: str) -> tuple[str, bool]:
                 Metadata={DIGEST: revision.digest, SHA256: revision.bundle_sha256},
             )
     except (BotoCoreError, ClientError) as error:
-        raise RevisionError(f"{shown} cannot be written. {_refused(error, bucket)}") from error
+        raise RevisionError(f"{shown} cannot be written. {_refused(error, bucket, key)}") from error
     return _versioned(shown, answer), True
 
 
@@ -128,13 +128,22 @@ def _call(operation: str, source: S3Source, **more: Any) -> dict[str, Any]:
         answer: dict[str, Any] = getattr(client("s3"), operation)(**given)
     except (BotoCoreError, ClientError) as error:
         raise RevisionError(
-            f"{source.shown} cannot be fetched. {_refused(error, source.bucket)}"
+            f"{source.shown} cannot be fetched. "
+            f"{_refused(error, source.bucket, source.key, source.version)}"
         ) from error
     return answer
 
 
-def _refused(error: Exception, bucket: str) -> str:
+def _refused(error: Exception, bucket: str, key: str, version: str | None = "") -> str:
     code = error_code(error)
+    if code == "403":
+        # S3 says no more than this to a HEAD.
+        action = "s3:GetObjectVersion" if version else "s3:GetObject"
+        return (
+            f"S3 allows no look at it: wanted {action} on arn:aws:s3:::{bucket}/{key} and, to tell "
+            f"one that is not there from a forbidden one, s3:ListBucket on arn:aws:s3:::{bucket}. "
+            "`bascule iam-policy` prints what a group needs."
+        )
     if code == "NoSuchBucket":
         return f"There is no bucket {bucket}. Check its name, and the account and region."
     if code in ("404", "NoSuchKey", "NotFound", "NoSuchVersion"):

@@ -34,6 +34,7 @@ from moto.elbv2.models import ELBv2Backend, FakeHealthStatus, FakeTargetGroup
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from support.alb.envoy import AccessLog, Envoy
 from support.alb.plane import Plane, classic, cluster_of
+from support.guard import Guard
 from werkzeug.serving import WSGIRequestHandler, run_simple
 
 if TYPE_CHECKING:
@@ -291,7 +292,8 @@ def main() -> None:
     try:
         for work in (lambda: run_plane(plane, envoy), lambda: asyncio.run(plane.check_for_ever())):
             threading.Thread(target=or_end, args=(work,), daemon=True).start()
-        run_simple(asked.address, asked.port, Front(plane), threaded=True, request_handler=Quiet)
+        front = Guard(Front(plane))
+        run_simple(asked.address, asked.port, front, threaded=True, request_handler=Quiet)
     finally:
         envoy.stop()
 

@@ -98,6 +98,17 @@ def statements(**more: Any) -> dict[str, Any]:
         ({"deploy_alarms": ["cpu"]}, {"Alarms": "*"}),
         ({"deploy_gates": [{"name": "a", "type": "cloudwatch_alarm"}]}, {"Alarms": "*"}),
         ({"deploy_gates": [{"name": "cloudwatch", "type": "http"}]}, {}),
+        ({"deploy_gates": {"before": [{"type": "cloudwatch"}]}}, {"GateMetrics": "*"}),
+        ({"deploy_judge": {"metrics": [{"source": {"type": "cloudwatch"}}]}}, {"GateMetrics": "*"}),
+        (
+            {"deploy_auto_scaling_hook": "bascule", "deploy_auto_scaling_groups": ["w"]},
+            {
+                "ScalingInstances": "*",
+                "ScalingHook": [
+                    "arn:aws:autoscaling:*:*:autoScalingGroup:*:autoScalingGroupName/w",
+                ],
+            },
+        ),
         (
             {"log_group": "/bascule"},
             {
@@ -138,6 +149,7 @@ BY_ANOTHER_NAME = {
     "s3:ListBucket",
     "codecommit:GitPull",
     "lambda:InvokeFunction",
+    "iam:PassRole",
 }
 
 
@@ -166,6 +178,7 @@ def test_functions_need_their_versions_and_aliases_and_what_is_asked() -> None:
         "LambdaHooks": ["arn:aws:lambda:*:*:function:check"],
         "LambdaLayers": ["arn:aws:lambda:eu-central-1:1:layer:a:1"],
         "LambdaImages": ["arn:aws:ecr:eu-central-1:111122223333:repository/shop/cart"],
+        "LambdaImageCode": ["arn:aws:ecr:eu-central-1:111122223333:repository/shop/cart"],
     }
     more = policy(
         {"deploy_gates": [{"type": "proxy"}]}, functions=["arn:aws:lambda:x:1:function:a"]
