@@ -27,6 +27,7 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._lambda._request im
 from ansible_collections.bascule.deploy.plugins.plugin_utils._lambda._work import (
     ask_hook,
     bring,
+    settle,
     tidy,
 )
 
@@ -40,11 +41,13 @@ class ActionModule(BasculeAction):
         **DEPLOYMENT_OPTIONS,
         "state": {"type": "str", "choices": ["published", "checked", "tidied"], "required": True},
         "event": {"type": "str", "choices": list(EVENTS)},
+        "target": {"type": "str", "default": ""},
+        "settles": {"type": "bool", "default": False},
         "settings": {"type": "dict", "required": True, "options": FUNCTION_OPTIONS},
     }
 
     def act(self, arguments: Arguments, variables: Variables) -> Result:
-        target = str(variables["inventory_hostname"])
+        target = arguments["target"] or str(variables["inventory_hostname"])
         if self.checking:
             text = f"check mode: {arguments['settings']['function']} is left as it is"
             changed = arguments["state"] == "published"
@@ -82,6 +85,7 @@ class ActionModule(BasculeAction):
             event,
             listen=settings["hook_listen"],
             limit=hook_limit(settings["hook_timeout"]),
+            begun=bool(arguments["target"]),
         )
         told: dict[str, t.Any] = {
             "phase": "lifecycle",
@@ -91,6 +95,9 @@ class ActionModule(BasculeAction):
             "error": None,
         }
         failed = [one for one in events if one["status"] == "Failed"]
+        if not failed and arguments["settles"]:
+            record.settle(arguments["deployment"]["id"], target, "Succeeded")
+            told["status"] = "Succeeded"
         if not failed:
             return {"changed": False, "msg": f"{event} of {target} passed", "bascule": told}
         message = f"{event} of {target}: {failed[0]['message']}"
@@ -99,13 +106,18 @@ class ActionModule(BasculeAction):
 
     def _tidy(self, arguments: Arguments, target: str, record: Record) -> Result:
         settings = arguments["settings"]
+        deployment = record.deployment(arguments["deployment"]["id"])
+        status = settle(record, deployment, target)
         done = tidy(
             record,
-            record.deployment(arguments["deployment"]["id"]),
+            deployment,
             target,
             keep=settings["versions_to_keep"],
             age=parse_duration(settings["versions_min_age"], "deploy_lambda_versions_min_age"),
         )
         text = "; ".join(done) or "nothing to tidy up"
         told = {"phase": "tidy", "target": target}
+        if status:
+            message = deployment.error_message if status == "Failed" else ""
+            told = {"phase": "settle", "target": target, "status": status, "message": message or ""}
         return {"changed": bool(done), "msg": text, "bascule": told}

@@ -43,6 +43,7 @@ class ActionModule(BasculeAction):
         "alarms": {"type": "list", "elements": "str", "default": []},
         "seconds": {"type": "raw", "default": 0},
         "last": {"type": "bool", "default": False},
+        "ab_test": {"type": "dict"},
         **GATE_OPTIONS,
         **TRAFFIC,
     }

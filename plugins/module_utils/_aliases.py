@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ._appspec_lambda import AFTER, BEFORE
 from ._errors import PlanError
 
 if TYPE_CHECKING:
@@ -80,19 +81,27 @@ def is_same(one: Alias | None, other: Alias | None) -> bool:
 
 
 def schedule_in_order(
-    steps: Sequence[Mapping[str, Any]], targets: Sequence[str]
+    steps: Sequence[Mapping[str, Any]],
+    targets: Sequence[str],
+    hooks: Mapping[str, Mapping[str, str]] | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, dict[str, float]]]:
     """Return the schedule that carries out ``steps`` for one target after the other, and a ladder.
 
     The shares of the schedule are of the traffic of all targets together, in percent with two
-    decimals; the ladder says for each of them (``"12.5"``) the percent of every target.
+    decimals; the ladder says for each of them (``"12.5"``) the percent of every target. Each target
+    is checked before its own first share and after its last one, and is done then.
 
+    :param hooks: by target, the functions that check it by their event
     :raises PlanError: there are more targets than shares can be told apart
     """
     made: list[dict[str, Any]] = []
     ladder: dict[str, dict[str, float]] = {}
-    for number in range(len(targets)):
-        for step in steps:
+    first = next((place for place, step in enumerate(steps) if step["kind"] == "shift"), 0)
+    for number, name in enumerate(targets):
+        own = (hooks or {}).get(name) or {}
+        for index, step in enumerate(steps):
+            if index == first and own.get(BEFORE):
+                made.append(_hook(name, BEFORE, own[BEFORE], settles=False))
             if step["kind"] != "shift":
                 made.append(dict(step))
                 continue
@@ -107,7 +116,12 @@ def schedule_in_order(
                 target: 100.0 if place < number else step["share"] if place == number else 0.0
                 for place, target in enumerate(targets)
             }
+        made.append(_hook(name, AFTER, own.get(AFTER) or "", settles=True))
     return made, ladder
+
+
+def _hook(target: str, event: str, function: str, *, settles: bool) -> dict[str, Any]:
+    return {"kind": "hook", "target": target, "event": event, "hook": function, "settles": settles}
 
 
 def versions_to_delete(

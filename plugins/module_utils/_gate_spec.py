@@ -29,13 +29,14 @@ TYPES: dict[str, tuple[tuple[tuple[str, ...], ...], tuple[str, ...]]] = {
     "cloudwatch": ((("queries",),), ("period", "window", "result", "success", "failure")),
     "prometheus": ((("url",), ("query",)), ("headers", "verify", "success", "failure")),
     "proxy": ((("metric",),), ("pool", "baseline", "success", "failure")),
-    "approval": ((), ("on_timeout",)),
+    "approval": ((), ("on_timeout", "ends_bake")),
     "judge": ((), ("judge", "canary", "baseline", "share")),
+    "ab_test": ((("goal",),), ("better", "canary", "baseline", "share")),
 }
 # These measure a number, so something has to be wanted of it.
 MEASURING = ("cloudwatch", "prometheus", "proxy")
 # These say yes or no by themselves, once.
-DECIDING = ("webhook", "approval", "judge")
+DECIDING = ("webhook", "approval", "judge", "ab_test")
 COMMON = (
     "name", "type", "interval", "initial_delay", "error_retry", "timeout", "deadline", "count",
     "failure_limit", "inconclusive_limit", "consecutive_error_limit", "consecutive_success_limit",
@@ -60,6 +61,11 @@ class Gate:
     success: Condition | None = None
     failure: Condition | None = None
     options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def ends_bake(self) -> bool:
+        """Whether the bake ends as soon as this gate has passed."""
+        return self.type == "ab_test" or bool(self.options.get("ends_bake"))
 
 
 def parse_gates(given: Any, name: str = "deploy_gates") -> list[Gate]:
@@ -228,6 +234,9 @@ def describe_gate(gate: Gate) -> str:
         "prometheus": lambda: shown_url(str(options["url"])),
         "proxy": lambda: f"{options['metric']} of {options.get('pool') or 'the canary'}",
         "approval": lambda: "of a person",
+        "ab_test": lambda: (
+            f"whose {options['goal'].get('name')} is {options.get('better') or 'less'}"
+        ),
     }.get(gate.type, lambda: "")()
     text = gate.type if gate.name == gate.type else f"{gate.name} ({gate.type})"
     text += f" {what}" if what else ""

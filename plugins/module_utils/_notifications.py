@@ -189,6 +189,8 @@ def triggers_of(event: str, status: str, *, rolls_back: bool, shifts: bool = Fal
         "Admitted": ["InstanceStart"],
         "Current": ["InstanceSuccess", *(["InstanceReady"] if shifts else [])],
         "Lost": ["InstanceFailure"],
+        # A function's new version: users come to it by the schedule that follows.
+        "Published": ["InstanceReady"],
     }.get(event, [])
 
 

@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ._errors import PlanError, UsageError
-from ._schedule import APPROVAL, BAKE, POOL, RETIRE, SHIFT, TEST, schedule_times, step_text
+from ._schedule import APPROVAL, BAKE, HOOK, POOL, RETIRE, SHIFT, TEST, schedule_times, step_text
 
-BLUE_GREEN, CANARY, ROLLBACK = "blue_green", "canary", "rollback"
+BLUE_GREEN, CANARY, ROLLBACK, AB_TEST = "blue_green", "canary", "rollback", "ab_test"
 STRATEGIES = (BLUE_GREEN, CANARY)
 
 # The parts of a schedule, in their order. Between them hooks of targets run: those of
@@ -166,7 +166,9 @@ def deployment_steps(
             )
         steps = [{**step, "part": SHIFT_PART} for step in schedule]
     else:
-        first = moves[0] if moves else len(schedule)
+        # What checks the first of several functions is asked last before its users come.
+        begun = [index for index, step in enumerate(schedule) if step["kind"] in (SHIFT, HOOK)]
+        first = begun[0] if begun else len(schedule)
         if attach:
             steps.append({"kind": POOL, "part": READY_PART})
         if pools["test_route"]:

@@ -5,12 +5,14 @@
 
 Pure functions over plain values. A step is one of
     {"kind": "shift", "share": percent of the traffic that the new pool has from now on}
-    {"kind": "bake", "seconds": float}
+    {"kind": "bake", "seconds": float}; that of an A/B test has "decides", metric or person
     {"kind": "gate", "gate": what the action ``gate`` is asked with}
     {"kind": "approval", "timeout": seconds, "on_timeout": "stop" or "continue"}
 A deployment adds steps of its own around them (``_pools.deployment_steps``): {"kind": "pool"}, see
 the targets of the new pool in service; {"kind": "test"}, open its test route; {"kind": "retire",
-"how"}, retire the old pool.
+"how"}, retire the old pool. Functions that follow each other have {"kind": "hook", "target",
+"event", "hook": the function that is asked, empty where none is, "settles": whether the target is
+done with it} (``_aliases.schedule_in_order``).
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from ._configuration import parse_duration
 from ._errors import UsageError
 
 SHIFT, BAKE, GATE, APPROVAL = "shift", "bake", "gate", "approval"
-POOL, TEST, RETIRE = "pool", "test", "retire"
+POOL, TEST, RETIRE, HOOK = "pool", "test", "retire", "hook"
 ALL_AT_ONCE = "all_at_once"
 STOP, CONTINUE = "stop", "continue"
 
@@ -154,18 +156,30 @@ def step_text(step: Mapping[str, Any], new: str = "", old: str = "") -> str:
     }
     if kind in own:
         return own[kind]
+    if kind == HOOK:
+        return _hook_text(step)
     if kind == SHIFT and not step["share"]:
         return f"bring all traffic back to {old}"
     if kind == SHIFT:
         rest = 100 - step["share"]
         left = f", {rest:g}% stays on {old}" if rest else ""
         return f"shift {step['share']:g}% of the traffic to {new}{left}"
+    if kind == BAKE and step.get("decides"):
+        by = "a metric" if step["decides"] == "metric" else "a person"
+        longest = duration_text(step["seconds"])
+        return f"keep this split until {by} decides for {new}, at most {longest}"
     if kind == BAKE:
         return f"bake for {duration_text(step['seconds'])}"
     if kind == GATE:
         return f"ask the gate {gate_name(step['gate'])}"
     end = "then it goes on" if step["on_timeout"] == CONTINUE else "then it stops"
     return f"wait for an approval, at most {duration_text(step['timeout'])}, {end}"
+
+
+def _hook_text(step: Mapping[str, Any]) -> str:
+    asked = f"have {step['hook']} check {step['target']} ({step['event']})" if step["hook"] else ""
+    done = f"{step['target']} is done" if step["settles"] else ""
+    return ", then ".join(one for one in (asked, done) if one)
 
 
 def gate_name(gate: Mapping[str, Any]) -> str:

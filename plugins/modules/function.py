@@ -13,7 +13,8 @@ short_description: Publish, check and tidy up a Lambda function
 version_added: 0.1.0
 description:
   - Publishes the revision of a deployment as a version of a Lambda function, asks a function that
-    checks it as CodeDeploy does, or deletes old versions. No traffic is touched.
+    checks it as CodeDeploy does, or settles the target and deletes old versions. No traffic is
+    touched.
   - The host that this runs for is the target; nothing is done on it.
 extends_documentation_fragment:
   - bascule.deploy.recorded
@@ -33,8 +34,9 @@ options:
   state:
     description:
       - With V(published) the function has a version with the revision, ready to be invoked. With
-        V(checked) the hook of O(event) has been asked. With V(tidied) old versions are deleted, and
-        provisioned concurrency that is not needed any more is given back.
+        V(checked) the hook of O(event) has been asked. With V(tidied) the record has how the target
+        ended, old versions are deleted, and provisioned concurrency that is not needed any more is
+        given back.
     type: str
     choices: [published, checked, tidied]
     required: true
@@ -43,6 +45,18 @@ options:
       - The event whose hook is asked.
     type: str
     choices: [BeforeAllowTraffic, AfterAllowTraffic]
+  target:
+    description:
+      - The target that is meant, where it is not the host that this runs for. A step of the
+        schedule asks for it then.
+    type: str
+    default: ""
+  settles:
+    description:
+      - With O(state=checked), whether the target is done when its hook has passed, or has none. Its
+        status in the record is Succeeded then.
+    type: bool
+    default: false
   settings:
     description:
       - What the function is deployed with, as the role C(functions) takes it from variables that

@@ -59,6 +59,11 @@ options:
       - The judge of this step, as in the variable C(deploy_judge).
     type: dict
     default: {}
+  ab_test:
+    description:
+      - The A/B test that this step is, as in the variable C(deploy_ab_test). The step ends as soon
+        as the test is decided.
+    type: dict
   seconds:
     description:
       - How long the step bakes, in seconds or as C(90s), C(10m) or C(1h). With V(0) the gates are

@@ -12,13 +12,14 @@ import time
 import typing as t
 from pathlib import Path
 
+from ..module_utils._ab_test import parse_ab_test
 from ..module_utils._appspec_lambda import AFTER, BEFORE, EVENTS
 from ..module_utils._capabilities import CAPABILITIES, LATE
 from ..module_utils._errors import PlanError, UsageError
 from ..module_utils._functions import PLATFORM
 from ..module_utils._plan import NO_PROVIDER, render_plan
 from ..module_utils._plan_hash import plan_hash
-from ..module_utils._pools import PARTS, routing_for, routing_home
+from ..module_utils._pools import AB_TEST, PARTS, routing_for, routing_home
 from ..module_utils._saved_plan import Saved, first_difference, plan_difference
 from ._alarms import refuse_active
 from ._choosing import find_revision
@@ -48,6 +49,7 @@ TASKS = {
     "gate": "ask",
     "approval": "ask",
     "retire": "retire",
+    "hook": "function",
 }
 
 # In check mode nothing is written, but the plays still need a name for the deployment.
@@ -145,7 +147,7 @@ def open_deployment(
             # A way back is not refused because of what it is to undo.
             accept_drift=settings["deploy_lambda_accept_drift"] or strategy == "rollback",
         )
-        pooled = plan_functions(strategy, settings, endpoints, look.current)
+        pooled = plan_functions(strategy, settings, endpoints, revision, look.current)
     else:
         pooled = plan_pools(
             strategy, settings, endpoints, revision.digest, record=record, observed=seen
@@ -266,6 +268,11 @@ def _refuse_other_settings(found: Deployment, settings: Settings) -> None:
             f"the pools {', '.join(members)}, and now deploy_traffic_pools has "
             f"{', '.join(names) or 'none'}"
         )
+    elif found.strategy == AB_TEST:
+        deciding = [step["decides"] for step in found.plan["schedule"] if step.get("decides")]
+        goal = parse_ab_test(settings["deploy_ab_test"]).goal
+        if "metric" in deciding and not goal:
+            difference = "a goal in deploy_ab_test, and now there is none"
     elif (
         gates.get("texts")
         # What is ending already asks no gate any more.
@@ -449,9 +456,13 @@ def baseline_fleet(baseline: Deployment) -> dict[str, t.Any]:
 def _checking(
     plan: Plan, functions: t.Sequence[str], revision: RevisionRow | None
 ) -> dict[str, t.Any]:
-    """Return which functions are checked by others; a way back asks nobody."""
+    """Return which functions are checked by others all at once; a way back asks nobody.
+
+    Functions that follow each other have steps of their own for it.
+    """
     found: dict[str, list[str]] = {event: [] for event in EVENTS}
-    if revision is not None and plan["strategy"] != "rollback":
+    in_order = bool((plan.get("pools") or {}).get("ladder"))
+    if revision is not None and plan["strategy"] != "rollback" and not in_order:
         for target in functions:
             for event in functions_of(revision)[target]["hooks"]:
                 found[event].append(target)
@@ -475,7 +486,8 @@ def _moving(
         "share": 0.0 if pools else None, "sticky": bool(pools and pools["sticky"]),
     }  # fmt: skip
     for step in plan.get("schedule") or []:
-        present = {**present, "share": step.get("share", present["share"])}
+        if "share" in step:
+            present = {**present, "share": _own_share(pools or {}, step["share"])}
         moves = pools is not None and "share" in step
         routed = {"routing": routing_for(pools or {}, step["share"], salt)} if moves else {}
         label = f"step {step['number']}"
@@ -502,6 +514,14 @@ def _moving(
         "before_allow": idle if hooks.get("BeforeAllowTraffic") else [],
         "after_allow": idle if hooks.get("AfterAllowTraffic") else [],
     }
+
+
+def _own_share(pools: t.Mapping[str, t.Any], share: float) -> float:
+    """Return the percent that is compared: of functions in order, that of the one that is moved."""
+    own = (pools.get("ladder") or {}).get(f"{share:g}")
+    if own is None:
+        return share
+    return next((float(one) for one in own.values() if 0 < one < 100), 100.0)
 
 
 def _gates_of(step: t.Mapping[str, t.Any]) -> list[dict[str, t.Any]]:

@@ -15,6 +15,7 @@ from ..module_utils._configuration import parse_duration
 from ..module_utils._errors import PlanError, UsageError
 from ..module_utils._plan import NO_PROVIDER
 from ..module_utils._pools import (
+    AB_TEST,
     BLUE_GREEN,
     CANARY,
     ROLLBACK,
@@ -166,6 +167,12 @@ def holds(deployments: t.Sequence[Deployment], pool: str, digest: str) -> bool:
 
 
 def _kind(strategy: str, settings: Settings, record: Record) -> str | None:
+    if strategy == AB_TEST:
+        raise UsageError(
+            "The strategy ab_test is for Lambda functions (deploy_compute_platform: lambda). For "
+            "hosts: blue_green with deploy_sticky keeps users on their pool, and an approval in "
+            "deploy_schedule decides."
+        )
     if strategy in STRATEGIES:
         return strategy
     if strategy != ROLLBACK or not settings["deploy_traffic_pools"]:

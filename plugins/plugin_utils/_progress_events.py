@@ -210,7 +210,7 @@ class Translator:
             )
 
     def _published(self, seen: Observation, answer: Data) -> Iterator[Event]:
-        """Yield what became of a function; the record has settled it when its version is ready."""
+        """Yield what became of a function: its version is ready, its traffic comes later."""
         failed = bool(answer.get("error"))
         if not failed and not answer.get("version"):
             return
@@ -222,8 +222,6 @@ class Translator:
             message=_text(answer.get("error"), "message"),
             data=answer,
         )
-        if not failed:
-            yield from self._phase_settle(seen, {**answer, "status": "Succeeded"})
 
     def _phase_shift(self, seen: Observation, answer: Data) -> Iterator[Event]:
         """Yield the beginning and the end of a step; why one failed is told as an error."""
@@ -284,6 +282,7 @@ class Translator:
             yield self._event(
                 seen,
                 "lifecycle",
+                target=str(answer.get("target") or seen.host),
                 name=str(happened.get("event") or ""),
                 status=str(happened.get("status") or ""),
                 message=str(happened.get("message") or ""),
@@ -298,6 +297,7 @@ class Translator:
             yield self._event(
                 seen,
                 "settled",
+                target=str(answer.get("target") or seen.host),
                 name="settle",
                 status=str(answer["status"]),
                 message=str(answer.get("message") or ""),

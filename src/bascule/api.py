@@ -83,7 +83,8 @@ def deploy(
 ) -> Deployment:
     """Run a strategy to its end and return how it ended; see docs/api.md.
 
-    :param strategy: a playbook of the collection: in_place, rolling, blue_green, canary, rollback
+    :param strategy: a playbook of the collection: in_place, rolling, blue_green, canary, ab_test,
+        rollback
     :param inventory: path, host list (``"a,b,"``), several of them, or an inventory as a mapping
     :param revision: what to deploy (the variable ``deploy_revision``)
     :param targets: group or pattern of the inventory (the variable ``deploy_targets``)

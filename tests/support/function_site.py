@@ -105,11 +105,14 @@ class Users:
 class FunctionSite:
     """Functions with a first version each, and what deploys to them."""
 
-    def __init__(self, plane: LambdaPlane, folder: Path, functions: Sequence[str]) -> None:
+    def __init__(
+        self, plane: LambdaPlane, folder: Path, functions: Sequence[str], *, errors: float = 0.0
+    ) -> None:
+        """Make the functions; so many invocations of their first version fail."""
         self.plane, self.folder, self.functions = plane, folder, list(functions)
         folder.mkdir(parents=True, exist_ok=True)
         for name in functions:
-            plane.create(name, package("1"))
+            plane.create(name, package("1", errors))
         inventory = folder / "hosts.json"
         hosts = {
             name: {"deploy_lambda_package": f"{name}.zip"} if len(functions) > 1 else {}

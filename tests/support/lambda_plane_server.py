@@ -16,6 +16,7 @@ import copy
 import dataclasses
 import io
 import json
+import math
 import os
 import random
 import re
@@ -35,6 +36,7 @@ from urllib.parse import parse_qs, unquote
 from moto.awslambda import models
 from moto.awslambda.models import LambdaAlias, LambdaFunction, LambdaStorage
 from moto.backends import get_backend
+from moto.cloudwatch.models import Statistics
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.core.utils import utcnow
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
@@ -59,8 +61,9 @@ class Settings:
     update: float = 0.0
     publish: float = 0.0
     provision: float = 0.0
-    # The published state of a version, and of its provisioned concurrency, instead of success.
+    # The version whose published state, or whose provisioned concurrency, is Failed at the end.
     failing: str = ""
+    failing_provision: str = ""
 
 
 SETTINGS = Settings()
@@ -171,6 +174,17 @@ def update_alias(alias: LambdaAlias, *changes: Any) -> None:
     alias.revision_id = str(uuid.uuid4())
 
 
+def statistic(statistics: Statistics, stat: str) -> float | None:
+    """Tell percentiles, too: moto knows none, and answers 500 to who asks for one."""
+    if not stat.startswith("p"):
+        known: float | None = _STATISTIC(statistics, stat)
+        return known
+    values = sorted(float(one.value) for one in statistics.metric_data)
+    place = max(0, math.ceil(float(stat[1:]) / 100 * len(values)) - 1)
+    return values[place] if values else None
+
+
+_STATISTIC = Statistics.get_statistics_for_type
 _CONFIGURATION = LambdaFunction.get_configuration
 _UPDATE = LambdaFunction.update_configuration
 _UPDATE_CODE = LambdaFunction.update_function_code
@@ -183,6 +197,7 @@ for owner, name, replacement in (
     (LambdaStorage, "put_function", put_function),
     (LambdaStorage, "publish_version", publish),
     (LambdaAlias, "update", update_alias),
+    (Statistics, "get_statistics_for_type", statistic),
 ):
     setattr(owner, name, replacement)
 
@@ -350,7 +365,10 @@ class Plane:
             )
             LOG["aliases"].append(
                 {"at": time.time(), "function": asked.name, "alias": alias.name,
-                 "version": version, "weights": weights}
+                 "version": version, "weights": weights,
+                 "provisioned": {
+                     number: self._concurrency_told((name, number))["Status"]
+                     for name, number in self._concurrency if name == asked.name}}
             )  # fmt: skip
             return 200, {}, json.dumps(alias.to_json()).encode()
 
@@ -451,7 +469,7 @@ class Plane:
             "Status": "READY" if ready else "IN_PROGRESS",
             "LastModified": utcnow().strftime("%Y-%m-%dT%H:%M:%S+0000"),
         }
-        if ready and SETTINGS.failing and key[1] == SETTINGS.failing:
+        if ready and key[1] == SETTINGS.failing_provision:
             told.update(Status="FAILED", StatusReason="There are no more instances.")
         return told
 

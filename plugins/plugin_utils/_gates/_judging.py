@@ -126,13 +126,13 @@ def measure_judge(gate: Gate, moment: Moment) -> Measurement:
     While the step bakes, good is not enough to end it; bad is.
     """
     setting = configure(gate.options["judge"])
-    pools = _pools(setting, gate, moment)
+    pools = pools_for(setting, gate, moment)
     if pools.share is not None and not 0 < pools.share < 1:
         alone = f"one pool has all the traffic ({100 * pools.share:g} % for the canary)"
         return Measurement(SUCCESSFUL, f"{alone}: nothing to compare")
     before = [one["look"] for one in moment.earlier if "look" in one]
     last = next((one["raw"] for one in reversed(moment.earlier) if "raw" in one), None)
-    look, raw = _look(setting, pools, gate, moment, last)
+    look, raw = look_at(setting, pools, gate, moment, last)
     if last is None:
         # What was counted before the step began says nothing; from here on it does.
         return Measurement(PENDING, "counts from now on", {"raw": raw})
@@ -158,7 +158,8 @@ def _phase(found: Mapping[str, Any], moment: Moment, final: bool) -> str:
     return SUCCESSFUL
 
 
-def _pools(setting: Configured, gate: Gate, moment: Moment) -> Pools:
+def pools_for(setting: Configured, gate: Gate, moment: Moment) -> Pools:
+    """Return which pools are compared: what the gate names, else the judge, else the step."""
     options = gate.options
     share = setting.pools.share
     if options.get("share") is not None:
@@ -172,7 +173,7 @@ def _pools(setting: Configured, gate: Gate, moment: Moment) -> Pools:
     )
 
 
-def _look(
+def look_at(
     setting: Configured,
     pools: Pools,
     gate: Gate,

@@ -23,6 +23,7 @@ from ...module_utils._gate_rules import (
     INCONCLUSIVE,
     PASS,
     RUNNING,
+    SUCCESSFUL,
     Rule,
     State,
     assess,
@@ -207,6 +208,10 @@ class _Step:
                 return self._end(PASS, self._summary(), run)
             if verdict == FAIL:
                 return self._fail(run)
+            if self._seconds > 0 and any(
+                one.gate.ends_bake and one.phase == SUCCESSFUL for one in self._gates
+            ):
+                return self._end(PASS, self._summary(), run)
             if verdict == INCONCLUSIVE:
                 found = self._inconclusive(run)
                 if isinstance(found, StepOutcome):

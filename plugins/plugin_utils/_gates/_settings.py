@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ...module_utils._ab_test import gate_of
 from ...module_utils._configuration import parse_duration
 from ...module_utils._errors import UsageError
 from ...module_utils._gate_spec import describe_gate, parse_gates
@@ -55,7 +56,7 @@ GATE_OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def gates_of(options: Mapping[str, Any], name: str = "gates") -> list[Gate]:
-    """Return all gates that the options of an action name: gates, alarms and the judge.
+    """Return all gates that the options of an action name: gates, alarms, judge and A/B test.
 
     :raises UsageError: naming what does not fit
     """
@@ -67,10 +68,14 @@ def gates_of(options: Mapping[str, Any], name: str = "gates") -> list[Gate]:
     if options.get("judge"):
         interval = options["judge"].get("interval", "10s")
         given.append({"type": "judge", "judge": options["judge"], "interval": interval})
+    if options.get("ab_test") is not None:
+        given.append(gate_of(options["ab_test"]))
     gates = parse_gates(given, name)
     for gate in gates:
         if gate.type == "judge":
             configure(gate.options.get("judge"))
+        if gate.type == "ab_test":
+            configure({"metrics": [gate.options["goal"]]})
     return gates
 
 
@@ -184,6 +189,8 @@ def planned_gates(strategy: str, settings: Mapping[str, Any]) -> dict[str, Any] 
     :raises UsageError: naming what does not fit
     """
     options = options_from(settings)
+    if strategy == "ab_test":
+        options["ab_test"] = settings["deploy_ab_test"]
     gates, alarms = gates_of(options, "deploy_gates"), alarms_of(settings)
     rules_of(options)
     scheduled_gates(settings)

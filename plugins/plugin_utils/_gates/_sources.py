@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import _cloudwatch, _http, _judging, _local, _proxy
+from . import _ab_test, _cloudwatch, _http, _judging, _local, _proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +29,7 @@ SOURCES: dict[str, Source] = {
     "proxy": _proxy.measure_proxy,
     "load_balancer": _proxy.measure_load_balancer,
     "judge": _judging.measure_judge,
+    "ab_test": _ab_test.measure_ab_test,
 }
 
 

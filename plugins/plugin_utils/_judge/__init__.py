@@ -8,6 +8,7 @@ from ._replay import replay
 from ._samples import data_from
 from ._statistics import Counts, Interval, requests_needed, share_interval
 from ._verdict import decide
+from ._winner import winner
 
 __all__ = [
     "Counts",
@@ -20,4 +21,5 @@ __all__ = [
     "replay",
     "requests_needed",
     "share_interval",
+    "winner",
 ]

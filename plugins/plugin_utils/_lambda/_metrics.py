@@ -4,8 +4,9 @@
 """What CloudWatch has counted of the two versions that an alias is shared between.
 
 Lambda tells the dimension ``ExecutedVersion`` only of an alias with weights (developer guide,
-"Types of metrics for Lambda functions"). What the alias got before and after belongs to the one
-version that it led to then.
+"Types of metrics for Lambda functions"). So both versions are counted from the first share on. What
+the alias got before is counted for neither: CloudWatch tells it late, when the old version would
+seem to have had more than its share. What it gets after the last share belongs to the new version.
 """
 
 from __future__ import annotations
@@ -65,24 +66,23 @@ def counted(one: FunctionVersion, *, full_since: float | None = None) -> dict[st
 def _with_unweighted(
     found: dict[str, Series], counters: dict[str, Counters], full_since: float | None
 ) -> dict[str, Counters]:
-    """Add what the alias got while it led to one version: the rest of each minute."""
-    rest: dict[str, dict[str, float]] = {pool: {"requests": 0, "errors": 0} for pool in (OLD, NEW)}
-    for kind, metric in (("requests", "invocations"), ("errors", "errors")):
+    """Add what the alias got since it leads to the new version alone: the rest of each minute.
+
+    The minute in which it was moved is left out: who got what of it is not told.
+    """
+    if full_since is None:
+        return counters
+    rest = {"invocations": 0.0, "errors": 0.0}
+    for metric in rest:
         for at, total in found[f"all_{metric}"].items():
             weighted = sum(found[f"{pool}_{metric}"].get(at, 0.0) for pool in (OLD, NEW))
-            # The minute in which it was moved is told of the old version.
-            pool = NEW if full_since is not None and at >= full_since else OLD
-            rest[pool][kind] += max(0.0, total - weighted)
-    added = {}
-    for pool, have in counters.items():
-        more = rest[pool]
-        histogram = have.histogram
-        if more["requests"] > have.requests:
-            histogram = _histogram(found, "all", have.requests + more["requests"])
-        added[pool] = Counters(
-            have.requests + round(more["requests"]), have.errors + round(more["errors"]), histogram
-        )
-    return added
+            rest[metric] += max(0.0, total - weighted) if at >= full_since else 0.0
+    have = counters[NEW]
+    requests = have.requests + round(rest["invocations"])
+    histogram = have.histogram
+    if rest["invocations"] > have.requests:
+        histogram = _histogram(found, "all", requests)
+    return {**counters, NEW: Counters(requests, have.errors + round(rest["errors"]), histogram)}
 
 
 def _counters(found: dict[str, Series], pool: str) -> Counters:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -125,7 +126,13 @@ def publish(
         )
     service.settled(function, found.version)
     if one.provisioned_concurrency:
-        service.provision(function, found.version, one.provisioned_concurrency)
+        try:
+            service.provision(function, found.version, one.provisioned_concurrency)
+        except FunctionError:
+            # It would be paid for, and the version gets no traffic.
+            with contextlib.suppress(FunctionError):
+                service.release(function, found.version)
+            raise
     return found
 
 

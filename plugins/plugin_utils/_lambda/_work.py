@@ -35,19 +35,23 @@ class Brought:
 
 
 def bring(record: Record, deployment: Deployment, one: FunctionSettings, *, cache: Path) -> Brought:
-    """Publish the deployment's revision as a version of a function, and settle the target.
+    """Publish the deployment's revision as a version of a function; no traffic reaches it yet.
+
+    Its target has succeeded when the traffic is there (see ``settle``). Where the deployment is
+    ending already, what was published before is only told.
 
     :raises BasculeError: it cannot be done; the target has failed then, no traffic was touched
     """
+    known = record.functions(deployment.id).get(one.target)
+    if known is not None and deployment.error_code is not None:
+        return Brought(known, made=False, sent=0)
     try:
-        brought = _bring(record, deployment, one, cache=cache)
+        return _bring(record, deployment, one, cache=cache)
     except BasculeError as error:
         record.settle(
             deployment.id, one.target, "Failed", error_code=error.kind, message=str(error)
         )
         raise
-    record.settle(deployment.id, one.target, "Succeeded")
-    return brought
 
 
 def _bring(
@@ -79,16 +83,25 @@ def _bring(
 
 
 def ask_hook(
-    record: Record, deployment: Deployment, target: str, event: str, *, listen: str, limit: float
+    record: Record,
+    deployment: Deployment,
+    target: str,
+    event: str,
+    *,
+    listen: str,
+    limit: float,
+    begun: bool = False,
 ) -> list[dict[str, Any]]:
     """Ask the hook of an event and write down how it ended; one that has passed is not asked again.
 
     :param listen: where functions may answer, ``ADDRESS:PORT``; empty where they cannot
     :param limit: seconds that it has
+    :param begun: a step of the schedule asks, which is begun only where it is to be asked
     :returns: the event as the record keeps it; none where there is no hook
     """
     hook = function_in(deployment.revision, target)["hooks"].get(event)
-    if not hook or deployment.error_code is not None or deployment.paused_at is not None:
+    waits = deployment.error_code is not None or deployment.paused_at is not None
+    if not hook or (waits and not begun):
         return []
     for known in record.events(deployment.id, target):
         if (known.kind, known.event, known.status) == ("lifecycle", event, "Succeeded"):
@@ -108,6 +121,34 @@ def ask_hook(
     }
     record.add_events(deployment.id, target, [told])
     return [told]
+
+
+def settle(record: Record, deployment: Deployment, target: str) -> str:
+    """Write down how a function ended, when nothing more is done for it in this deployment.
+
+    It has succeeded when all steps have and so all of its traffic is at the new version; it has
+    failed with the deployment. Nothing is written while the deployment waits to be resumed.
+
+    :returns: Succeeded, Failed, or an empty text where it was settled before or is not yet
+    """
+    undecided = any(
+        one.name == target and one.status == "InProgress" for one in record.targets(deployment.id)
+    )
+    if not undecided or target not in record.functions(deployment.id):
+        return ""
+    if deployment.error_code is not None:
+        record.settle(
+            deployment.id,
+            target,
+            "Failed",
+            error_code=deployment.error_code,
+            message=deployment.error_message or "",
+        )
+        return "Failed"
+    if any(step.status != "Succeeded" for step in record.steps(deployment.id)):
+        return ""
+    record.settle(deployment.id, target, "Succeeded")
+    return "Succeeded"
 
 
 def tidy(

@@ -14,6 +14,7 @@ import secrets
 import time
 from typing import TYPE_CHECKING
 
+from ...module_utils._functions import PLATFORM
 from ...module_utils._notifications import (
     DEPLOYMENT_EVENTS,
     INSTANCE_EVENTS,
@@ -58,7 +59,8 @@ def keys_of(deployment: Deployment, events: list[Event], channel: Channel) -> li
             event.event,
             event.status,
             rolls_back=deployment.rollback_of is not None,
-            shifts=bool(deployment.plan.get("schedule")),
+            shifts=bool(deployment.plan.get("schedule"))
+            and (deployment.plan.get("pools") or {}).get("platform") != PLATFORM,
         )
         found += [
             (event.sequence, trigger, channel.label)

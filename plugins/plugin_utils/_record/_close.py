@@ -19,7 +19,7 @@ from ._change import Change
 from ._holder import host, this_controller, user
 from ._lease import fence_off, held_by
 from ._rows import ClaimedError
-from ._session import DuplicateError, Query, Session
+from ._session import DuplicateError, Query, Row, Session
 
 if TYPE_CHECKING:
     from ._rows import NewDeployment
@@ -243,6 +243,12 @@ def _keep_states(change: Change, *, succeeded: bool) -> None:
             "deployment_id": deployment["id"],
             "updated_at": change.now,
         }
+    if succeeded:
+        for name in _brought_back(session, deployment):
+            states[name] = {
+                **group, "target": name, "digest": deployment["digest"], "health": "Healthy",
+                "deployment_id": deployment["id"], "updated_at": change.now,
+            }  # fmt: skip
     session.delete("target_states", **group)
     if states:
         session.insert("target_states", list(states.values()))
@@ -250,6 +256,15 @@ def _keep_states(change: Change, *, succeeded: bool) -> None:
         session.delete("groups", **group)
         row = {"digest": deployment["digest"], "deployment_id": deployment["id"]}
         session.insert("groups", [{**group, **row, "updated_at": change.now}])
+
+
+def _brought_back(session: Session, deployment: Row) -> list[str]:
+    """Return the functions whose alias a rollback has moved back: the traffic alone, no target."""
+    failed = deployment["rollback_of"]
+    if failed is None:
+        return []
+    query = Query(table="function_versions", columns=("target",), equals={"deployment_id": failed})
+    return [row["target"] for row in session.rows(query)]
 
 
 def group_digest(session: Session, application: str, group: str) -> str | None:

@@ -9,6 +9,7 @@ whoever takes the deployment over goes on where it stood.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -169,11 +170,24 @@ def _halt_if_too_few(change: Change) -> bool:
         return False
     groups = change.session.rows(tally_query(deployment["id"]))
     counts = counts_from(groups, deployment["total"])
+    # A function whose version is published is as far as it can be before users come.
+    ready = _published(change.session, deployment["id"])
+    counts = dataclasses.replace(
+        counts, in_flight=counts.in_flight - ready, succeeded=counts.succeeded + ready
+    )
     outcome = conclude(counts, deployment["minimum_healthy"])
     if outcome.error_code != HEALTH_CONSTRAINTS:
         return False
     halt(change, HEALTH_CONSTRAINTS, outcome.message)
     return True
+
+
+def _published(session: Session, deployment_id: str) -> int:
+    key = {"deployment_id": deployment_id}
+    of_functions = Query(table="function_versions", columns=("target",), equals=key)
+    under_way = Query(table="targets", columns=("name",), equals={**key, "status": IN_PROGRESS})
+    known = {row["target"] for row in session.rows(of_functions)}
+    return sum(1 for row in session.rows(under_way) if row["name"] in known)
 
 
 def end(change: Change, number: int, status: str, message: str) -> None:

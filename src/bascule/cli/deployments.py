@@ -36,7 +36,7 @@ def add_commands(
         "deploy", parents=[common, run_options()], help="bring a revision to a deployment group"
     )
     deploy.add_argument(
-        "strategy", metavar="STRATEGY", help="in_place, rolling, blue_green or canary"
+        "strategy", metavar="STRATEGY", help="in_place, rolling, blue_green, canary or ab_test"
     )
     deploy.add_argument("--revision", metavar="R", help="directory, archive, git ref or address")
     _add_limit(deploy)

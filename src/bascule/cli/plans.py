@@ -32,7 +32,9 @@ def add_commands(
         "plan", parents=[common, run_options()], help="show what a deployment would do, or save it"
     )
     plan.add_argument(
-        "strategy", metavar="STRATEGY", help="in_place, rolling, blue_green, canary or rollback"
+        "strategy",
+        metavar="STRATEGY",
+        help="in_place, rolling, blue_green, canary, ab_test or rollback",
     )
     plan.add_argument("--revision", metavar="R", help="directory, archive, git ref or address")
     plan.add_argument("-l", "--limit", metavar="PATTERN", help="only these of the targets")

@@ -12,6 +12,7 @@ from ansible_collections.bascule.deploy.plugins.module_utils._errors import Plan
 from ansible_collections.bascule.deploy.plugins.module_utils._schedule import (
     NAMES,
     parse_schedule,
+    step_text,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -149,6 +150,26 @@ def test_functions_in_order_each_get_the_whole_schedule(functions: int, name: st
         seen = [ladder[f"{share:g}"][target] for share in shares]
         before, after = number * len(own), (number + 1) * len(own)
         assert seen == [0.0] * before + own + [100.0] * (len(shares) - after)
+
+
+def test_each_of_several_functions_is_checked_around_its_own_traffic() -> None:
+    steps = parse_schedule([{"gate": {"type": "tcp", "port": 1}}, {"shift": "20%"}, {"bake": 1}])
+    hooks = {"cart": {"BeforeAllowTraffic": "b", "AfterAllowTraffic": "a"}, "order": {}}
+    combined, _ladder = _aliases.schedule_in_order(steps, ["cart", "order"], hooks)
+    told = [(step["kind"], step.get("target"), step.get("hook")) for step in combined]
+    assert told == [
+        ("gate", None, None), ("hook", "cart", "b"), ("shift", None, None), ("bake", None, None),
+        ("shift", None, None), ("hook", "cart", "a"),
+        ("gate", None, None), ("shift", None, None), ("bake", None, None), ("shift", None, None),
+        ("hook", "order", ""),
+    ]  # fmt: skip
+    assert [step["settles"] for step in combined if step["kind"] == "hook"] == [False, True, True]
+    texts = [step_text(step) for step in combined if step["kind"] == "hook"]
+    assert texts == [
+        "have b check cart (BeforeAllowTraffic)",
+        "have a check cart (AfterAllowTraffic), then cart is done",
+        "order is done",
+    ]
 
 
 def test_too_many_functions_in_order_are_refused() -> None:

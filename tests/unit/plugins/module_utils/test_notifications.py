@@ -49,6 +49,7 @@ def told(trigger: str, **more: Any) -> Told:
         ("Settled", "Succeeded", False, ["InstanceSuccess"]),
         ("Settled", "Failed", False, ["InstanceFailure"]),
         ("Current", "Succeeded", False, ["InstanceSuccess"]),
+        ("Published", "", False, ["InstanceReady"]),
         ("Staged", "", False, []),
         ("NotificationFailed", "Failed", False, []),
     ],
