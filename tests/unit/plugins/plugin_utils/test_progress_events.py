@@ -38,10 +38,20 @@ def kinds(*seen: Observation) -> list[tuple[str, str | None, str, str]]:
                 bascule={"phase": "stage", "target": "web1", "status": "Current", "version": "7"},
             ),
             # Its version was there; that an alias leads to it is another matter.
-            [
-                ("staged", "web1", "stage", "Staged"),
-                ("settled", "web1", "settle", "Succeeded"),
-            ],
+            [("staged", "web1", "stage", "Staged")],
+        ),
+        (
+            # One of several functions in order: the task runs for the first of them.
+            story.observed(
+                "function",
+                bascule={
+                    "phase": "lifecycle",
+                    "target": "web2",
+                    "events": [],
+                    "status": "Succeeded",
+                },
+            ),
+            [("settled", "web2", "settle", "Succeeded")],
         ),
         (
             story.observed(
