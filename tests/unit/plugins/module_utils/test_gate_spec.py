@@ -38,7 +38,7 @@ def test_each_gate_gets_a_name_of_its_own() -> None:
     ("given", "message"),
     [
         ("tcp", "wanted is a mapping with a type"),
-        ({"type": "smtp"}, "has the type 'smtp'; there are approval,"),
+        ({"type": "smtp"}, "has the type 'smtp'; there are ab_test, approval,"),
         ({"type": "tcp"}, "a gate of type tcp needs port"),
         ({"type": "tcp", "port": 1, "url": "x"}, "a gate of type tcp has no key url"),
         ({"type": "http", "url": "ftp://x"}, "no http address"),
