@@ -143,8 +143,9 @@ class ActionModule(BasculeAction):
             raise UsageError("Interrupted before anything was begun.")
         with open_record(where) as record:
             if interrupted:
+                stop = self._templar.template(variables.get("deployment_stop") or {})
                 opened = resume_deployment(
-                    interrupted, settings, record=record, check=self.checking
+                    interrupted, settings, record=record, check=self.checking, stop=stop
                 )
             else:
                 endpoints = self._endpoints(arguments["targets"], settings, variables)

@@ -213,14 +213,22 @@ def _refuse_changes(saved: Saved, difference: str) -> None:
 
 
 def resume_deployment(
-    deployment_id: str, settings: Settings, *, record: Record, check: bool = False
+    deployment_id: str,
+    settings: Settings,
+    *,
+    record: Record,
+    check: bool = False,
+    stop: t.Mapping[str, t.Any] | None = None,
 ) -> Opened:
     """Take up a deployment that was interrupted; its plan stays as it was made.
 
     Unless checking, it is taken over from the controller that carried it out; if only the lease
     tells whether that one is dead, this waits until the lease has run out.
 
-    :raises UsageError: it has ended, or belongs to another deployment group
+    :param stop: ``{"why", "rollback"}``: it is only brought to its end, as Stopped; written down
+        once the settings are those it needs
+    :raises UsageError: it has ended, belongs to another deployment group, or other settings are
+        given
     :raises LeaseHeldError: its controller is alive
     """
     found = left_open(record.deployment(deployment_id), record)
@@ -234,8 +242,12 @@ def resume_deployment(
             f"The deployment {found.id} belongs to {found.application}/{found.group}, but the "
             f"variables name {asked[0]}/{asked[1]}. Resume it with the variables it had."
         )
-    _refuse_other_settings(found, settings)
+    _refuse_other_settings(found, settings, ending=bool(found.error_code or stop))
     if not check:
+        if stop:
+            record.request_stop(
+                found.id, str(stop.get("why") or ""), rollback=bool(stop.get("rollback"))
+            )
         found = record.take_over(found.id, wait=True)
     endpoints = [Endpoint(**endpoint) for endpoint in found.options["endpoints"]]
     fact = {**deployment_fact(found), "resumed": True}
@@ -248,12 +260,13 @@ def resume_deployment(
     return Opened(fact, members, found.plan, render_plan(found.plan))
 
 
-def _refuse_other_settings(found: Deployment, settings: Settings) -> None:
+def _refuse_other_settings(found: Deployment, settings: Settings, *, ending: bool) -> None:
     """Refuse variables with which a deployment would go on another way than it was begun.
 
     They are not in the record, which keeps no secrets. Without the load balancer or the pools of
     the plan the traffic could be brought neither on nor back; without gates all would be well.
 
+    :param ending: whether it only comes to its end
     :raises UsageError: naming what is missing
     """
     pools, gates = found.plan.get("pools") or {}, found.plan.get("gates") or {}
@@ -276,7 +289,7 @@ def _refuse_other_settings(found: Deployment, settings: Settings) -> None:
     elif (
         gates.get("texts")
         # What is ending already asks no gate any more.
-        and not found.error_code
+        and not ending
         and not (settings["deploy_gates"] or settings["deploy_judge"])
     ):
         difference = (

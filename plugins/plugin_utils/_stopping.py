@@ -17,6 +17,7 @@ if t.TYPE_CHECKING:
     from ._record import Deployment, Record
 
 PAUSE_SECONDS = 0.5
+MANUAL_STOP = "MANUAL_STOP"
 NAMES = 3
 
 
@@ -27,6 +28,7 @@ def stop(
     why: str = "",
     rollback: bool = False,
     wait: bool = True,
+    defer: bool = False,
     tell: Callable[[str], None] = lambda _text: None,
 ) -> Deployment | None:
     """Let a deployment end as Stopped, and wait until it has ended and so has its rollback.
@@ -34,10 +36,18 @@ def stop(
     A controller that lives ends it, and rolls it back in the same run. Where none lives it is ended
     here, unless it has to be rolled back or has failed on its own account: a playbook does that.
 
+    :param defer: where no controller lives and a playbook has to end it, write nothing down yet:
+        the playbook may be refused, and whoever resumes it asks for the stop (``deployment_stop``)
     :param tell: is told what is waited for
     :returns: the deployment that somebody has to resume for it to end, None if nobody has to
     :raises RecordError: it has ended already
     """
+    if defer and wait:
+        found = record.deployment(deployment_id)
+        lease = record.lease(deployment_id)
+        free = not found.is_final and lease is not None and lease.is_free
+        if free and _needs_a_playbook(found, record, rollback=rollback):
+            return found
     record.request_stop(deployment_id, why, rollback=rollback)
     if not wait:
         return None
@@ -87,9 +97,14 @@ def waiting_text(record: Record, deployment: Deployment, holder: str) -> str:
     return f"{deployment.id} waits for {what}; carried out by {holder}."
 
 
-def _needs_a_playbook(deployment: Deployment, record: Record) -> bool:
+def _needs_a_playbook(deployment: Deployment, record: Record, *, rollback: bool = False) -> bool:
+    """Tell whether more than the record is to be changed when a deployment that stops ends.
+
+    :param rollback: whether a stop that is not written down yet asks for one
+    """
     if has_moved(deployment, record.steps(deployment.id)):
         # Users have come to the new pool: they are brought back first.
         return True
-    asked = deployment.rollback_on_stop or STOP_EVENT in deployment.options.get("rollback_on", [])
-    return asked or deployment.error_code != "MANUAL_STOP"
+    by_rule = STOP_EVENT in deployment.options.get("rollback_on", [])
+    asked = rollback or deployment.rollback_on_stop or by_rule
+    return asked or (deployment.error_code or MANUAL_STOP) != MANUAL_STOP

@@ -59,14 +59,16 @@ def stop(
             why=why,
             rollback=rollback,
             wait=wait,
+            defer=True,
             tell=notice or (lambda _text: None),
         )
     if left is not None:
+        asked = {"why": why, "rollback": rollback} if left.id == found.id else None
         ended = api.resume(
             left.id,
             inventory=inventory,
             targets=targets,
-            variables=variables,
+            variables={**(variables or {}), **({"deployment_stop": asked} if asked else {})},
             on_event=on_event,
             record=record,
             verbosity=verbosity,

@@ -217,9 +217,12 @@ def test_the_first_interrupt_pauses_and_the_second_breaks_off(fleet: Fleet) -> N
 
     # Nobody carries it out any more, so the stop itself ends it, and rolls it back.
     fleet.open(*HOSTS)
-    code, said = ended(
-        fleet.start("bascule", "stop", name, "--rollback", "-i", fleet.inventory, "--why", "enough")
-    )
+    stop = ("bascule", "stop", name, "--rollback", "-i", fleet.inventory)
+    code, said = ended(fleet.start(*stop, "-e", "deploy_traffic_provider=envoy"))
+    assert code == 2, said
+    assert f"{name} is not stopped, and is as it was" in said
+    assert bascule.status(name, record=fleet.record).error is None
+    code, said = ended(fleet.start(*stop, "--why", "enough"))
     assert code == 0, said
     stopped = bascule.status(name, record=fleet.record)
     assert (stopped.status, stopped.overview) == ("Stopped", {"Succeeded": 2, "Skipped": 1})

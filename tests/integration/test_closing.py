@@ -17,6 +17,7 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._record import (
     Record,
     RevisionRow,
 )
+from ansible_collections.bascule.deploy.plugins.plugin_utils._stopping import stop
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -189,6 +190,33 @@ def test_what_is_ending_needs_no_gates(record: Record) -> None:
     deployment = begin(record, "aaaa", plan={"gates": gates})
     record.halt(deployment.id, "MANUAL_STOP", "halted by the test")
     assert resume_deployment(deployment.id, GIVEN, record=record).deployment["resumed"] is True
+
+
+def test_a_stop_that_is_refused_has_stopped_nothing(record: Record) -> None:
+    deployment = begin(record, "aaaa", plan={"provider": "envoy"})
+    record.release(deployment.id)
+    left = stop(record, deployment.id, rollback=True, defer=True)
+    assert left is not None
+    asked = {"why": "not today", "rollback": True}
+    with pytest.raises(UsageError, match=r"now it is none.*Nothing was changed"):
+        resume_deployment(
+            left.id, {**GIVEN, "deploy_traffic_provider": "none"}, record=record, stop=asked
+        )
+    seen = record.deployment(deployment.id)
+    assert (seen.error_code, seen.rollback_on_stop) == (None, False)
+    assert not seen.stop_requested_by
+    settings = {**GIVEN, "deploy_traffic_provider": "envoy"}
+    resume_deployment(left.id, settings, record=record, stop=asked)
+    seen = record.deployment(deployment.id)
+    assert (seen.error_code, seen.rollback_on_stop) == ("MANUAL_STOP", True)
+    assert "not today" in seen.error_message
+
+
+def test_a_stop_that_needs_no_playbook_is_carried_out_at_once(record: Record) -> None:
+    deployment = begin(record, "aaaa")
+    record.release(deployment.id)
+    assert stop(record, deployment.id, defer=True) is None
+    assert record.deployment(deployment.id).status == "Stopped"
 
 
 def test_an_interrupted_deployment_is_taken_up_with_its_own_plan(record: Record) -> None:

@@ -85,7 +85,10 @@ def run_stop(options: argparse.Namespace) -> int:
         notice=complain,
     )
     if stopped.id is None:
-        complain(f"{options.id} is stopped, but what is left to do could not be done.")
+        if api.status(options.id, record=options.record).error is None:
+            complain(f"{options.id} is not stopped, and is as it was: its end could not be begun.")
+        else:
+            complain(f"{options.id} is stopped, but what is left to do could not be done.")
         return refused(stopped, options)
     if show.progress.deployments:
         show.close()
