@@ -15,6 +15,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.parsing.vault import VaultHelper
 from ansible.plugins.loader import lookup_loader
 from ansible.utils.vars import load_extra_vars
+from ansible_collections.bascule.deploy.plugins.module_utils._capabilities import RELOADED
 from ansible_collections.bascule.deploy.plugins.module_utils._configuration import parse_stages
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import UsageError
 from ansible_collections.bascule.deploy.plugins.module_utils._functions import is_lambda
@@ -311,8 +312,31 @@ class ActionModule(BasculeAction):
                     for answer in [*arguments["routing"], *arguments["pool_routing"]]
                     for warning in answer.get("bascule", {}).get("warnings", [])
                 )
-            ),
+            )
+            or self._reloads(arguments, settings, endpoints, variables),
         )
+
+    def _reloads(
+        self,
+        arguments: Arguments,
+        settings: dict[str, t.Any],
+        endpoints: list[Endpoint],
+        variables: Variables,
+    ) -> list[str]:
+        """Return what reloads of the load balancers may cost, where nobody has asked them yet."""
+        provider = settings["deploy_traffic_provider"]
+        asked = arguments["routing"] or arguments["pool_routing"]
+        if asked or not endpoints or provider not in RELOADED:
+            return []
+        (first,) = by_pool(endpoints[:1])
+        given = {
+            "provider": provider,
+            "options": self._templar.template(variables["__deploy_traffic_options"]),
+            "hosts": settings["deploy_traffic_hosts"],
+            "targets": first["targets"],
+        }
+        traffic = traffic_of(self, variables, given)
+        return traffic.warned(first["pool"]) if traffic else []
 
     def _canaries(self, targets: list[str], settings: dict[str, t.Any]) -> list[str]:
         """Return the first so many of the targets, or those that a pattern names."""

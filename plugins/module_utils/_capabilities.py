@@ -44,6 +44,9 @@ CAPABILITIES: dict[str, frozenset[str]] = {
 # from before a shift when it has just been made: their own word for the share is taken instead.
 LATE = frozenset(("elbv2", "lambda_alias"))
 
+# Providers that read a change by a reload, which may cost something: a plan tells what they say.
+RELOADED = frozenset(("nginx",))
+
 # Providers whose work is done on the proxy's own host; the others are asked from the controller.
 ON_HOST = frozenset(("envoy", "haproxy", "nginx"))
 

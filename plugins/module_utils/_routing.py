@@ -26,6 +26,7 @@ _NGINX = {
     "nginx_directory": "directory",
     "nginx_command": "command",
     "nginx_pid_path": "pid_path",
+    "nginx_reload_wait": "reload_wait",
 }
 
 # The options of each provider, by the name that the action's options and, with "deploy_" before
@@ -89,7 +90,10 @@ _TYPES: dict[str, dict[str, Any]] = {
     "elbv2_propagation": {"type": "raw"},
     "elb_names": {"type": "list", "elements": "str"},
     "elb_propagation": {"type": "raw"},
+    "nginx_reload_wait": {"type": "raw"},
 }
+# Options that are times, for providers that are told seconds.
+_DURATIONS = frozenset(("nginx_reload_wait",))
 
 # A task needs state, provider and targets; the module can also get a finished request instead.
 TRAFFIC_OPTIONS: dict[str, dict[str, Any]] = {
@@ -206,7 +210,13 @@ def _of_pool(pool: Any, pools: Any, provider: str) -> dict[str, Any]:
 
 
 def _given(options: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
-    return {names[name]: options[name] for name in names if options.get(name) not in (None, "", [])}
+    return {
+        names[name]: (
+            parse_duration(options[name], f"deploy_{name}") if name in _DURATIONS else options[name]
+        )
+        for name in names
+        if options.get(name) not in (None, "", [])
+    }
 
 
 def traffic_event(

@@ -142,6 +142,11 @@ options:
         description:
           - nginx's file of its process id. V(/run/nginx.pid) if nothing else is said.
         type: str
+      nginx_reload_wait:
+        description:
+          - For how long a reload waits until no connection rests any more that a client keeps
+            alive, such as V(6s), which it is if nothing else is said.
+        type: raw
       nginx_health_path:
         description:
           - The path that a target has to answer, with a status below 400, before it is put in

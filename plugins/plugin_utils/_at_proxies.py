@@ -126,6 +126,11 @@ class AtProxies:
                     found[str(name)] = dict(seen)
         return {"targets": found}
 
+    def warned(self, pool: str = "") -> list[str]:
+        """Return what the load balancers say that a person should know before a change."""
+        found = [text for answer in self._ask("observed", pool) for text in answer["warnings"]]
+        return list(dict.fromkeys(found))
+
     def _ask(
         self, state: str, pool: str = "", targets: list[dict[str, t.Any]] | None = None
     ) -> list[dict[str, t.Any]]:

@@ -40,6 +40,7 @@ AT_PROXY = frozenset(
         "_routed",
         "_router",
         "_balancer",
+        "_connections",
         "_eds",
         "_envoy",
         "_envoy_admin",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +16,7 @@ from ansible_collections.bascule.deploy.plugins.module_utils._host import _traff
 from support import proxies
 from support.pools import Pools, pools
 from support.site import Site, sites
+from support.twopools import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,6 +57,69 @@ def test_a_reload_that_may_lose_requests_is_warned_of(deploy: Callable[..., Site
     assert "keepalive_min_timeout" in foreseen["warnings"][0]
 
 
+def test_all_requests_go_to_one_pool_before_nginx_is_reloaded(site: Pools) -> None:
+    directory = Path(site.proxy.options["directory"])
+    site.share(blue=50, green=50)
+    assert set(site.ask(60)) == {"blue", "green"}
+    with Path(site.proxy.options["pid_path"]).open() as pid, ThreadPoolExecutor(1) as one:
+        # Whoever reloads has this lock.
+        fcntl.flock(pid, fcntl.LOCK_EX)
+        with contextlib.closing(site.connection()) as kept:
+            site.ask_on(kept)
+            order = one.submit(site.share, blue=100, green=0)
+            until((directory / "only-shop-blue").exists)
+            assert {site.ask_on(kept)[0] for _ in range(60)} == {"blue"}
+        assert site.ask(60) == {"blue": 60}
+        assert not order.done()
+        # Now it is the other way round, with the file there already.
+        other = one.submit(site.share, blue=0, green=100)
+        fcntl.flock(pid, fcntl.LOCK_UN)
+        assert order.result()["changed"]
+        assert other.result()["routing"]["before"]["weights"] == {"blue": 100.0, "green": 0.0}
+    assert site.ask(60) == {"green": 60}
+    assert not list(directory.glob("only-*"))
+
+
+def test_the_way_back_needs_no_configuration_that_nginx_accepts(site: Pools) -> None:
+    directory = Path(site.proxy.options["directory"])
+    site.share(blue=50, green=50)
+    other = directory / "other.conf"
+    other.write_text("server { bad; }\n")
+    try:
+        answer = site.share(blue=100, green=0)
+        (warning,) = answer["warnings"]
+        assert "All requests go to shop-blue by the file only-shop-blue" in warning
+        assert 'unknown directive "bad"' in warning
+        assert site.ask(60) == {"blue": 60}
+        with pytest.raises(TrafficError, match="as it is now"):
+            site.share(blue=50, green=50)
+        assert site.ask(60) == {"blue": 60}
+    finally:
+        other.unlink()
+    # What was left over is ended, and does not stand in the way of the next order.
+    assert site.share(blue=100, green=0)["changed"]
+    assert not site.share(blue=100, green=0)["changed"]
+    site.share(blue=50, green=50)
+    assert set(site.ask(60)) == {"blue", "green"}
+    assert not list(directory.glob("only-*"))
+
+
+def test_a_reload_waits_until_no_connection_rests(site: Pools) -> None:
+    site.share(blue=50, green=50)
+    with contextlib.closing(site.connection()) as kept:
+        site.ask_on(kept)
+        told = site.share(blue=40, green=60)["warnings"]
+        assert "rest for up to 5 s (keepalive_timeout)" in told[0]
+        assert "waits for it for 0.5 s" in told[0]
+        assert "1 connections of clients rested for longer than 0.5 s" in told[1]
+    with contextlib.closing(site.connection()) as kept:
+        site.ask_on(kept)
+        # nginx itself closes it after 5 s, which is what the reload waits for by default.
+        quick = site.proxy.options.pop("reload_wait")
+        assert site.share(blue=30, green=70)["warnings"] == []
+        site.proxy.options["reload_wait"] = quick
+
+
 def test_what_nginx_refuses_is_put_back_and_told_in_its_words(site: Pools) -> None:
     directory = Path(site.proxy.options["directory"])
     site.share(blue=100, green=0)
@@ -77,7 +143,11 @@ def test_a_routing_that_the_configuration_has_no_place_for_is_refused(
     tmp_path: Path,
 ) -> None:
     endpoint = proxies.Endpoint("blue-1", "127.0.0.1", proxies.free_port())
-    changes = {"add_header Set-Cookie $bascule_cookie;": "", "http://$bascule_mirror$": "http://x$"}
+    changes = {
+        "add_header Set-Cookie $bascule_cookie;": "",
+        "http://$bascule_mirror$": "http://x$",
+        "{ set $bascule_only shop-blue; }": "{ return 503; }",
+    }
     proxy = proxies.start_nginx_pools(tmp_path, {"blue": [endpoint]}, changes=changes)
     try:
         request = {
@@ -93,6 +163,8 @@ def test_a_routing_that_the_configuration_has_no_place_for_is_refused(
         ]:
             with pytest.raises(TrafficError, match=message):
                 _traffic.run({**request, "routing": {"weights": {"blue": 100}, **more}})
+        foreseen = _traffic.run({**request, "check": True, "routing": {"weights": {"blue": 100}}})
+        assert "bascule/only-shop-blue: bringing all traffic to one" in foreseen["warnings"][0]
     finally:
         proxy.stop()
 

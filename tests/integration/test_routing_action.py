@@ -157,16 +157,25 @@ def test_the_plan_warns_of_reloads_that_may_lose_requests(tmp_path: Path) -> Non
     inventory = {"all": {"children": {"targets": {"hosts": hosts}}, "vars": settings}}
     (tmp_path / "inventory.json").write_text(json.dumps(inventory))
     try:
-        done = subprocess.run(
-            [str(Path(sys.executable).with_name("ansible-playbook")), "bascule.deploy.blue_green",
-             "-i", str(tmp_path / "inventory.json"), "--check"],
-            cwd=ROLE.parents[1], capture_output=True, text=True, timeout=300, check=False,
-        )  # fmt: skip
+        done = {
+            strategy: subprocess.run(
+                [str(Path(sys.executable).with_name("ansible-playbook")),
+                 f"bascule.deploy.{strategy}", "-i", str(tmp_path / "inventory.json"), "--check",
+                 "-e", json.dumps(more)],
+                cwd=ROLE.parents[1], capture_output=True, text=True, timeout=300, check=False,
+            )
+            for strategy, more in [
+                ("blue_green", {}),
+                ("rolling", {"deploy_traffic_pools": {}, "deploy_nginx_upstream": "shop-green",
+                             "deploy_targets": "green-1"}),
+            ]
+        }  # fmt: skip
     finally:
         proxy.stop()
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Warning: nginx is reloaded for each change of the traffic, and its" in done.stdout
-    assert "Traffic before: blue 100%" in done.stdout
+    for run in done.values():
+        assert run.returncode == 0, run.stdout + run.stderr
+        assert "Warning: nginx is reloaded for each change of the traffic, and its" in run.stdout
+    assert "Traffic before: blue 100%" in done["blue_green"].stdout
 
 
 def test_the_module_has_all_that_it_needs(tmp_path: Path) -> None:

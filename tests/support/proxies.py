@@ -336,6 +336,9 @@ def start_nginx_pools(
     text = replaced(
         example("nginx", "log_format bascule "),
         {
+            "".join(map(_nginx_only, ("shop-blue", "shop-green"))): "".join(
+                _nginx_only(f"shop-{pool}") for pool in pools
+            ),
             **(changes or {}),
             "/etc/nginx/": f"{directory}/",
             "/var/log/nginx/": f"{directory}/",
@@ -346,6 +349,14 @@ def start_nginx_pools(
     options["log_path"] = f"{directory}/bascule.log"
     options["pools"] = {pool: {"upstream": f"shop-{pool}"} for pool in pools}
     return Proxy("nginx", f"http://127.0.0.1:{port}", options, process)
+
+
+def _nginx_only(upstream: str) -> str:
+    """Return the page's line that asks for the file of an upstream."""
+    (line,) = re.findall(
+        r"^ *if \(-f \S*only-shop-blue\).*\n", example("nginx", "log_format bascule "), re.M
+    )
+    return line.replace("shop-blue", upstream)
 
 
 def _nginx_upstream(directory: Path, name: str, endpoints: Sequence[Endpoint]) -> None:
@@ -384,6 +395,8 @@ def _start_nginx(
         "directory": str(directory / "bascule"),
         "command": " ".join(command),
         "pid_path": str(pid),
+        # Tests do not wait for those who rest; benchmarks/reload.py is about them.
+        "reload_wait": 0.5,
     }
 
 

@@ -67,7 +67,7 @@ class EnvoyRouter(Router):
         self._clusters = clusters
         self._admin = admin
         self._before: str | None = None
-        self._version = ""
+        self._version = self._written = ""
         self._rejected = 0
         self.where = f"Envoy routes {path} ({admin.place})"
 
@@ -103,7 +103,8 @@ class EnvoyRouter(Router):
                 ) from error
             changed = write_routes(content, self._clusters, routing, self._path)
             self._version = changed["version_info"]
-            replace_file(self._path, _text(changed), "route file")
+            self._written = _text(changed)
+            replace_file(self._path, self._written, "route file")
 
     def missing(self, routing: Routing) -> str:
         """Compare the version that Envoy shows, and look for a refusal."""
@@ -118,10 +119,11 @@ class EnvoyRouter(Router):
         return f"Envoy has the version {version or 'none'}, wanted {self._version}"
 
     def take_back(self) -> None:
-        """Write the file's former content."""
+        """Write the file's former content, unless somebody has changed it since."""
         if self._before is not None:
             with locked(str(Path(self._path).parent)):
-                replace_file(self._path, self._before, "route file")
+                if self._read() == self._written:
+                    replace_file(self._path, self._before, "route file")
 
     def measure(self) -> dict[str, Counters]:
         """Read each cluster's counters and its histogram of answer times."""

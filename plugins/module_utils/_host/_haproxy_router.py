@@ -70,6 +70,8 @@ class HAProxyRouter(Router):
         self._key = key
         self._backends = backends
         self._before: str | None = None
+        self._given = ""
+        self._told = ""
         self.where = f"HAProxy map {path} ({api.place})"
 
     def shown(self) -> Routing | None:
@@ -87,7 +89,15 @@ class HAProxyRouter(Router):
                 f"{', '.join(sorted(known)) or 'none'}. Check deploy_traffic_pools."
             )
         self._before = self._entries().get(self._key, "")
-        self._set(write_entry(routing, self._backends))
+        self._given = write_entry(routing, self._backends)
+        self._set(self._given)
+        try:
+            self._write(self._given)
+        except TrafficError as error:
+            # The way back of a bad version does not wait for a disk that has room again.
+            if len([points for points in routing.points.values() if points]) > 1:
+                raise
+            self._told = f"HAProxy has the new routing, but would lose it with a reload: {error}"
 
     def missing(self, routing: Routing) -> str:
         """Compare the entry that the runtime API shows."""
@@ -96,9 +106,15 @@ class HAProxyRouter(Router):
         return "" if value == wanted else f"its entry {self._key} is {value or 'not there'}"
 
     def take_back(self) -> None:
-        """Set the former entry."""
-        if self._before:
+        """Set the former entry, unless somebody has set another since."""
+        if self._before and self._entries().get(self._key) == self._given:
             self._set(self._before)
+            self._write(self._before)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Say that the routing would not outlive a reload."""
+        return (self._told,) if self._told else ()
 
     def measure(self) -> dict[str, Counters]:
         """Read what each backend has answered, and how fast."""
@@ -146,13 +162,16 @@ class HAProxyRouter(Router):
                     else "Look at the proxy's configuration."
                 )
             )
+
+    def _write(self, value: str) -> None:
+        """Write the entry into the map's file, for the next reload."""
         with locked(str(Path(self._path).parent)):
             try:
                 lines = Path(self._path).read_text(encoding="utf-8").splitlines()
             except OSError as error:
                 raise TrafficError(
-                    f"The map file {self._path} cannot be read: {error.strerror}. HAProxy has the "
-                    "new routing, but would lose it with a reload: check deploy_haproxy_map_path."
+                    f"The map file {self._path} cannot be read: {error.strerror}. Check "
+                    "deploy_haproxy_map_path."
                 ) from error
             kept = [line for line in lines if line.split(" ", 1)[0] != self._key]
             replace_file(self._path, "\n".join([*kept, f"{self._key} {value}"]) + "\n", "map file")

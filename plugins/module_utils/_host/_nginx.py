@@ -32,6 +32,7 @@ OPTIONS = {
     "directory": "/etc/nginx/bascule",
     "command": "/usr/sbin/nginx",
     "pid_path": "/run/nginx.pid",
+    "reload_wait": 6.0,
 }
 
 
@@ -58,7 +59,11 @@ def connect(options: dict[str, Any], targets: Sequence[Target]) -> NginxUpstream
 def open_nginx(read: dict[str, Any]) -> Nginx:
     """Return the nginx of these options."""
     return Nginx(
-        str(read["directory"]), str(read["command"]), str(read["pid_path"]), CLOSING_SECONDS
+        str(read["directory"]),
+        str(read["command"]),
+        str(read["pid_path"]),
+        CLOSING_SECONDS,
+        float(read["reload_wait"]),
     )
 
 
@@ -155,6 +160,8 @@ class NginxUpstream(Balancer):
 
         self._nginx.change(self._file, edit)
         self._nginx.reload(self._file)
+        self.warnings = (*self.warnings, *self._nginx.told)
+        self._nginx.told.clear()
 
     def _places(self, target: Target) -> list[tuple[str, int]]:
         """Return where the target may be: by the name that the inventory has, or by address."""

@@ -21,6 +21,13 @@ _SERVER = re.compile(
     r"(?P<before>(?:^|(?<=[;{]))[ \t]*)server\s+(?P<place>[^\s;{]+)(?P<rest>[^;{]*);", re.M
 )
 _MARK = "# routing: "
+_AT_ONCE = "# at once: "
+EMPTY = '""'
+# ngx_http_core_module: keepalive_timeout where nothing else is said.
+KEEPALIVE_SECONDS = 75.0
+_TOKEN = re.compile(r"""(?P<quoted>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|[{};]|[^\s{};"']+""")
+_TIME = re.compile(r"(\d+)(ms|s|m|h|d|)")
+_UNITS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 # Upper bounds of the buckets of answer times are powers of this, in milliseconds.
 BUCKET_RATIO = 1.1
@@ -74,17 +81,59 @@ def set_down(text: str, places: list[tuple[str, int]], *, down: bool, weight: in
     return f"{changed_text[:start]}\n    {line};{changed_text[start:]}"
 
 
-def write_routing(routing: Routing, upstreams: dict[str, str], name: str) -> str:
+def keepalive_seconds(files: list[str]) -> float:
+    """Return for how long nginx lets a client's connection rest, where it does so for longest.
+
+    :param files: the texts of its configuration's files, without comments
+    """
+    known: list[float] = []
+    defaults: list[float] = []
+    servers = 0
+    for text in files:
+        blocks: list[str] = []
+        words: list[str] = []
+        for token in _TOKEN.finditer(text):
+            if token[0] == "{":
+                blocks.append(words[0] if words else "")
+                servers += blocks[-1] == "server"
+            elif token[0] == "}":
+                del blocks[-1:]
+            elif token[0] != ";":
+                words.append(token[0])
+                continue
+            # An upstream has a directive of the same name, for the other side.
+            elif words[:1] == ["keepalive_timeout"] and "upstream" not in blocks:
+                # A file without a block around it is included in one; so it is a default there.
+                at_top = blocks[-1:] in ([], ["http"])
+                (defaults if at_top else known).append(_seconds(words[1] if words[1:] else ""))
+            words = []
+    whole = [one for one in known if one]
+    if not defaults and (not whole or servers > 1):
+        return KEEPALIVE_SECONDS
+    return max([*defaults, *whole])
+
+
+def _seconds(text: str) -> float:
+    """Return a time of nginx in seconds, which may have several units as in ``1m 30s``."""
+    return sum(int(number) * _UNITS[unit] for number, unit in _TIME.findall(text))
+
+
+def write_routing(
+    routing: Routing, upstreams: dict[str, str], name: str, *, at_once: bool = False
+) -> str:
     """Return the file of a routing: variables that say where a request goes.
 
     ``$NAME_upstream`` is the upstream, ``$NAME_mirror`` the one of the copy or empty,
     ``$NAME_cookie`` the value of a ``Set-Cookie`` header or empty.
 
+    :param at_once: ``$NAME_only`` is set by the configuration and, where it is not empty, comes
+        before all else
     :raises UsageError: a header that nginx cannot name
     """
     lines = [
         "# Written by Bascule: what is changed here is lost.",
         _MARK + json.dumps(routing.as_data(), sort_keys=True),
+        *([_AT_ONCE + " ".join(sorted(upstreams.values()))] if at_once else []),
     ]
     chosen = []
     for number, rule in enumerate(routing.match, 1):
@@ -123,13 +172,27 @@ def write_routing(routing: Routing, upstreams: dict[str, str], name: str) -> str
     for variable in reversed(chosen):
         lines += _map(variable, f"{variable}_or", {"default": variable, '""': last})
         last = f"{variable}_or"
-    lines += _map('""', f"${name}_upstream", {"default": last})
+    copied = EMPTY
     if routing.mirror and routing.mirror.share:
-        copied = [(upstreams[routing.mirror.pool], round(routing.mirror.share * 100))]
-        lines += _split_clients("mirror:$request_id", f"${name}_mirror", [*copied, ('""', 0)])
+        share = (upstreams[routing.mirror.pool], round(routing.mirror.share * 100))
+        copied = f"${name}_copied"
+        lines += _split_clients("mirror:$request_id", copied, [share, (EMPTY, 0)])
+    if at_once:
+        only = f"${name}_only"
+        lines += _map(only, f"${name}_upstream", {"default": only, EMPTY: last})
+        lines += _map(only, f"${name}_mirror", {"default": EMPTY, EMPTY: copied})
     else:
-        lines += _map('""', f"${name}_mirror", {"default": '""'})
+        lines += _map(EMPTY, f"${name}_upstream", {"default": last})
+        lines += _map(EMPTY, f"${name}_mirror", {"default": copied})
     return "\n".join(lines) + "\n"
+
+
+def at_once_to(text: str) -> list[str]:
+    """Return the upstreams that a rendered file gives all requests to at once, by a file."""
+    for line in text.splitlines():
+        if line.startswith(_AT_ONCE):
+            return line[len(_AT_ONCE) :].split()
+    return []
 
 
 def read_routing(text: str, upstreams: dict[str, str]) -> Routing | None:

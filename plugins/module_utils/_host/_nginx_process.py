@@ -4,12 +4,16 @@
 """One nginx: its files changed only if it accepts them, its reload seen, and nobody cut.
 
 A reload closes the idle connections of the old workers. A client that sends its next request on
-such a connection just then loses it: 5 of 5,100 requests in 30 reloads at 300 requests/s on
-nginx 1.22, counted without retries. Two ways keep that from happening:
+such a connection just then loses it. Two ways keep that from happening:
 
 - the configuration asks for a file ``closing`` and answers with ``Connection: close`` while it is
-  there. We put it there, wait, reload and take it away: connections in use are gone before.
+  there. We put it there, and reload once no connection rests any more that was open before: those
+  in use end with their next answer, the others with nginx's ``keepalive_timeout``.
 - nginx 1.27.4 and later have ``keepalive_min_timeout``: old workers keep idle connections open.
+
+A reload takes seconds, and a bad version must lose its users at once. So the configuration also
+asks, for each pool, for a file ``only-UPSTREAM``; while it is there every request goes to that
+upstream, from the next one on and in every worker. ``only`` writes it, the reload follows.
 
 The workers are told apart by ``/proc``: those of an old configuration call themselves "shutting
 down", those of the present one began after its files were written.
@@ -32,7 +36,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._errors import TrafficError, UsageError
+from ._connections import resting
 from ._eds import locked, replace_file
+from ._nginx_files import keepalive_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,11 +53,24 @@ CLOCK_SLACK = 0.02
 ESTABLISHED, LISTEN = "01", "0A"
 # For how long a request that no worker has read may hold a reload back.
 READ_SECONDS = 5.0
+# How often resting connections are counted.
+LOOK_SECONDS = 0.1
+ONLY = "only-"
 
 LOSSY = (
     "nginx is reloaded for each change of the traffic, and its configuration has neither the "
     "location that {closing} asks for nor keepalive_min_timeout (nginx 1.27.4): a reload can cut "
     "a client that keeps its connection alive. docs/load-balancers.md shows both."
+)
+RESTING = (
+    "nginx lets a client's connection rest for up to {kept:g} s (keepalive_timeout), and a reload "
+    "waits for it for {wait:g} s (deploy_nginx_reload_wait): a client that has rested for longer "
+    "and sends in the very moment of the reload loses that request. Lower keepalive_timeout below "
+    "the wait, or raise the wait."
+)
+CACHED = (
+    "nginx remembers whether files exist (open_file_cache), so it sees those that Bascule writes "
+    "for it late. Set 'open_file_cache off;' in the servers that pass requests to the pools."
 )
 
 
@@ -77,19 +96,29 @@ class Nginx:
     """One nginx and the directory that Bascule writes in.
 
     :ivar name: what the names of our variables begin with: the directory's own name
+    :ivar told: what a reload has come to that a person should know
     """
 
-    def __init__(self, directory: str, command: str, pid_path: str, closing_seconds: float) -> None:
+    def __init__(
+        self,
+        directory: str,
+        command: str,
+        pid_path: str,
+        closing_seconds: float,
+        wait_seconds: float,
+    ) -> None:
         self.directory = Path(directory)
         self.name = re.sub(r"\W", "_", self.directory.name)
         self.place = directory
         self._pid_path = pid_path
         self._closing_seconds = closing_seconds
+        self._wait_seconds = max(wait_seconds, closing_seconds)
+        self.told: list[str] = []
         try:
             self._command = shlex.split(command)
         except ValueError as error:
             raise UsageError(f"deploy_nginx_command is {command!r}: {error}.") from error
-        self._configuration: str | None = None
+        self._configuration: list[str] | None = None
 
     @property
     def closing(self) -> Path:
@@ -142,12 +171,10 @@ class Nginx:
             if self.taken_up(file):
                 self._end_closing()
                 return
-            loss_free = self.configured(rf"-f\s+\S*{re.escape(self.closing.name)}\b")
+            loss_free = self.configured(self._closing_pattern)
             try:
                 if loss_free:
-                    self._write_closing()
-                    time.sleep(self._closing_seconds)
-                    self._wait_for_readers()
+                    self._let_go()
                 before = time.time()
                 os.kill(self._master(), signal.SIGHUP)
                 deadline = time.monotonic() + 10.0
@@ -176,12 +203,70 @@ class Nginx:
             row.state == ESTABLISHED and _place(row.remote) in places for row in self._sockets()
         )
 
+    def only(self) -> dict[str, tuple[int, int]]:
+        """Return the upstreams that a file gives all requests to, with what tells a newer file."""
+        found = {}
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(str(self.directory)):
+                if entry.name.startswith(ONLY):
+                    with contextlib.suppress(OSError):
+                        seen = entry.stat()
+                        found[entry.name[len(ONLY) :]] = (seen.st_ino, seen.st_mtime_ns)
+        return found
+
+    def send_all(self, upstream: str) -> None:
+        """Give all requests to one upstream, from the next on, where the configuration asks for it.
+
+        A file of another upstream is renamed, so that there is none without one in between.
+
+        :raises TrafficError: the directory cannot be written
+        """
+        wanted = self.directory / f"{ONLY}{upstream}"
+        try:
+            for other in self.only():
+                if other != upstream:
+                    (self.directory / f"{ONLY}{other}").replace(wanted)
+            wanted.touch()
+        except OSError as error:
+            raise self._unwritable(wanted, error) from error
+
+    def send_as_written(self, seen: dict[str, tuple[int, int]]) -> None:
+        """Take those files away again that are still what was ``seen``: a newer order has its own.
+
+        :raises TrafficError: one cannot be removed
+        """
+        now = self.only()
+        for upstream, known in seen.items():
+            if now.get(upstream) == known:
+                path = self.directory / f"{ONLY}{upstream}"
+                try:
+                    path.unlink()
+                except OSError as error:
+                    raise self._unwritable(path, error) from error
+
+    def asks_for_only(self, upstreams: list[str]) -> bool:
+        """Tell whether the configuration asks for the file of each of these upstreams."""
+        return all(
+            self.configured(
+                rf"-f\s+\S*/{ONLY}{re.escape(one)}\s*\)\s*\{{\s*"
+                rf"set\s+\${self.name}_only\s+{re.escape(one)}\s*;"
+            )
+            for one in upstreams
+        )
+
     def warnings(self) -> tuple[str, ...]:
         """Return what a person should know before nginx is reloaded."""
         found = []
-        closing = rf"-f\s+\S*{re.escape(self.closing.name)}\b"
-        if not self.configured(rf"{closing}|\bkeepalive_min_timeout\b"):
+        if not self.configured(rf"{self._closing_pattern}|\bkeepalive_min_timeout\b"):
             found.append(LOSSY.format(closing=self.closing))
+        elif self.configured(self._closing_pattern):
+            kept = keepalive_seconds(self._parts())
+            if kept > self._wait_seconds:
+                found.append(RESTING.format(kept=kept, wait=self._wait_seconds))
+        if self.configured(r"\bopen_file_cache\s+(?!off\b)") and not self.configured(
+            r"\bopen_file_cache\s+off\b"
+        ):
+            found.append(CACHED)
         with contextlib.suppress(OSError):
             since = time.time() - self.closing.stat().st_mtime
             if since > RELOAD_LOCK_SECONDS:
@@ -193,6 +278,17 @@ class Nginx:
 
     def configured(self, pattern: str) -> bool:
         """Tell whether nginx's configuration, without what we have rendered, has this pattern."""
+        return any(re.search(pattern, text) for text in self._parts())
+
+    @property
+    def _closing_pattern(self) -> str:
+        return rf"-f\s+\S*{re.escape(self.closing.name)}\b"
+
+    def _parts(self) -> list[str]:
+        """Return the files of nginx's configuration, without comments and what we have rendered.
+
+        :raises TrafficError: nginx refuses it as it is
+        """
         if self._configuration is None:
             done = self._run("-T")
             if done.returncode:
@@ -203,12 +299,12 @@ class Nginx:
             # ``nginx -T`` writes a comment with the name before each file.
             parts = re.split(r"^# configuration file (.+):$", done.stdout, flags=re.M)
             ours = str(self.directory / "routing.conf")
-            self._configuration = "\n".join(
+            self._configuration = [
                 re.sub(r"^\s*#.*$", "", text, flags=re.M)
                 for file, text in zip(parts[1::2], parts[2::2])  # noqa: B905 (Python 3.8)
                 if file != ours
-            )
-        return re.search(pattern, self._configuration) is not None
+            ]
+        return self._configuration
 
     def _test(self) -> str:
         """Return why nginx refuses its configuration, or nothing."""
@@ -262,24 +358,53 @@ class Nginx:
             raise TrafficError(self._away())
         return found
 
-    def _wait_for_readers(self) -> None:
-        """Wait until no client's request lies unread: a worker that is told to end drops those."""
-        deadline = time.monotonic() + READ_SECONDS
+    def _let_go(self) -> None:
+        """Let the connections end that clients keep alive, as far as there is time for it.
+
+        :raises TrafficError: the file cannot be written
+        """
+        ports = self._ports()
+        self._write_closing()
+        began = time.monotonic()
+        try:
+            # Who has begun to rest since was answered with 'Connection: close'.
+            held = resting(ports)
+            time.sleep(self._closing_seconds)
+            while held and time.monotonic() - began < self._wait_seconds:
+                held &= resting(ports)
+                time.sleep(LOOK_SECONDS if held else 0.0)
+        except OSError:
+            # A kernel without sock_diag: whatever rests is waited for.
+            held = set()
+            time.sleep(max(0.0, self._wait_seconds - (time.monotonic() - began)))
+        if held:
+            self.told.append(
+                f"{len(held)} connections of clients rested for longer than "
+                f"{self._wait_seconds:g} s when nginx was reloaded, which has closed them. "
+                "docs/load-balancers.md tells what that can cost."
+            )
+        self._wait_for_readers(ports)
+
+    def _ports(self) -> set[int]:
+        """Return the ports that nginx listens on."""
         mine = set()
         with contextlib.suppress(OSError):
             for entry in Path(f"/proc/{self._master()}/fd").iterdir():
                 with contextlib.suppress(OSError):
                     mine.add(os.readlink(str(entry)))
+        return {
+            _place(row.local)[1]
+            for row in self._sockets()
+            if row.state == LISTEN and f"socket:[{row.inode}]" in mine
+        }
+
+    def _wait_for_readers(self, ports: set[int]) -> None:
+        """Wait until no client's request lies unread: a worker that is told to end drops those."""
+        deadline = time.monotonic() + READ_SECONDS
         while time.monotonic() < deadline:
-            rows = self._sockets()
-            ports = {
-                _place(row.local)[1]
-                for row in rows
-                if row.state == LISTEN and f"socket:[{row.inode}]" in mine
-            }
             if not any(
                 row.state == ESTABLISHED and row.unread and _place(row.local)[1] in ports
-                for row in rows
+                for row in self._sockets()
             ):
                 return
             time.sleep(0.02)
@@ -304,10 +429,13 @@ class Nginx:
         try:
             self.closing.touch()
         except OSError as error:
-            raise TrafficError(
-                f"The file {self.closing} cannot be written: {error.strerror}. The task's user "
-                "needs write permission on the directory, or become."
-            ) from error
+            raise self._unwritable(self.closing, error) from error
+
+    def _unwritable(self, path: Path, error: OSError) -> TrafficError:
+        return TrafficError(
+            f"The file {path} cannot be written: {error.strerror}. The task's user needs write "
+            f"permission on the directory {self.directory}, or become."
+        )
 
     @contextlib.contextmanager
     def _reloading(self) -> Iterator[None]:

@@ -3,6 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """nginx between upstreams: a rendered file that is tested and read by a reload, and an access log.
 
+A routing that gives everything to one pool is in force at once, by a file that the configuration
+asks for (see ``_nginx_process``), and the reload follows: the way back of a bad version waits for
+nothing.
+
 nginx counts nothing by upstream, so requests are counted out of an access log of their own. What
 was read of it is kept beside it, so that each look reads only what is new.
 
@@ -17,18 +21,31 @@ import json
 import os
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from .._errors import TrafficError
+from .._errors import TrafficError, UsageError
+from .._routing_data import Routing, parse_routing
 from ._balancer import read_options
 from ._nginx import OPTIONS, open_nginx
-from ._nginx_files import bucket_of, histogram, read_line, read_routing, write_routing
+from ._nginx_files import (
+    at_once_to,
+    bucket_of,
+    histogram,
+    read_line,
+    read_routing,
+    write_routing,
+)
 from ._router import Counters, Router, pool_names
 
 if TYPE_CHECKING:
-    from .._routing_data import Routing
     from ._nginx_process import Nginx
 
 FILE = "routing.conf"
 ERROR = 500
+
+SLOW_WAY_BACK = (
+    "nginx's configuration does not ask for the files {files}: bringing all traffic to one pool "
+    "takes a reload, which is seconds. docs/load-balancers.md shows the lines that make it "
+    "immediate."
+)
 
 
 def connect(options: dict[str, Any]) -> NginxRouter:
@@ -43,6 +60,9 @@ def connect(options: dict[str, Any]) -> NginxRouter:
         optional={**OPTIONS, "log_path": "/var/log/nginx/bascule.log"},
     )
     upstreams = pool_names(read["pools"], "upstream", "nginx")
+    for upstream in upstreams.values():
+        if "/" in upstream or upstream.startswith("."):
+            raise UsageError(f"{upstream!r} cannot be the name of an upstream's file.")
     return NginxRouter(open_nginx(read), upstreams, str(read["log_path"]))
 
 
@@ -56,33 +76,102 @@ class NginxRouter(Router):
         self._upstreams = upstreams
         self._log_path = log_path
         self._before: str | None = None
+        self._written = ""
+        self._only: dict[str, tuple[int, int]] = {}
+        self._ours: dict[str, tuple[int, int]] = {}
+        self._at_once = ""
+        self._late = ""
         self.where = f"nginx routing ({nginx.place})"
-        self.warnings = nginx.warnings()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Say what a person should know; nginx's configuration is read for it."""
+        if self._late:
+            return (self._late,)
+        found = [*self._nginx.warnings(), *self._nginx.told]
+        if not self._nginx.asks_for_only(self._names):
+            files = ", ".join(str(self._nginx.directory / f"only-{one}") for one in self._names)
+            found.append(SLOW_WAY_BACK.format(files=files))
+        return tuple(found)
 
     def shown(self) -> Routing | None:
-        """Read the file, if nginx has taken it up."""
-        routing = read_routing(self._nginx.read(FILE), self._upstreams)
-        return routing if self._nginx.taken_up(FILE) else None
+        """Read the files, if nginx has taken them up."""
+        text = self._nginx.read(FILE)
+        if not self._nginx.taken_up(FILE):
+            return None
+        # Of several nginx takes the one that its configuration asks for last: we do not know it.
+        only = [one for one in self._nginx.only() if one in at_once_to(text)]
+        pools = [pool for pool, upstream in self._upstreams.items() if [upstream] == only]
+        if only:
+            shares = {pool: 100.0 if pool in pools else 0.0 for pool in self._upstreams}
+            return parse_routing({"weights": shares}) if pools else None
+        return read_routing(text, self._upstreams)
+
+    def same(self, shown: Routing, wanted: Routing) -> bool:
+        """Tell whether the routing is the wanted one, and no file is left over."""
+        return shown == wanted and not self._nginx.only()
 
     def order(self, routing: Routing) -> None:
-        """Write the file, let nginx test it, and reload."""
+        """Give all requests to one upstream at once if that is meant; write, test and reload."""
+        self._only = self._ours = self._nginx.only()
+        everything = self._everything(routing)
+        if everything:
+            text = self._nginx.read(FILE)
+            if everything in at_once_to(text) and self._nginx.taken_up(FILE):
+                self._nginx.send_all(everything)
+                self._ours = self._nginx.only()
+                self._at_once = everything
+        try:
+            self._write(routing)
+        except TrafficError as error:
+            if not self._at_once:
+                raise
+            self._late = (
+                f"All requests go to {self._at_once} by the file only-{self._at_once}, but "
+                f"{FILE} could not follow: {error}"
+            )
+
+    def _write(self, routing: Routing) -> None:
+        """Write the file, let nginx test it, reload, and end what a file has said before."""
         self._refuse_unused(routing)
-        rendered = write_routing(routing, self._upstreams, self._nginx.name)
-        self._before = self._nginx.change(FILE, lambda _text: rendered)
+        self._written = write_routing(
+            routing,
+            self._upstreams,
+            self._nginx.name,
+            at_once=self._nginx.asks_for_only(self._names),
+        )
+        self._before = self._nginx.change(FILE, lambda _text: self._written)
         self._nginx.reload(FILE)
+        self._nginx.send_as_written(self._ours)
 
     def missing(self, routing: Routing) -> str:
         """Look whether every worker that takes requests has the new file."""
+        if self._late:
+            return ""
         if read_routing(self._nginx.read(FILE), self._upstreams) != routing:
             return f"{FILE} was changed by somebody else"
         return "" if self._nginx.taken_up(FILE) else "its workers have not read the new files"
 
     def take_back(self) -> None:
-        """Put the former file back and reload."""
+        """Put the former files back and reload, unless somebody has changed them since."""
         before = self._before
-        if before is not None:
-            self._nginx.change(FILE, lambda _text: before)
-            self._nginx.reload(FILE)
+        if before is None or self._nginx.read(FILE) != self._written:
+            return
+        for upstream in self._only:
+            self._nginx.send_all(upstream)
+        self._nginx.change(FILE, lambda text: before if text == self._written else text)
+        self._nginx.reload(FILE)
+
+    @property
+    def _names(self) -> list[str]:
+        return list(self._upstreams.values())
+
+    def _everything(self, routing: Routing) -> str:
+        """Return the upstream that gets all requests, or nothing if not a single one does."""
+        shared = [pool for pool, points in routing.points.items() if points]
+        if len(shared) > 1 or routing.match or (routing.mirror and routing.mirror.share):
+            return ""
+        return self._upstreams[shared[0]]
 
     def measure(self) -> dict[str, Counters]:
         """Count what is new in the access log."""

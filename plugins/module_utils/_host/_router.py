@@ -60,7 +60,11 @@ class Router:
     settle_seconds = 0.0
     take_up_seconds = 15.0
     interval = 0.05
-    warnings: tuple[str, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Return what a person should know."""
+        return ()
 
     def shown(self) -> Routing | None:
         """Return the routing that the proxy itself shows; ``None`` is none that we understand."""

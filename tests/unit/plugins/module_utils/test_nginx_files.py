@@ -208,3 +208,38 @@ def test_a_command_that_cannot_be_run_and_one_that_says_no_are_named(tmp_path: P
     refusing.chmod(0o755)
     with pytest.raises(TrafficError, match=r"as it is now: nginx: \[emerg\] no\. Mend that first"):
         _nginx.connect({"upstream": "shop", "command": str(refusing)}, [])
+
+
+@pytest.mark.parametrize(
+    ("files", "seconds"),
+    [
+        (["http { server { listen 80; } }"], 75),
+        (["http { keepalive_timeout 5s; server { listen 80; } }"], 5),
+        (["http { keepalive_timeout 65; server { keepalive_timeout 5s; } }"], 65),
+        (["http { server { keepalive_timeout 4s 10s; location @a {keepalive_timeout 0;} } }"], 4),
+        # The other server has the default.
+        (["http { server { keepalive_timeout 4s; } server { listen 81; } }"], 75),
+        (["http { server { location / { keepalive_timeout 1m 30s; } } }"], 60),
+        (["http { server { keepalive_timeout 2s; location / { keepalive_timeout 1h; } } }"], 3600),
+        # That of an upstream is of the other side, and text in quotes is no block.
+        (["http { upstream a { keepalive_timeout 60s; } log_format b '{ \" }'; "
+          "server { keepalive_timeout 500ms; } }"], 0.5),
+        (["http { include a; server { keepalive_timeout 3s; } }", "keepalive_timeout 7;"], 7),
+    ],
+)  # fmt: skip
+def test_how_long_a_connection_may_rest(files: list[str], seconds: float) -> None:
+    assert _nginx_files.keepalive_seconds(files) == seconds
+
+
+def test_a_file_comes_before_the_routing_where_the_configuration_asks_for_it() -> None:
+    routing = parse_routing(
+        {"weights": {"blue": 90, "green": 10}, "mirror": {"pool": "green", "share": 5}}
+    )
+    plain = _nginx_files.write_routing(routing, UPSTREAMS, "shop")
+    assert "$shop_only" not in plain
+    assert _nginx_files.at_once_to(plain) == []
+    text = _nginx_files.write_routing(routing, UPSTREAMS, "shop", at_once=True)
+    assert "map $shop_only $shop_upstream {\n    default $shop_only;\n" in text
+    assert 'map $shop_only $shop_mirror {\n    default "";\n    "" $shop_copied;\n' in text
+    assert _nginx_files.at_once_to(text) == sorted(UPSTREAMS.values())
+    assert _nginx_files.read_routing(text, UPSTREAMS) == routing
