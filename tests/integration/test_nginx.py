@@ -42,7 +42,7 @@ def test_a_new_target_is_registered_and_comments_stay(deploy: Callable[..., Site
     path.write_text("# ours\n" + path.read_text())
     site.endpoints["web-3"] = proxies.Endpoint("web-3", "localhost", proxies.free_port())
     site.start("web-3", "3")
-    assert "does not know web-3" in site.call("drain", "web-3")["warnings"][0]
+    assert any("does not know web-3" in told for told in site.call("drain", "web-3")["warnings"])
     restored = site.call("restore", "web-1", "web-3")
     assert restored["changed"]
     assert {site.get() for _ in range(9)} == {"1", "3"}
@@ -164,7 +164,7 @@ def test_a_routing_that_the_configuration_has_no_place_for_is_refused(
             with pytest.raises(TrafficError, match=message):
                 _traffic.run({**request, "routing": {"weights": {"blue": 100}, **more}})
         foreseen = _traffic.run({**request, "check": True, "routing": {"weights": {"blue": 100}}})
-        assert "bascule/only-shop-blue: bringing all traffic to one" in foreseen["warnings"][0]
+        assert "bascule/only-shop-blue: bringing all traffic to one" in foreseen["warnings"][-1]
     finally:
         proxy.stop()
 
@@ -193,7 +193,8 @@ def test_an_order_that_was_cut_short_is_given_again(site: Pools) -> None:
     closing = directory / "closing"
     closing.touch()
     os.utime(closing, (0, 0))
-    assert "a reload was cut short" in site.targets("observe", "green")["warnings"][0]
+    warnings = site.targets("observe", "green")["warnings"]
+    assert any("a reload was cut short" in told for told in warnings)
     assert site.targets("drain", "green")["changed"]
     assert site.targets("observe", "green")["targets"]["green-1"]["state"] == "down"
     assert not closing.exists()

@@ -390,7 +390,7 @@ def _start_nginx(
     )
     command = [binary, "-e", str(log), "-c", str(configuration)]
     process = _start(command, log)
-    _until(lambda: _listens(port) and pid.exists(), process, log)
+    _until(lambda: _listens(port) and pid.exists() and pid.read_text().strip(), process, log)
     return process, {
         "directory": str(directory / "bascule"),
         "command": " ".join(command),
