@@ -27,6 +27,7 @@ from ._fresh_baseline import baseline_before, deployment_after, is_baseline
 from ._function_pools import plan_functions
 from ._gates import alarms_of
 from ._history import left_open
+from ._lambda._package import prune_packages
 from ._lambda._plan import look_at, with_functions
 from ._lambda._revision import functions_of
 from ._planning import Endpoint, Plan, Settings, by_pool, plan_deployment
@@ -197,6 +198,8 @@ def open_deployment(
         fact = deployment_fact(created)
         return Opened(fact, members, plan, text, fact, baseline_fleet(created), created.plan)
     prune(cache, settings["deploy_cached_revisions"], record.needed_digests)
+    if functions:
+        prune_packages(cache, settings["deploy_cached_revisions"], record.needed_packages)
     created = record.create_deployment(dataclasses.replace(new, only_after=only_after))
     if not plan["targets"] and not plan["schedule"]:
         created = record.finish(created.id)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import subprocess
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -19,7 +21,9 @@ from support.function_site import (
     shares,
     within_binomial,
 )
+from support.lambda_plane import package
 from support.receiver import receiving
+from support.rollout import BIN, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,6 +109,10 @@ def test_a_canary_under_load_with_hooks_of_both_kinds(plane: LambdaPlane, tmp_pa
     assert back.status == 0, back.said
     assert plane.alias("greet") == ("1", {})
     assert plane.invoke("greet")["payload"]["greeting"] == ""
+    # The package of what was left may be gone forward to, and is kept.
+    version = plane.client("lambda").get_function_configuration(FunctionName="greet", Qualifier="2")
+    with closing(site.controller.record()) as record:
+        assert version["CodeSha256"] in record.needed_packages()
 
 
 def test_a_bad_version_is_found_by_its_metrics_and_the_old_one_comes_back_alone(
@@ -154,6 +162,33 @@ def test_a_bad_version_is_found_by_its_metrics_and_the_old_one_comes_back_alone(
         "DeploymentStart", "InstanceStart", "InstanceReady", "InstanceFailure", "DeploymentFailure",
         "DeploymentRollback", "DeploymentStart", "DeploymentSuccess",
     ]  # fmt: skip
+
+
+def test_the_first_deployment_of_the_documentation_works_as_it_is_written(
+    plane: LambdaPlane, tmp_path: Path
+) -> None:
+    plane.create("greet", package("1"))
+    page = (ROOT / "docs" / "lambda.md").read_text()
+    part = page.partition("## A first deployment\n")[2].partition("\n## ")[0]
+    script = "".join(
+        line.removeprefix("    ") for line in part.splitlines(keepends=True) if line[:4] == "    "
+    )
+    assert script.count("bascule ") == 3
+    done = subprocess.run(
+        ["bash", "-eu", "-o", "pipefail", "-c", script], cwd=tmp_path, check=False, text=True,
+        env={
+            **os.environ, **plane.environment, "BASCULE_STATE": str(tmp_path / "state"),
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+        },
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert "version 1 (100%) of live now; changes: code" in done.stdout
+    assert [share for _at, share in shares(plane, "greet")] == [
+        {"1": 90, "2": 10}, {"2": 100}, {"1": 100},
+    ]  # fmt: skip
+    assert plane.invoke("greet", qualifier="2")["payload"] == {"greeting": "hello", "version": "2"}
 
 
 def test_an_ab_test_ends_when_the_new_variant_is_shown_to_be_better(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 import subprocess
 import threading
 import time
@@ -24,6 +26,9 @@ from ansible_collections.bascule.deploy.plugins.module_utils._errors import (
 )
 from ansible_collections.bascule.deploy.plugins.module_utils._functions import FunctionSettings
 from ansible_collections.bascule.deploy.plugins.plugin_utils._lambda import _hooks, _publish
+from ansible_collections.bascule.deploy.plugins.plugin_utils._lambda._package import (
+    prune_packages,
+)
 from ansible_collections.bascule.deploy.plugins.plugin_utils._lambda._revision import (
     functions_of,
     resolve_functions,
@@ -148,9 +153,15 @@ def test_code_and_configuration_are_published_together_and_secrets_stay_secret(
     plane: LambdaPlane, tmp_path: Path
 ) -> None:
     plane.create("greet", package("1"), Environment={"Variables": {"GREETING": "old-secret"}})
+    layer = plane.client("lambda").publish_layer_version(
+        LayerName="common", Content={"ZipFile": packed({"python/common.py": "WORD = 'layer'"})},
+        CompatibleRuntimes=["python3.12"],
+    )["LayerVersionArn"]  # fmt: skip
     one = FunctionSettings(
         "greet", "greet",
-        configuration={"memory": 256, "environment": {"GREETING": "new-secret"}},
+        configuration={
+            "memory": 256, "environment": {"GREETING": "new-secret"}, "layers": [layer],
+        },
     )  # fmt: skip
     plane.settings(update=0.2, publish=0.2)
     revision = resolve(tmp_path, folder(tmp_path / "code", "2"), one)
@@ -161,6 +172,9 @@ def test_code_and_configuration_are_published_together_and_secrets_stay_secret(
     client = plane.client("lambda")
     told = client.get_function_configuration(FunctionName="greet", Qualifier="2")
     assert told["MemorySize"] == 256
+    assert [one["Arn"] for one in told["Layers"]] == [layer]
+    first = client.get_function_configuration(FunctionName="greet", Qualifier="1")
+    assert not first.get("Layers")
     assert told["Description"] == "by a test"
     # The same again is the version that there is.
     assert publish(tmp_path, revision, one).version == "2"
@@ -228,6 +242,7 @@ def test_an_appspec_file_alone_deploys_a_version_that_others_published(
     client = plane.client("lambda")
     client.update_function_code(FunctionName="greet", ZipFile=package("2"))
     client.publish_version(FunctionName="greet")
+    before = len(client.list_versions_by_function(FunctionName="greet")["Versions"])
     file = tmp_path / "appspec.yml"
     file.write_text(
         "version: 0.0\nResources:\n  - greet:\n      Type: AWS::Lambda::Function\n"
@@ -237,6 +252,22 @@ def test_an_appspec_file_alone_deploys_a_version_that_others_published(
     revision = resolve(tmp_path, file, GREET)
     assert functions_of(revision)["greet"]["hooks"] == {"AfterAllowTraffic": "check"}
     assert publish(tmp_path, revision, GREET) == _publish.Published("2", made=False)
+    # The same as JSON, in the other spelling of the keys, is the same revision.
+    spelt = tmp_path / "appspec.json"
+    properties = {"name": "greet", "alias": ALIAS, "currentversion": "1", "targetversion": "2"}
+    spelt.write_text(
+        json.dumps(
+            {
+                "version": 0.0,
+                "resources": [
+                    {"greet": {"type": "AWS::Lambda::Function", "properties": properties}}
+                ],
+                "hooks": [{"AfterAllowTraffic": "check"}],
+            }
+        )
+    )
+    assert resolve(tmp_path, spelt, GREET).digest == revision.digest
+    assert len(client.list_versions_by_function(FunctionName="greet")["Versions"]) == before
     client.update_alias(FunctionName="greet", Name=ALIAS, FunctionVersion="2")
     with pytest.raises(UsageError, match=r"CurrentVersion .* is 1, but the alias live of greet"):
         resolve(tmp_path, file, GREET)
@@ -266,6 +297,13 @@ def test_provisioned_concurrency_is_ready_before_it_is_used(
     assert told["Status"] == "READY"
     assert Service().release("greet", "2")
     assert not Service().release("greet", "2")
+    # Where there is not enough of it, nothing is left that would be paid for.
+    plane.settings(failing_provision="3")
+    revision = resolve(tmp_path, folder(tmp_path / "code", "3"), one)
+    with pytest.raises(FunctionError, match=r"version 3 of .* There are no more instances"):
+        publish(tmp_path, revision, one)
+    assert not Service().release("greet", "3")
+    assert plane.alias("greet") == ("1", {})
 
 
 def test_an_alias_that_somebody_else_moves_is_left_alone(plane: LambdaPlane) -> None:
@@ -310,6 +348,28 @@ def test_old_versions_go_but_never_one_that_is_used(plane: LambdaPlane) -> None:
     assert delete_old_versions(service, "greet", keep=-1, age=0, needed={"4"}) == []
     assert delete_old_versions(service, "greet", keep=1, age=0, needed={"4"}) == ["3", "5"]
     assert sorted(service.versions("greet")) == ["1", "2", "4", "6"]
+
+
+def test_packages_that_were_used_longest_ago_are_not_kept(
+    plane: LambdaPlane, tmp_path: Path
+) -> None:
+    plane.create("greet", package("1"))
+    cache, made = tmp_path / "cache", []
+    for number in range(5):
+        revision = resolve(tmp_path, folder(tmp_path / f"code-{number}", str(number)), GREET)
+        made.append(revision.bundle_sha256)
+        used = time.time() - (10 - number) * 86400
+        os.utime(revision.bundle_path, (used, used))
+    (cache / "lambda" / ".new-killed").touch()
+    os.utime(cache / "lambda" / ".new-killed", (0, 0))
+    # What is deployed again was used now.
+    resolve(tmp_path, folder(tmp_path / "code-1", "1"), GREET)
+    assert prune_packages(cache, 0, list) == []
+    assert prune_packages(cache, 5, list) == []
+    gone = prune_packages(cache, 2, lambda: [made[2]])
+    assert [base64.b64encode(bytes.fromhex(one)).decode() for one in gone] == [made[3], made[0]]
+    left = {path.stem for path in (cache / "lambda").iterdir()}
+    assert left == {base64.b64decode(made[number]).hex() for number in (1, 2, 4)}
 
 
 CHECK = """

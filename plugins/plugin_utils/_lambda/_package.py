@@ -13,6 +13,7 @@ import posixpath
 import shutil
 import stat
 import tempfile
+import time
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from ...module_utils._host import _archive
 from .._revisions._cache import Cache
 from .._revisions._git import SILENCE, describe, repository
 from .._revisions._http import fetch
+from .._revisions._prune import FRESH
 from .._revisions._sources import (
     GitHubSource,
     GitSource,
@@ -36,7 +38,7 @@ from .._revisions._sources import (
 from .._revisions._tree import hash_of_file, read_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Collection, Iterator
 
 FOLDER = "lambda"
 APPSPEC_ENDS = (".yml", ".yaml", ".json")
@@ -117,7 +119,10 @@ def package_of(source: Source, inside: str, cache: Path) -> Code:
     if path.is_file():
         hexadecimal = hash_of_file(path)
         kept = kept_package(hexadecimal, cache)
-        if not kept.exists():
+        if kept.exists():
+            # What was used last is kept longest.
+            kept.touch()
+        else:
             _keep(path, kept, cache)
     else:
         ignored = frozenset(_appspec_names(path)) if not inside else frozenset()
@@ -139,6 +144,34 @@ def package_of(source: Source, inside: str, cache: Path) -> Code:
 def kept_package(hexadecimal: str, cache: Path) -> Path:
     """Return where the zip with this SHA-256 is kept."""
     return cache / FOLDER / f"{hexadecimal}.zip"
+
+
+def prune_packages(cache: Path, keep: int, needed: Callable[[], Collection[str]]) -> list[str]:
+    """Remove the kept zips that were used longest ago, and return the SHA-256 of each.
+
+    :param keep: how many there may be; 0 is without end
+    :param needed: asked only if there are more; returns the SHA-256 (as Lambda tells it) of those
+        that are never removed
+    """
+    if keep <= 0:
+        return []
+    found: list[tuple[float, Path]] = []
+    for path in (cache / FOLDER).glob("*"):
+        with contextlib.suppress(OSError):
+            found.append((path.stat().st_mtime, path))
+    stale = time.time() - FRESH
+    packages = sorted((one for one in found if one[1].suffix == ".zip"), reverse=True)
+    # What a process that was killed has begun has no such name.
+    going = [path for used, path in found if path.suffix != ".zip" and used < stale]
+    removed = []
+    if len(packages) > keep:
+        wanted = {base64.b64decode(one).hex() for one in needed()}
+        old = [path for used, path in packages[keep:] if used < stale and path.stem not in wanted]
+        going += old
+        removed = [path.stem for path in old]
+    for path in going:
+        path.unlink(missing_ok=True)
+    return removed
 
 
 def image_of(address: str) -> Code:

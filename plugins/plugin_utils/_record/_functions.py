@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 import abc
+import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from ...module_utils._functions import PLATFORM
+from ._known import needed_digests
 from ._session import Query
 
 if TYPE_CHECKING:
@@ -103,6 +106,29 @@ class FunctionRecord(abc.ABC):
         query = Query(table=_TABLE, equals={"deployment_id": deployment_id}, order=("target",))
         rows = self._read(lambda session: session.rows(query))
         return {row["target"]: FunctionVersion(**row) for row in rows}
+
+    def needed_packages(self, newest: int = 5) -> set[str]:
+        """Return the SHA-256 of the code, as Lambda tells it, of what may be gone back to.
+
+        :param newest: as for ``needed_digests``
+        """
+
+        def read(session: Session) -> set[str]:
+            digests = tuple(sorted(needed_digests(session, newest)))
+            query = Query(
+                table="deployments", columns=("digest", "revision"), among=("digest", digests)
+            )
+            rows = {row["digest"]: row["revision"] for row in session.rows(query)}
+            appspecs = [json.loads(revision)["appspec"] for revision in rows.values()]
+            return {
+                function["code_sha256"]
+                for appspec in appspecs
+                if appspec.get("platform") == PLATFORM
+                for function in appspec["functions"].values()
+                if "ImageUri" not in function["place"]
+            }
+
+        return self._read(read)
 
     def function_history(
         self, function: str, alias: str, digest: str | None = None
