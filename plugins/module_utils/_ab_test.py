@@ -59,7 +59,7 @@ def parse_ab_test(value: Any) -> AbTest:
     if better not in (LESS, MORE):
         raise UsageError(f"{NAME}.goal.better is {better!r}; wanted is less or more.")
     # Which side is the bad one is no question here.
-    foreign = sorted({"direction", "test", "critical", "group"} & set(goal))
+    foreign = sorted({"direction", "test", "critical", "group", "spread"} & set(goal))
     if foreign:
         raise UsageError(f"{NAME}.goal has {foreign[0]}, which only a metric of deploy_judge has.")
     metric = {key: one for key, one in goal.items() if key != "better"}
