@@ -99,7 +99,6 @@ NOBODY: dict[str, t.Any] = {
     },
     **{name: {} for name in ("pools", "home", "pool_endpoints", "pool_of", "arms")},
     "serial": [1],
-    "measures": False,
     "steps": {part: [] for part in PARTS},
     "step_hosts": {part: [] for part in PARTS},
     "function_hosts": {part: [] for part in PARTS},

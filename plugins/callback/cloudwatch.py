@@ -18,7 +18,7 @@ description:
   - The duration, the targets by state and the rollbacks become metrics.
   - A process of its own sends them in batches. It never makes a deployment wait or fail; what could
     not be sent is counted and told at the end.
-  - This plugin only looks on. A deployment is the same without it.
+  - This plugin only looks on. A deployment is the same without it. With C(--check) nothing is sent.
 requirements:
   - enabled by C(callbacks_enabled) in the configuration
   - the Python package C(boto3) on the controller
@@ -91,6 +91,7 @@ import os
 import typing as t
 from collections import Counter
 
+from ansible import context
 from ansible_collections.bascule.deploy.plugins.plugin_utils._cloudwatch import (
     Courier,
     Redactor,
@@ -124,6 +125,8 @@ class CallbackModule(Observer):
         atexit.register(self._finish)
 
     def event(self, event: Event) -> None:
+        if context.CLIARGS.get("check"):
+            return
         if self._redactor is None:
             self._redactor = Redactor(self.get_option("redact"))
         line = line_of(event, self._redactor)

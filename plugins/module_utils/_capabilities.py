@@ -43,6 +43,9 @@ CAPABILITIES: dict[str, frozenset[str]] = {
 # Providers whose counts come minutes late, and whole minutes at once, so that they tell of requests
 # from before a shift when it has just been made: their own word for the share is taken instead.
 LATE = frozenset(("elbv2", "lambda_alias"))
+# Those of them that can tell of the minutes after a shift alone. Before something is done that
+# cannot be undone these are waited for.
+BY_MINUTE = frozenset(("elbv2",))
 
 # Providers that read a change by a reload, which may cost something: a plan tells what they say.
 RELOADED = frozenset(("nginx",))

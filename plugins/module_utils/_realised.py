@@ -4,7 +4,8 @@
 """Whether requests show the share that the traffic was given. Pure.
 
 Counted is what each load balancer counted between two looks, as the action ``traffic`` returns it:
-``{"pools": {pool: {"requests": n}}, "at": epoch seconds}``.
+``{"pools": {pool: {"requests": n}}, "at": epoch seconds}``; with ``"since"`` (epoch seconds) the
+load balancer itself has counted from there on alone.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ._capabilities import BY_MINUTE, CAPABILITIES, LATE
+from ._schedule import RETIRE, SHIFT
 from ._shares import share_confirmed
 
 CONFIRMED, THIN, REFUTED = "confirmed", "thin", "refuted"
@@ -26,10 +29,32 @@ STRAGGLERS = 1.0
 
 Counted = Mapping[str, Any]
 
+# How long requests are waited for, and how often they are counted, both in seconds. Counts that
+# come by the minute need the rest of this one, a whole one, and up to two more until they are told.
+SOON = {"patience": "10s", "every": 1}
+BY_THE_MINUTE = {"patience": "5m", "every": 10}
+
+
+def confirmation(
+    provider: str, step: Mapping[str, Any], later: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return how requests show the share of a step: ``patience`` and ``every``; empty: they do not.
+
+    :param later: the steps after it
+    """
+    if step["kind"] != SHIFT or "measure" not in CAPABILITIES.get(provider, ()):
+        return {}
+    if provider not in LATE:
+        return dict(SOON)
+    ahead = [one["kind"] for one in later if one["kind"] in (SHIFT, RETIRE)]
+    # The last moment before the old pool is gone, and no sooner: minutes at every step would make
+    # another schedule of it.
+    return dict(BY_THE_MINUTE) if provider in BY_MINUTE and ahead[:1] == [RETIRE] else {}
+
 
 def requests_between(before: Counted, after: Counted) -> dict[str, int]:
     """Return the requests of each pool between two looks; none where a counter began anew."""
-    earlier = before.get("pools") or {}
+    earlier = {} if after.get("since") is not None else before.get("pools") or {}
     return {
         pool: max(0, int(seen["requests"]) - int((earlier.get(pool) or {}).get("requests", 0)))
         for pool, seen in (after.get("pools") or {}).items()

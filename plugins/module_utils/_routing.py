@@ -124,6 +124,7 @@ TRAFFIC_OPTIONS: dict[str, dict[str, Any]] = {
     "targets": {"type": "list", "elements": "dict", "default": []},
     "pool": {"type": "str", "default": ""},
     "routing": {"type": "dict"},
+    "since": {"type": "float"},
 }
 
 
@@ -150,6 +151,7 @@ def traffic_request(arguments: dict[str, Any], here: str, *, check: bool) -> dic
                 "pools": pools_of(options.get("pools"), provider),
             },
             **({"routing": arguments["routing"]} if arguments["state"] == "routed" else {}),
+            **({"since": arguments["since"]} if arguments.get("since") is not None else {}),
         }
     return {
         **request,

@@ -208,6 +208,12 @@ options:
         name the user; with C(ttl), seconds, the load balancer gives a cookie to who has none.
       - C(mirror) sends a copy of C(share) percent of the requests to C(pool).
     type: dict
+  since:
+    description:
+      - With O(state=measured), count requests from after this moment alone, in seconds since 1970.
+        A load balancer whose counters have no times counts from its beginning on, and returns no
+        RV(since).
+    type: float
   deployment:
     description:
       - The deployment that this belongs to. Its record gets the events C(BlockTraffic) and
@@ -316,6 +322,11 @@ pools:
       requests: 12034
       errors: 3
       latency: {p50: 0.012, p95: 0.043, p99: 0.11, histogram: [[0.05, 11900], [0.25, 12034]]}
+since:
+  description: O(since), where no request from before it is counted.
+  returned: O(state=measured) and the load balancer can tell
+  type: float
+  sample: 1767225540.0
 at:
   description: When that was, in seconds since 1970.
   returned: O(state=measured)

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from ..module_utils._ab_test import parse_ab_test
 from ..module_utils._appspec_lambda import AFTER, BEFORE, EVENTS
-from ..module_utils._capabilities import CAPABILITIES, LATE
 from ..module_utils._errors import PlanError, UsageError
 from ..module_utils._functions import PLATFORM
 from ..module_utils._plan import NO_PROVIDER, render_plan
 from ..module_utils._plan_hash import plan_hash
 from ..module_utils._pools import AB_TEST, PARTS, routing_for, routing_home
+from ..module_utils._realised import confirmation
 from ..module_utils._saved_plan import Saved, first_difference, plan_difference
 from ._alarms import refuse_active
 from ._choosing import find_revision
@@ -501,7 +501,8 @@ def _moving(
     present: dict[str, t.Any] = {
         "share": 0.0 if pools else None, "sticky": bool(pools and pools["sticky"]),
     }  # fmt: skip
-    for step in plan.get("schedule") or []:
+    schedule = plan.get("schedule") or []
+    for index, step in enumerate(schedule):
         if "share" in step:
             present = {**present, "share": _own_share(pools or {}, step["share"])}
         moves = pools is not None and "share" in step
@@ -512,6 +513,7 @@ def _moving(
             "label": label,
             "tasks": TASKS[step["kind"]],
             "present": present,
+            "confirm": confirmation(plan["provider"], step, schedule[index + 1 :]),
         }
         steps[step["part"]].append({**step, **routed, **asked})
     where = {part: anchor if found else [] for part, found in steps.items()}
@@ -521,8 +523,6 @@ def _moving(
         "home": routing_home(pools) if pools else {},
         "pool_endpoints": options.get("pool_endpoints") or {},
         "pool_of": dict.fromkeys(idle, pools["new"]) if pools and pools["slots"] else {},
-        "measures": "measure" in CAPABILITIES.get(plan["provider"], ())
-        and plan["provider"] not in LATE,
         "steps": steps,
         # The plays of functions and of hosts are others.
         "step_hosts": {part: [] for part in PARTS} if functions else where,

@@ -89,7 +89,7 @@ class Shop:
             },
             "deploy_elbv2_listener": self.site.listener,
             "deploy_elbv2_propagation": "1s",
-            "deploy_share_timeout": "1s",
+            "deploy_share_timeout": "0s",
             "deploy_green_fleet": "copy_auto_scaling_group",
             "deploy_green_fleet_group": "shop",
             "deploy_retire": "terminate",

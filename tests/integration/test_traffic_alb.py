@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import http.client
+import threading
 import time
 import urllib.error
 import urllib.request
+from http.cookiejar import CookieJar
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from ansible_collections.bascule.deploy.plugins.plugin_utils._providers import (
+    _elbv2_router,
     _members,
     run_on_controller,
 )
@@ -76,10 +80,46 @@ class Pools:
                 found["down"] += 1
         return found
 
+    def stays(self, jar: CookieJar) -> str:
+        """Ask as a user who keeps cookies; returns who answers."""
+        opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar))
+        with opener.open(self.url, timeout=10) as answer:
+            return str(answer.headers["X-Version"])
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[list[tuple[int | None, str]]]:
+        """Look again and again which weight green has, and then how its target is."""
+        samples: list[tuple[int | None, str]] = []
+        ended = threading.Event()
+
+        def look() -> None:
+            while not ended.is_set():
+                actions = self.site.elbv2.describe_listeners(ListenerArns=[self.listener])[
+                    "Listeners"
+                ][0]["DefaultActions"]
+                weights = {
+                    one["TargetGroupArn"]: int(one["Weight"])
+                    for one in actions[-1]["ForwardConfig"]["TargetGroups"]
+                }
+                samples.append((weights.get(self.green), self.site.states(self.green)[0]))
+                time.sleep(0.05)
+
+        watcher = threading.Thread(target=look)
+        watcher.start()
+        try:
+            yield samples
+        finally:
+            ended.set()
+            watcher.join(60)
+
     def settle(self) -> None:
+        self.until({"blue"})
+
+    def until(self, versions: set[str]) -> None:
+        """Wait until these answer, and nobody else."""
         deadline = time.monotonic() + 60
-        while self.seen(5) != {"blue": 5}:
-            assert time.monotonic() < deadline, "blue answers"
+        while (seen := set(self.seen(6))) != versions:
+            assert time.monotonic() < deadline, seen
             time.sleep(0.1)
 
 
@@ -94,8 +134,11 @@ def pools(service: alb.Alb, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pools]:
 
 def test_a_pool_is_attached_and_healthy_before_it_gets_a_request(pools: Pools) -> None:
     pools.site.service.forget_calls()
-    answer = pools.route({"blue": 75, "green": 25})
+    with pools.watched() as samples:
+        answer = pools.route({"blue": 75, "green": 25})
     assert answer["changed"], answer
+    assert (0, "initial") in samples, "attached without any weight"
+    assert {state for weight, state in samples if weight} == {"healthy"}
     assert answer["routing"]["before"]["weights"] == {"blue": 100.0}
     seen = pools.seen(400)
     assert set(seen) == {"blue", "green"}, "no request failed"
@@ -135,6 +178,16 @@ def test_rules_by_header_and_cookie_are_ours_alone(pools: Pools) -> None:
     assert len(rules) == 2, "the default, and theirs"
 
 
+def test_users_stay_with_the_pool_that_they_have_come_to(pools: Pools) -> None:
+    sticky = {"salt": "unused", "cookie": "AWSALBTG", "ttl": 60}
+    assert pools.route({"blue": 50, "green": 50}, routing={"sticky": sticky})["changed"]
+    users = {pools.stays(jar := CookieJar()): jar for _ in range(20)}
+    assert users.keys() == {"blue", "green"}, "new users are shared"
+    pools.route({"blue": 10, "green": 90}, routing={"sticky": sticky})
+    for pool, jar in users.items():
+        assert [pools.stays(jar) for _ in range(10)] == [pool] * 10
+
+
 def test_check_mode_shows_the_difference_and_changes_nothing(pools: Pools) -> None:
     pools.site.service.forget_calls()
     answer = pools.route({"blue": 50, "green": 50}, check=True)
@@ -152,7 +205,7 @@ def test_a_pool_without_healthy_targets_gets_nothing(pools: Pools) -> None:
     assert pools.seen(20) == {"blue": 20}
 
 
-def test_what_the_pools_answered_is_measured(pools: Pools) -> None:
+def test_what_the_pools_answered_is_measured(pools: Pools, monkeypatch: pytest.MonkeyPatch) -> None:
     before = pools.ask("measure")
     pools.seen(40)
     for _ in range(3):
@@ -168,6 +221,18 @@ def test_what_the_pools_answered_is_measured(pools: Pools) -> None:
     assert blue["errors"] == before["pools"]["blue"]["errors"]
     assert blue["latency"]["p50"] <= blue["latency"]["p99"] < 30
     assert after["pools"]["green"] == {"requests": 0, "errors": 0, "latency": None}
+    # Of a minute in which a share was changed nobody knows which requests came after that.
+    monkeypatch.setattr(_elbv2_router, "MINUTE", 2)
+    since = time.time()
+    told = pools.ask("measure", since=since)
+    assert told["since"] == since
+    assert told["pools"]["blue"]["requests"] == 0
+    time.sleep(2 - since % 2)
+    pools.seen(30)
+    while (count := pools.ask("measure", since=since)["pools"]["blue"]["requests"]) < 30:
+        assert time.monotonic() < deadline, count
+        time.sleep(0.3)
+    assert count == 30
 
 
 @pytest.mark.parametrize(
@@ -233,6 +298,23 @@ def test_a_drained_target_gets_no_request_and_a_restored_one_does(pools: Pools) 
     pools.settle()
 
 
+@pytest.mark.parametrize("kind", ["instance", "ip"])
+def test_one_of_several_ports_of_a_target_leaves_alone(pools: Pools, kind: str) -> None:
+    group = pools.site.group("ports", kind=kind)
+    who = pools.site.instances["blue"] if kind == "instance" else "127.0.0.1"
+    targets = [{"Id": who, "Port": port} for port in pools.site.ports.values()]
+    pools.site.elbv2.register_targets(TargetGroupArn=group, Targets=targets)
+    pools.url = pools.site.listen({group: 1})
+    pools.until({"blue", "green"})
+    options = {"target_groups": ["ports"]}
+    drained = move("drain", pools, **options)
+    assert drained["targets"]["web-1"]["state"] == "not registered", drained
+    assert pools.seen(20) == {"green": 20}
+    restored = move("restore", pools, **options)
+    assert restored["targets"]["web-1"]["state"] == "healthy", restored
+    pools.until({"blue", "green"})
+
+
 def test_the_propagation_is_waited_for_where_there_is_no_delay(pools: Pools) -> None:
     attribute = {"Key": "deregistration_delay.timeout_seconds", "Value": "0"}
     pools.site.elbv2.modify_target_group_attributes(
@@ -282,6 +364,58 @@ def test_targets_of_a_network_load_balancer_leave_and_return(pools: Pools) -> No
     drained = move("drain", pools, **options)
     assert drained["targets"]["web-1"]["state"] == "not registered"
     assert set(pools.seen(5)) == {"down"}
+
+
+def test_what_is_more_than_a_call_may_have_is_asked_for_in_several(pools: Pools) -> None:
+    site = pools.site
+    groups = [site.group(f"many-{number}", kind="ip", delay=1) for number in range(25)]
+    site.listen({groups[0]: 1})
+    places = {f"t{n}": f"127.1.{n // 100}.{n % 100 + 1}" for n in range(120)}
+    targets = [{"Id": address, "Port": 80} for address in places.values()]
+    for some in (targets[:60], targets[60:]):
+        site.elbv2.register_targets(TargetGroupArn=groups[0], Targets=some)
+
+    def ask(action: str, count: int, names: list[str]) -> collections.Counter[str]:
+        site.service.forget_calls()
+        answer = run_on_controller(
+            {
+                "operation": "traffic",
+                "action": action,
+                "provider": "elbv2",
+                "provider_options": {"target_groups": names, "propagation": "1s"},
+                "targets": [
+                    {"name": name, "address": address, "port": 80}
+                    for name, address in list(places.items())[:count]
+                ],
+            }
+        )
+        assert not answer.get("failed"), answer
+        seen.update({name: one["state"] for name, one in answer["targets"].items()})
+        return collections.Counter(one["action"] for one in site.service.calls())
+
+    seen: dict[str, str] = {}
+    calls = ask("observe", 1, [f"many-{number}" for number in range(25)])
+    assert seen["t0"].count("not registered") == 24
+    assert calls["DescribeTargetGroups"] == 2
+    assert ask("observe", 120, ["many-0"])["DescribeTargetHealth"] == 1
+    assert len(seen) == 120
+    assert "not registered" not in seen.values()
+    assert ask("drain", 120, ["many-0"])["DeregisterTargets"] == 2
+    assert set(seen.values()) == {"not registered"}
+    # Rules come in pages of fifty, their tags for twenty at a time.
+    site.listener = pools.listener
+    for number in range(60):
+        site.rule({pools.blue: 1}, header=("X-Theirs", str(number)), priority=number + 1)
+    match = [{"pool": "green", "header": "X-Test", "value": "green"}]
+    for changed in (True, False):
+        answer = pools.route({"blue": 100, "green": 0}, routing={"match": match})
+        assert answer["changed"] == changed, answer
+    pages = site.elbv2.get_paginator("describe_rules").paginate(ListenerArn=pools.listener)
+    rules = [rule for page in pages for rule in page["Rules"] if rule["Priority"] != "default"]
+    assert len(rules) == 61
+    assert max(rules, key=lambda one: int(one["Priority"]))["Conditions"][-1][
+        "HttpHeaderConfig"
+    ] == {"HttpHeaderName": "X-Test", "Values": ["green"]}
 
 
 def test_throttling_costs_nothing_but_time(pools: Pools) -> None:

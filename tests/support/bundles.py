@@ -13,7 +13,10 @@ PORT = 8080
 HOME = "/opt/web"
 
 SERVER = '''\
-"""Answers every request with its version and host; /health says whether it feels well."""
+"""Answers every request with its version and host; /health says whether it feels well.
+
+After SIGUSR1 every answer is the last one on its connection.
+"""
 
 import http.server
 import os
@@ -25,6 +28,7 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 with open(os.path.join(HERE, "VERSION")) as text:
     VERSION = text.read().strip()
+LEAVING = threading.Event()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -40,6 +44,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("X-Version", VERSION)
+        if LEAVING.is_set():
+            self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(body)
 
@@ -60,8 +66,17 @@ class Server(http.server.ThreadingHTTPServer):
 
 server = Server((os.environ.get("ADDRESS", ""), int(os.environ.get("PORT", "8080"))), Handler)
 signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
+signal.signal(signal.SIGUSR1, lambda *_: LEAVING.set())
 server.serve_forever(poll_interval=0.05)
 '''
+
+# Before the traffic is blocked: whoever keeps a connection alive is asked to open another.
+LET_GO = """\
+#!/bin/sh
+pid=$(cat {home}/web.pid 2>/dev/null) || exit 0
+kill -USR1 "$pid" 2>/dev/null
+exit 0
+"""
 
 STOP = """\
 #!/bin/sh
@@ -129,19 +144,25 @@ def web(
     *,
     python: str = "/usr/bin/python3",
     hooks: Mapping[str, str] | None = None,
+    more: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a revision of the web application and return its folder.
 
     :param hooks: text that replaces a script, by its file name, such as ``validate.sh``; every
         script can use ``{home}``, ``{port}``, ``{python}`` and ``{version}``
+    :param more: scripts of further lifecycle events, by event
     """
     (folder / "app").mkdir(parents=True)
     (folder / "hooks").mkdir()
     (folder / "app" / "server.py").write_text(SERVER)
     (folder / "app" / "VERSION").write_text(f"{version}\n")
     values = {"home": HOME, "port": str(PORT), "python": python, "version": version}
-    (folder / "appspec.yml").write_text(_fill(APPSPEC, values))
     scripts = {"stop.sh": STOP, "start.sh": START, "validate.sh": VALIDATE, **(hooks or {})}
+    appspec = APPSPEC
+    for event, text in (more or {}).items():
+        scripts[f"{event}.sh"] = text
+        appspec += f"  {event}:\n    - location: hooks/{event}.sh\n      timeout: 20\n"
+    (folder / "appspec.yml").write_text(_fill(appspec, values))
     for name, text in scripts.items():
         path = folder / "hooks" / name
         path.write_text(_fill(dedent(text), values))

@@ -31,12 +31,14 @@ def carry_out(request: dict[str, Any], opener: Opener) -> dict[str, Any]:
     """Make a routing so, or measure the pools, at the proxy that ``opener`` gives.
 
     :param request: ``{"operation": "traffic", "action": "route" | "measure", "check": bool,
-        "provider": ..., "provider_options": {..., "pools": {name: {...}}}, "routing": {...}}``
+        "provider": ..., "provider_options": {..., "pools": {name: {...}}}, "routing": {...},
+        "since": epoch s}``
     :param opener: returns the router for a provider's name and its options
     :returns: of ``route``: ``{"changed", "msg", "routing": {"before", "after"}, "diff", "waited",
         "where", "warnings"}``, ``before`` being ``None`` where the proxy has no routing that we
         understand. Of ``measure``: ``{"changed": False, "msg", "pools": {name: {"requests",
-        "errors", "latency"}}, "at", "where", "warnings"}``
+        "errors", "latency"}}, "at", "where", "warnings"}``, with ``"since"`` where no request from
+        before that moment is among them
     :raises UsageError: a request that cannot be worked with, or that the provider cannot fulfil
     :raises TrafficError: a proxy that cannot be reached, or does not do as asked
     """
@@ -44,7 +46,7 @@ def carry_out(request: dict[str, Any], opener: Opener) -> dict[str, Any]:
     options = dict(request.get("provider_options") or {})
     if request["action"] == "measure":
         require(provider, ["measure"])
-        return _measured(opener(provider, options))
+        return _measured(opener(provider, options), request.get("since"))
     routing = parse_routing(request.get("routing"), options.get("pools"), provider=provider)
     router = opener(provider, options)
     before = router.shown()
@@ -91,9 +93,11 @@ def _still_missing(router: Router, routing: Routing, started: float) -> str:
         return str(error)
 
 
-def _measured(router: Router) -> dict[str, Any]:
-    counters = router.measure()
+def _measured(router: Router, since: float | None) -> dict[str, Any]:
+    alone = router.measure_since(since) if since is not None else None
+    counters = router.measure() if alone is None else alone
     return {
+        **({} if alone is None else {"since": since}),
         "changed": False,
         "msg": f"{router.where}: "
         + ", ".join(

@@ -90,6 +90,14 @@ class Router:
         """Return what the proxy has counted, by pool."""
         raise NotImplementedError
 
+    def measure_since(self, moment: float) -> dict[str, Counters] | None:
+        """Return what was counted of requests after a moment (epoch seconds) and of no others.
+
+        None: the counters have no times; what is between two measurements is what came between.
+        """
+        del moment
+        return None
+
 
 def window(before: Counters, after: Counters) -> Counters:
     """Return what was counted between two measurements; a proxy that began anew began at 0."""

@@ -171,7 +171,15 @@ class ListenerRouter(Router):
         now = time.time()
         # Without a deployment there is no beginning: the last hour.
         began = max(self._began or now - 3600, now - LONGEST_SECONDS)
-        start = math.floor(began / MINUTE) * MINUTE
+        return self._sum_up(math.floor(began / MINUTE) * MINUTE, now)
+
+    def measure_since(self, moment: float) -> dict[str, Counters]:
+        """Sum up the minutes that began after a moment: they are told minutes later, as a whole."""
+        return self._sum_up(math.ceil(moment / MINUTE) * MINUTE, time.time())
+
+    def _sum_up(self, start: float, now: float) -> dict[str, Counters]:
+        if start >= now:
+            return {pool: Counters(0, 0) for pool in self._names}
         ids = {f"p{n}": pool for n, pool in enumerate(self._names)}
         queries = [
             query

@@ -30,6 +30,7 @@ PERCENTILES = (50, 90, 99)
 KEPT_FAILURES = 20
 # A proxy's threads each have connections of their own: one connection would see only one of them.
 SPREAD = 8
+CLOSE = "Connection: close\r\n"
 
 
 @dataclass
@@ -151,7 +152,7 @@ class _Connection(asyncio.Protocol):
         request, self.request = self.request, None
         if request is None:
             return
-        reusable = response is not None and response.keep_alive
+        reusable = response is not None and response.keep_alive and self.load.keep
         if not reusable:
             self.close()
         self.load.finish(request, reason, response)
@@ -168,7 +169,14 @@ class _Load:
     """The loop's state: what is due, what is on its way, which connections are free."""
 
     def __init__(
-        self, url: str, rate: float, timeout: float, limit: int, log: IO[str] | None = None
+        self,
+        url: str,
+        rate: float,
+        timeout: float,
+        limit: int,
+        *,
+        keep: bool = True,
+        log: IO[str] | None = None,
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname:
@@ -177,12 +185,13 @@ class _Load:
         self.host, self.port = parts.hostname, parts.port or 80
         self.message = (
             f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nUser-Agent: bascule-loadgen\r\n"
-            "Accept: */*\r\n\r\n"
+            f"Accept: */*\r\n{'' if keep else CLOSE}\r\n"
         ).encode()
         self.report = Report(url, rate)
         self.timeout = timeout
         self.limit = limit
         self.log = log
+        self.keep = keep
         self.loop = asyncio.get_running_loop()
         self.begun = self.loop.time()
         self.idle: deque[_Connection] = deque()
@@ -291,10 +300,13 @@ async def generate(
     seconds: float | None = None,
     timeout: float = 10.0,
     max_connections: int = 256,
+    keep_alive: bool = True,
     stop: asyncio.Event | None = None,
     log: IO[str] | None = None,
 ) -> Report:
     """Send ``rate`` requests a second until the time is over or ``stop`` is set.
+
+    Without ``keep_alive`` every request has a connection of its own.
 
     Returns when the last request was answered or its ``timeout`` (seconds) is over, so ``sent`` is
     always ``ok`` plus ``failed``.
@@ -303,7 +315,7 @@ async def generate(
         version, and ``ok`` or why it failed, with tabs between them
     :raises ValueError: not an http URL
     """
-    load = _Load(url, rate, timeout, max_connections, log)
+    load = _Load(url, rate, timeout, max_connections, keep=keep_alive, log=log)
     stop = stop or asyncio.Event()
     cpu = time.process_time()
     count = 0
@@ -353,6 +365,7 @@ async def _main(options: argparse.Namespace) -> dict[str, Any]:
             seconds=options.seconds,
             timeout=options.timeout,
             max_connections=options.connections,
+            keep_alive=not options.close,
             stop=stop,
             log=stack.enter_context(options.log.open("w", buffering=1)) if options.log else None,
         )
@@ -374,6 +387,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=_positive, help="how long; until SIGTERM if not given")
     parser.add_argument("--timeout", type=_positive, default=10.0, help="seconds for one request")
     parser.add_argument("--connections", type=int, default=256, help="at most this many at once")
+    parser.add_argument("--close", action="store_true", help="a connection for each request")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report here")
     parser.add_argument("--log", type=Path, metavar="FILE", help="write a line for each request")
     options = parser.parse_args(arguments)

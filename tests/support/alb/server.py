@@ -154,11 +154,18 @@ def patch(plane: Plane) -> None:
                 f"The following targets are not in a running state and cannot be registered: "
                 f"'{', '.join(unknown)}'",
             )
-        register(self, targets)
+        # moto knows one port of an instance alone; a target is both.
+        for one in targets:
+            register(self, [one])
+            self.targets[place(self, one)] = self.targets.pop(one["Id"])
 
     def deregister(self: FakeTargetGroup, targets: list[dict[str, Any]]) -> None:
         for one in targets:
-            self.targets.pop(one["Id"], None)
+            self.targets.pop(place(self, one), None)
+
+    def terminated(self: FakeTargetGroup, instance_ids: list[str]) -> None:
+        for one in [one for one in self.targets.values() if one["Id"] in instance_ids]:
+            self.targets.pop(place(self, one), None)
 
     def describe_instance_health(self: ELBResponse) -> ActionResult:
         name = self._get_param("LoadBalancerName")
@@ -179,8 +186,14 @@ def patch(plane: Plane) -> None:
     ELBv2Backend.describe_target_health = describe_target_health
     FakeTargetGroup.register = register_known
     FakeTargetGroup.deregister = deregister
+    FakeTargetGroup.deregister_terminated_instances = terminated
     ELBResponse.describe_instance_health = describe_instance_health
     Statistics.get_statistics_for_type = statistic
+
+
+def place(group: FakeTargetGroup, target: dict[str, Any]) -> str:
+    """Return what a target of a group is known by: its id and its port, if not the group's."""
+    return f"{target['Id']}:{target.get('Port') or group.port}"
 
 
 def described(told: tuple[str, str, str]) -> tuple[str, str | None, str | None]:

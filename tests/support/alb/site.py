@@ -141,9 +141,12 @@ class Site:
             Actions=[forward(weights)],
         )
 
-    def classic(self, name: str, delay: int) -> str:
-        """Make a classic load balancer before the application blue; returns its URL."""
-        port, application = proxies.free_port(), self.ports["blue"]
+    def classic(self, name: str, delay: int, application: int = 0, port: int | None = None) -> str:
+        """Make a classic load balancer before a port of the instances; returns its URL.
+
+        :param application: the port, that of the application blue if none is given
+        """
+        port, application = port or proxies.free_port(), application or self.ports["blue"]
         listener = {"Protocol": "HTTP", "LoadBalancerPort": port, "InstancePort": application}
         self.elb.create_load_balancer(
             LoadBalancerName=name, Listeners=[listener], Subnets=self.subnets

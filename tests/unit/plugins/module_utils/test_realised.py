@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.bascule.deploy.plugins.module_utils._realised import (
+    confirmation,
     has_been_seen,
     judge_all,
     judge_share,
@@ -57,6 +58,8 @@ def test_requests_are_counted_from_the_look_before() -> None:
     # A proxy that was started again counts from 0.
     restarted = look(3.0, blue=7, green=1)
     assert requests_between(after, restarted) == {"blue": 0, "green": 0}
+    alone = {**look(2.0, blue=80, green=2), "since": 1.0}
+    assert requests_between(before, alone) == {"blue": 80, "green": 2}
 
 
 def test_counting_ends_when_the_share_is_confirmed_or_the_time_is_over() -> None:
@@ -65,6 +68,27 @@ def test_counting_ends_when_the_share_is_confirmed_or_the_time_is_over() -> None
     assert not has_been_seen(before, look(101.0, blue=10, green=1), FIVE, 10.0)
     assert has_been_seen(before, look(110.0, blue=10, green=1), FIVE, 10.0)
     assert not has_been_seen(before, look(101.0, blue=10, green=190), FIVE, 10.0)
+
+
+@pytest.mark.parametrize(
+    ("provider", "kind", "later", "patience"),
+    [
+        ("envoy", "shift", ["bake", "shift", "retire"], "10s"),
+        ("envoy", "shift", [], "10s"),
+        ("envoy", "bake", ["shift"], None),
+        ("elbv2", "shift", ["bake", "shift", "bake", "retire"], None),
+        ("elbv2", "shift", ["bake", "retire"], "5m"),
+        ("elbv2", "shift", [], None),
+        ("elbv2", "retire", [], None),
+        ("lambda_alias", "shift", ["retire"], None),
+        ("elb", "shift", ["retire"], None),
+    ],
+)
+def test_counts_that_come_late_are_waited_for_before_the_old_pool_is_gone(
+    provider: str, kind: str, later: list[str], patience: str | None
+) -> None:
+    found = confirmation(provider, {"kind": kind}, [{"kind": one} for one in later])
+    assert found.get("patience") == patience
 
 
 def test_one_load_balancer_that_shares_otherwise_decides() -> None:
