@@ -83,8 +83,9 @@ test-crash: setup packages ## Kill the controller before, in and after everythin
 	CRASH_STRIDE=1 $(BIN)/pytest -q tests/integration/test_release_crashes.py
 	CRASH_STRIDE=1 CRASH_SIDES=before,after,during $(BIN)/pytest -q tests/e2e/test_crash.py
 
-test-alb: setup packages ## Calls to the API of load balancers for a hundred targets (ten minutes)
+test-alb: setup packages ## Load balancers of AWS: calls for a hundred targets, every kind under load (40 minutes)
 	$(BIN)/pytest -q -s tests/long/test_alb_calls.py
+	$(BIN)/pytest -q -s tests/long/test_alb_deployments.py tests/long/test_check_aws.py
 
 test-pools: setup packages ## Blue/green and canary, good and bad, behind four load balancers under load (ten minutes)
 	$(BIN)/pytest -q -s tests/long/test_pools_everywhere.py

@@ -1,5 +1,6 @@
 """How often the API of load balancers is called, also while it throttles.
 
+``ALB_RUNS=20:0,20:0.3`` chooses how many are in flight, and the share of calls that are refused.
 Targets on this machine with nothing to install but a file, so that the calls are what takes time.
 """
 
@@ -21,8 +22,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TARGETS = int(os.environ.get("ALB_TARGETS", "100"))
-IN_FLIGHT = [int(one) for one in os.environ.get("ALB_IN_FLIGHT", "10,20").split(",")]
-THROTTLED = [float(one) for one in os.environ.get("ALB_THROTTLED", "0,0.3").split(",")]
+RUNS = [
+    (int(at_once), float(throttle))
+    for at_once, throttle in (
+        one.split(":") for one in os.environ.get("ALB_RUNS", "5:0,10:0,20:0,40:0,20:0.3").split(",")
+    )
+]
 LOOK_SECONDS = 2.0
 
 
@@ -56,7 +61,7 @@ class Fleet:
                 "deploy_elbv2_target_groups": ["web"],
                 "deploy_elbv2_propagation": "500ms",
             },
-            environment={**service.environment, "ANSIBLE_FORKS": str(max(IN_FLIGHT) + 5)},
+            environment={**service.environment, "ANSIBLE_FORKS": str(max(RUNS)[0] + 5)},
             timeout=1500,
         )
 
@@ -86,8 +91,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
             proxies.stop(made.site.processes["blue"])
 
 
-@pytest.mark.parametrize("throttle", THROTTLED)
-@pytest.mark.parametrize("at_once", IN_FLIGHT)
+@pytest.mark.parametrize(("at_once", "throttle"), RUNS)
 def test_calls_are_shared_and_throttling_costs_nothing_but_time(
     fleet: Fleet, tmp_path: Path, at_once: int, throttle: float
 ) -> None:
@@ -99,13 +103,18 @@ def test_calls_are_shared_and_throttling_costs_nothing_but_time(
         fleet.service.throttle(0.0)
     done = Counter(one["action"] for one in calls if not one["throttled"])
     refused = sum(one["throttled"] for one in calls)
-    told = f"{TARGETS} targets, {at_once} at once, {fleet.seconds:.0f} s: {dict(done)}, {refused=}"
+    looks = done["DescribeTargetHealth"]
+    told = (
+        f"{TARGETS} targets, {at_once} at once, {fleet.seconds:.0f} s: {dict(done)}, {refused=}, "
+        f"{looks / fleet.seconds:.2f} looks a second"
+    )
     print(told)
     assert fleet.states() == {"healthy": TARGETS}, "nothing is left out of service"
     [deployment] = [d for d in fleet.controller.deployments() if d.status != "Succeeded"] or [None]
     assert deployment is None
     assert done["RegisterTargets"] + done["DeregisterTargets"] <= 2 * TARGETS, told
-    # One look every two seconds answers for all; opening and closing look for themselves.
-    assert done["DescribeTargetHealth"] <= fleet.seconds / LOOK_SECONDS + 5, told
+    # One look every two seconds answers for all, however many they are; opening and closing look
+    # for themselves.
+    assert looks <= fleet.seconds / LOOK_SECONDS + 5, told
     assert done["DescribeTargetGroups"] <= 5, told
     assert bool(refused) == bool(throttle)
