@@ -7,16 +7,22 @@ without throttling is in ``tests/e2e/test_alb.py``.
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
-from support.alb.rolling import rolling
+from support.alb.rolling import RATE, rolling
+from support.alb_pools import Balancer
+from support.twopools import two_pools
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 SIZE = 8
+# Seconds until CloudWatch hears of requests.
+LATE = 30.0
 
 
 @pytest.mark.parametrize(
@@ -71,3 +77,42 @@ def test_no_request_is_lost_and_every_target_comes_back(
     story.check_users({"1.0", "2.0"} | ({"3.0"} if broken != "h*" else set()))
     story.check_floor(floor)
     assert bool(throttle) == any(one["throttled"] for one in story.calls["bad"])
+
+
+def test_two_target_groups_take_turns_and_the_old_one_is_left_until_users_are_seen_elsewhere(
+    tmp_path: Path,
+) -> None:
+    pools = {"blue": ["b1", "b2"], "green": ["g1", "g2"]}
+    given = {"deploy_retire": "drain", "deploy_schedule": [{"shift": "20%"}, {"bake": "2s"}]}
+    with two_pools("elbv2", tmp_path, pools, **given) as site:
+        assert isinstance(site.proxy, Balancer)
+        service, listener = site.proxy.service, site.proxy.site
+        first = site.controller.playbook("blue_green", deploy_revision=site.revision("1.0"))
+        assert first.status == 0, first.said
+        service.tell_late(LATE)
+        end = site.load(RATE)
+        seen = {}
+        for version in ("2.0", "3.0"):
+            service.forget_calls()
+            run = site.controller.playbook("blue_green", deploy_revision=site.revision(version))
+            assert run.status == 0, run.said
+            seen[version] = site.ask(20)
+            deployment = site.controller.deployments()[0].id
+            with contextlib.closing(site.controller.record()) as record:
+                steps = {one.told: one for one in record.steps(deployment)}
+            [told] = [text for text in steps if "shift 100%" in text]
+            retired = [one["at"] for one in service.calls() if one["action"] == "DeregisterTargets"]
+            shift = steps[told]
+            print(f"{version}: {shift.message} after {shift.ended_at - shift.started_at:.0f} s")
+            # A minute that began after the shift, and then the time until it is told.
+            minute = math.ceil(shift.started_at / 60) * 60
+            assert min(retired) >= minute + LATE
+            assert "100.00% (wanted 100.00%" in shift.message
+            states = {
+                group["TargetGroupName"]: listener.states(group["TargetGroupArn"])
+                for group in listener.elbv2.describe_target_groups()["TargetGroups"]
+            }
+            assert sorted(states.values()) == [[], ["healthy", "healthy"]], states
+        load = end()
+    assert seen == {"2.0": {"2.0": 20}, "3.0": {"3.0": 20}}
+    assert load["failed"] == 0, load

@@ -44,6 +44,10 @@ class Alb(Aws):
         """Refuse this share of the calls to load balancers with Throttling."""
         self._post("settings", {"throttle": share})
 
+    def tell_late(self, seconds: float) -> None:
+        """Let CloudWatch hear of requests so much later, with the time at which they came."""
+        self._post("settings", {"late": seconds})
+
     def _post(self, name: str, told: dict[str, Any]) -> None:
         request = urllib.request.Request(  # noqa: S310
             f"{self.url}/alb/{name}", data=json.dumps(told).encode(), method="POST"

@@ -122,6 +122,8 @@ class Plane:
         # The shortest interval that AWS takes is 5 s; tests need not wait that long.
         self.hurry = hurry
         self.propagation = propagation
+        # Seconds until CloudWatch hears of requests.
+        self.late = 0.0
         self.pools: dict[str, Pool] = {}
         self.lock = threading.RLock()
         self._wanted: list[tuple[float, tuple[Listener, ...]]] = []

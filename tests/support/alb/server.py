@@ -2,7 +2,7 @@
 
 Started by ``support.alb.running``. Beside the API of AWS it answers ``/alb/calls`` (every call
 that was made), ``/alb/settings`` (``throttle``: the share of calls to load balancers that are
-refused) and ``/alb/reset``.
+refused; ``late``: seconds until CloudWatch hears of requests) and ``/alb/forget``.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from support.guard import Guard
 from werkzeug.serving import WSGIRequestHandler, run_simple
 
 if TYPE_CHECKING:
+    import datetime
     from collections.abc import Callable, Iterable
 
 SCOPE = re.compile(r"Credential=[^/]+/[0-9]+/([^/]+)/([^/]+)/")
@@ -117,6 +118,7 @@ class Front:
                 answer = list(self.calls)
             elif path == "/alb/settings":
                 self.throttle = float(told.get("throttle", self.throttle))
+                self._plane.late = float(told.get("late", self._plane.late))
             elif path == "/alb/forget":
                 self.calls.clear()
         start("200 OK", [("Content-Type", "application/json")])
@@ -217,10 +219,10 @@ def instance_state(told: tuple[str, str, str] | None) -> dict[str, str]:
     return {"State": "OutOfService", "ReasonCode": reason, "Description": words}
 
 
-def measure(plane: Plane, log: AccessLog) -> None:
-    """Tell CloudWatch what the proxies have counted, by target group and load balancer."""
+def measure(plane: Plane, fresh: list[dict[str, Any]], at: datetime.datetime) -> None:
+    """Tell CloudWatch what the proxies counted at a time, by target group and load balancer."""
     by_cluster: dict[str, list[dict[str, Any]]] = collections.defaultdict(list)
-    for line in log.fresh():
+    for line in fresh:
         by_cluster[str(line["cluster"])].append(line)
     groups = {cluster_of(one.arn): one for one in plane.backend("elbv2").target_groups.values()}
     for cluster, lines in by_cluster.items():
@@ -242,10 +244,9 @@ def measure(plane: Plane, log: AccessLog) -> None:
                 ("TargetConnectionErrorCount", [float(len(lines) - len(answered))], "Count"),
                 ("TargetResponseTime", [one["milliseconds"] / 1000 for one in answered], "Seconds"),
             ]
-            now = utcnow()
             told = [
                 {"MetricName": metric, "Dimensions": dimensions, "Value": value, "Unit": unit,
-                 "Timestamp": now}
+                 "Timestamp": at}
                 for metric, values, unit in counted
                 for value in values
             ]  # fmt: skip
@@ -256,12 +257,16 @@ def run_plane(plane: Plane, envoy: Envoy) -> None:
     """Keep the proxies as the plane says, for ever."""
     log = AccessLog(envoy.access_log)
     measured = time.monotonic()
+    waiting: list[tuple[float, datetime.datetime, list[dict[str, Any]]]] = []
     while True:
         plane.read()
         envoy.apply(plane.listeners(), plane.endpoints())
         if time.monotonic() - measured > METRIC_SECONDS:
             measured = time.monotonic()
-            measure(plane, log)
+            waiting.append((measured, utcnow(), log.fresh()))
+            while waiting and waiting[0][0] + plane.late <= measured:
+                _when, at, lines = waiting.pop(0)
+                measure(plane, lines, at)
         time.sleep(0.1)
 
 
