@@ -10,13 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import UsageError
+from ansible_collections.bascule.deploy.plugins.module_utils._gate_rules import (
+    FAILED,
+    INCONCLUSIVE,
+    PENDING,
+)
 from ansible_collections.bascule.deploy.plugins.module_utils._gate_spec import parse_gates
 from ansible_collections.bascule.deploy.plugins.plugin_utils._alarms import (
     FAILED_LOOKS,
     look,
     refuse_active,
 )
-from ansible_collections.bascule.deploy.plugins.plugin_utils._gates import run_step
+from ansible_collections.bascule.deploy.plugins.plugin_utils._gates import Pools, run_step
+from ansible_collections.bascule.deploy.plugins.plugin_utils._gates._judging import measure_judge
+from ansible_collections.bascule.deploy.plugins.plugin_utils._gates._model import Moment
 from ansible_collections.bascule.deploy.plugins.plugin_utils._record import Record
 from support.aws import running
 from support.records import create
@@ -101,6 +108,95 @@ def test_a_metric_without_values_is_not_known(aws: Aws, record: Record) -> None:
     put(aws, "Requests", 1000, 1000, 900)
     outcome = asked(record, {**METRICS, "result": "bad", "success": "<= 5"})
     assert (outcome.verdict, outcome.gates[0]["seen"]) == ("Inconclusive", "no value yet")
+
+
+def judged(record: Record, judge: dict[str, Any], aws: Aws, lag: int, looks: int) -> list[Any]:
+    """Look once a minute at what has come ``lag`` minutes late; return what the judge said."""
+    [gate] = parse_gates([{"type": "judge", "judge": judge}])
+    # On a whole minute, an hour ago.
+    started = float(int(time.time()) // 60 * 60 - 3600)
+    earlier: list[Any] = []
+    said: list[Any] = []
+    for number in range(looks):
+        minute = number - 1 - lag
+        if minute >= 0:
+            at = datetime.datetime.fromtimestamp(started + 60 * minute + 30, datetime.UTC)
+            write_minute(aws, at, minute)
+        now = started + 60 * number + 1
+        found = measure_judge(
+            gate,
+            Moment(
+                record=record, deployment={"id": "d-1"}, step="step 1", round=1, started=started,
+                until=started + 60 * looks, now=now, over=number == looks - 1, late=False,
+                pools=Pools("green", "blue", 0.1), traffic=None, earlier=tuple(earlier),
+            ),
+        )  # fmt: skip
+        earlier.append({"phase": found.phase, **found.data})
+        said.append(found)
+    return said
+
+
+def write_minute(aws: Aws, at: datetime.datetime, minute: int) -> None:
+    """Write what a load balancer sends for a minute: the canary is bad, and slow."""
+    more = minute % 3 / 100
+    sent = {
+        ("Requests", "green"): 1000, ("Errors", "green"): 60, ("Time", "green"): 0.3 + more,
+        ("Requests", "blue"): 9000, ("Errors", "blue"): 90, ("Time", "blue"): 0.2 + more,
+    }  # fmt: skip
+    data = [
+        {"MetricName": name, "Value": value, "Timestamp": at,
+         "Dimensions": [{"Name": "Pool", "Value": pool}]}
+        for (name, pool), value in sent.items()
+    ]  # fmt: skip
+    aws.client("cloudwatch").put_metric_data(Namespace="shop", MetricData=data)
+
+
+def query(metric: str, pool: str, stat: str, **more: Any) -> dict[str, Any]:
+    of = {"namespace": "shop", "metric": metric, "stat": stat, "dimensions": {"Pool": pool}}
+    return {**of, **more}
+
+
+ERROR_RATE = {
+    "name": "errors", "kind": "rate", "critical": True, "source": "cloudwatch",
+    **{arm: {"bad": query("Errors", pool, "Sum"), "total": query("Requests", pool, "Sum")}
+       for arm, pool in (("canary", "green"), ("baseline", "blue"))},
+}  # fmt: skip
+SLOWNESS = {
+    "name": "time", "kind": "series", "critical": True, "source": "cloudwatch",
+    "canary": query("Time", "green", "Average"), "baseline": query("Time", "blue", "Average"),
+}  # fmt: skip
+
+
+def test_a_judge_on_counts_of_cloudwatch_that_come_late(aws: Aws, record: Record) -> None:
+    said = judged(record, {"metrics": [ERROR_RATE]}, aws, lag=2, looks=6)
+    # Nothing has come yet: that is no failure, and no success.
+    assert [one.phase for one in said[:3]] == [PENDING] * 3
+    assert said[3].phase == FAILED, [one.seen for one in said]
+    assert "60 of 1000 requests against 90 of 9000" in said[3].seen
+    # What was counted before is not counted again.
+    counted = [one.data["look"]["rates"]["errors"]["canary"] for one in said[1:] if one.data]
+    assert counted[2:] == [{"bad": 60, "total": 1000}] * 3
+
+
+def test_a_judge_on_a_series_of_cloudwatch_sees_each_period_once(aws: Aws, record: Record) -> None:
+    said = judged(record, {"metrics": [SLOWNESS]}, aws, lag=1, looks=14)
+    seen = [one.data["look"]["values"]["time"]["canary"] for one in said[1:]]
+    assert seen[:1] == [None]
+    assert [round(one, 2) for one in seen[1:4]] == [0.3, 0.31, 0.32]
+    assert said[10].phase == PENDING
+    assert "9 of 10 intervals" in said[10].seen
+    assert said[11].phase == FAILED, [one.seen for one in said]
+
+
+def test_a_judge_whose_metrics_never_come_in_time_is_inconclusive(aws: Aws, record: Record) -> None:
+    for metric in (ERROR_RATE, SLOWNESS):
+        said = judged(record, {"metrics": [metric]}, aws, lag=9, looks=5)
+        assert [one.phase for one in said] == [PENDING] * 4 + [INCONCLUSIVE], said
+        aws.reset()
+    # A period in which no minute is whole is asked for in vain, too.
+    hourly = {**ERROR_RATE, "period": "2h"}
+    said = judged(record, {"metrics": [hourly]}, aws, lag=0, looks=5)
+    assert said[-1].phase == INCONCLUSIVE
 
 
 def test_an_alarm_as_a_gate(aws: Aws, record: Record) -> None:

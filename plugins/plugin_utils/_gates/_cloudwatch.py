@@ -87,12 +87,28 @@ def sums_since(gate: Gate, queries: Any, started: float, now: float) -> list[flo
 
     :raises SourceError: CloudWatch does not answer or refuses the queries
     """
+    return [value for _at, value in points_since(gate, queries, started, now)]
+
+
+def points_since(gate: Gate, queries: Any, started: float, now: float) -> list[tuple[float, float]]:
+    """Return the values of all whole periods since ``started``, each with when it begins.
+
+    What is measured comes late: a period that has no value yet may have one at the next look.
+
+    :raises SourceError: CloudWatch does not answer or refuses the queries
+    """
     period = parse_duration(gate.options.get("period") or "60s", "period")
-    first = math.ceil(started / period) * period
-    return _values(gate, queries, first, now) if now > first else []
+    first, last = math.ceil(started / period) * period, math.floor(now / period) * period
+    return _points(gate, queries, first, last) if last > first else []
 
 
 def _values(gate: Gate, queries: Any, start: float, end: float, result: Any = None) -> list[float]:
+    return [value for _at, value in _points(gate, queries, start, end, result)]
+
+
+def _points(
+    gate: Gate, queries: Any, start: float, end: float, result: Any = None
+) -> list[tuple[float, float]]:
     cloudwatch = _client()
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -102,7 +118,7 @@ def _values(gate: Gate, queries: Any, start: float, end: float, result: Any = No
     wanted = str(result or asked[-1]["Id"])
     for one in asked:
         one["ReturnData"] = one["Id"] == wanted
-    values: list[float] = []
+    points: list[tuple[float, float]] = []
     try:
         pages = cloudwatch.get_paginator("get_metric_data").paginate(
             MetricDataQueries=asked,
@@ -113,10 +129,13 @@ def _values(gate: Gate, queries: Any, start: float, end: float, result: Any = No
         for page in pages:
             for one in page.get("MetricDataResults", ()):
                 if one["Id"] == wanted:
-                    values += [float(value) for value in one["Values"]]
+                    points += [
+                        (at.timestamp(), float(value))
+                        for at, value in zip(one["Timestamps"], one["Values"], strict=True)
+                    ]
     except (BotoCoreError, ClientError) as error:
         raise SourceError(f"CloudWatch refuses the metrics: {_aws.reason(error)}") from error
-    return [value for value in values if math.isfinite(value)]
+    return [(at, value) for at, value in points if math.isfinite(value)]
 
 
 def _query(given: Any, number: int, period: int) -> dict[str, Any]:

@@ -197,6 +197,12 @@ def look_at(
         source = setting.sources[metric.name]
         if source["source"] == "proxy":
             continue
+        if metric.kind == "series" and source["source"] == "cloudwatch":
+            known = ((last or {}).get("periods") or {}).get(metric.name)
+            at, pair = _newest_period(source, gate, moment, known)
+            raw.setdefault("periods", {})[metric.name] = at
+            look["values"][metric.name] = pair
+            continue
         if metric.kind == "series":
             look["values"][metric.name] = {
                 arm: plain_number(found)
@@ -252,20 +258,38 @@ def _from_proxy(
 def _values(
     source: Mapping[str, Any], gate: Gate, moment: Moment, name: str
 ) -> dict[str, float | None]:
-    """Return the present value of a metric on both sides."""
+    """Return the present value of a metric on both sides, of Prometheus or of a command."""
     if source["source"] == "command":
         said = _said(source, gate, moment, name)
         return {arm: None if said[arm] is None else float(said[arm]) for arm in _ARMS}
     asking = _asking(gate, source)
     found: dict[str, float | None] = {}
     for arm in _ARMS:
-        if source["source"] == "prometheus":
-            query = _of_arm(str(source[arm]), moment, arm)
-            values = _http.prometheus_values(asking, str(source["url"]), query)
-        else:
-            values = _cloudwatch.metric_values(asking, source[arm], moment.now)
+        query = _of_arm(str(source[arm]), moment, arm)
+        values = _http.prometheus_values(asking, str(source["url"]), query)
         found[arm] = values[0] if values else None
     return found
+
+
+def _newest_period(
+    source: Mapping[str, Any], gate: Gate, moment: Moment, known: float | None
+) -> tuple[float | None, dict[str, float | None]]:
+    """Return CloudWatch's newest whole period of the step with a value on both sides.
+
+    Each period counts once, however often one looks: a value that is seen again is no evidence.
+
+    :param known: when the period begins that was seen last
+    """
+    asking = _asking(gate, source)
+    arms = {
+        arm: dict(_cloudwatch.points_since(asking, source[arm], moment.started, moment.now))
+        for arm in _ARMS
+    }
+    both = sorted(set(arms["canary"]) & set(arms["baseline"]))
+    new = [at for at in both if known is None or at > known]
+    if not new:
+        return known, dict.fromkeys(_ARMS)
+    return new[-1], {arm: plain_number(arms[arm][new[-1]]) for arm in _ARMS}
 
 
 def _counts(
