@@ -32,7 +32,10 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._at_proxies import 
     traffic_of,
 )
 from ansible_collections.bascule.deploy.plugins.plugin_utils._direct import program
-from ansible_collections.bascule.deploy.plugins.plugin_utils._gates import evidence_lines
+from ansible_collections.bascule.deploy.plugins.plugin_utils._gates import (
+    evidence_lines,
+    remembered,
+)
 from ansible_collections.bascule.deploy.plugins.plugin_utils._joining import (
     joined_since,
     open_follow_up,
@@ -74,6 +77,8 @@ if t.TYPE_CHECKING:
         Result,
         Variables,
     )
+    from ansible_collections.bascule.deploy.plugins.plugin_utils._gates._evidence import Remembered
+    from ansible_collections.bascule.deploy.plugins.plugin_utils._opening import Opened
     from ansible_collections.bascule.deploy.plugins.plugin_utils._record import Record
 
 # The plugin is loaded before the workers are forked: what is imported here, all of them inherit.
@@ -165,7 +170,7 @@ class ActionModule(BasculeAction):
             if channels and not self.checking:
                 start(record_url(where), opened.deployment["id"], channels)
         if settings["deploy_judge"] and not interrupted:
-            lines = self._evidence(settings, opened.plan, variables)
+            lines = self._evidence(settings, opened, variables, where)
             text = opened.plan_text + "".join(f"{line}\n" for line in lines)
             opened = dataclasses.replace(opened, plan_text=text)
         if opened.fleet["targets"] and not self.checking:
@@ -194,12 +199,29 @@ class ActionModule(BasculeAction):
         }
 
     def _evidence(
-        self, settings: dict[str, t.Any], plan: dict[str, t.Any], variables: Variables
+        self,
+        settings: dict[str, t.Any],
+        opened: Opened,
+        variables: Variables,
+        where: dict[str, str],
     ) -> list[str]:
         """Return how long the steps must last; it is of this moment, and so no part of the plan."""
         asked = self._templar.template(variables.get("__deploy_gate_traffic") or {})
-        traffic = traffic_of(self, variables, {**NO_TRAFFIC, **asked})
-        return evidence_lines(settings["deploy_judge"], plan.get("schedule") or [], traffic)
+        arms = opened.fleet["arms"]
+        traffic = traffic_of(self, variables, {**NO_TRAFFIC, **asked, "arms": arms})
+
+        def recall() -> Remembered | None:
+            with open_record(where) as record:
+                return remembered(record, settings["deploy_application"], settings["deploy_group"])
+
+        compared = sum(len(targets) for targets in arms.values())
+        return evidence_lines(
+            settings["deploy_judge"],
+            opened.plan.get("schedule") or [],
+            traffic,
+            recall=recall,
+            share=len(arms["canary"]) / compared if compared else None,
+        )
 
     def _follow_up(
         self, arguments: Arguments, settings: dict[str, t.Any], variables: Variables

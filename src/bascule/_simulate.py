@@ -22,6 +22,7 @@ def simulate(
     variables: Mapping[str, t.Any] | None = None,
     interval: t.Any = 10,
     noticed: t.Any = "30m",
+    asked: Mapping[str, t.Any] | None = None,
     compare: Iterable[str] = (),
     runs: int = RUNS,
     seed: int = 0,
@@ -34,6 +35,8 @@ def simulate(
     :param variables: those of a deployment that matter here (docs/simulator.md)
     :param interval: time between two looks of the judge
     :param noticed: how long a defect that has passed the deployment meets all users
+    :param asked: gate, gate_fails, gate_finds, approval, approval_rejects: how long gates and
+        approvals of a schedule take, and by which chance they stop it
     :param compare: further strategies, each as ``"canary deploy_schedule=…"``; what a word after
         the strategy sets goes for it alone, ``variables`` go for the first one
     :returns: docs/simulator.md has the fields; the same seed gives the same numbers
@@ -57,7 +60,7 @@ def simulate(
                 name,
                 _simulator.parse_scenario(
                     kind, fleet=fleet, traffic=traffic, defect=defect, variables=own,
-                    interval=interval, noticed=noticed,
+                    interval=interval, noticed=noticed, asked=asked,
                 ),
             )
             for name, kind, own in wanted

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from typing import TYPE_CHECKING, Any
 
+from ansible_collections.bascule.deploy.plugins.plugin_utils._gates import remembered
 from support.bundles import files
 from support.rollout import BIN, ROOT, Controller, local_inventory
 from support.twopools import two_pools, until
@@ -65,8 +67,16 @@ def test_a_canary_goes_first_and_a_bad_one_alone_gets_its_revision_back(tmp_path
     assert events.index(("Settled", "two")) < decided < events.index(("Admitted", "one"))
 
     log.write_text("")
+    errors.write_text("")
+    fresh = {"deploy_canary_baseline": "fresh"}
+    run = deploy("1.5", **fresh)
+    # There is no number: the schedule pauses, and goes on from there.
+    assert run.status == 4, run.said
+    paused = controller.deployments()[0]
+    assert (paused.status, paused.paused_step) == ("InProgress", "step 1")
     errors.write_text("0\n")
-    run = deploy("1.5", deploy_canary_baseline="fresh")
+    more = json.dumps({**given, **fresh})
+    run = controller.command("resume", paused.id, "-i", str(inventory), "-e", more)
     assert run.status == 0, run.said
     canary, baseline = controller.deployments()[:2]
     assert (canary.status, canary.options["baseline"]) == ("Succeeded", baseline.id)
@@ -77,7 +87,6 @@ def test_a_canary_goes_first_and_a_bad_one_alone_gets_its_revision_back(tmp_path
     lines = log.read_text().splitlines()
     assert lines[:2] == [f"1.0 {other['name']}", "1.5 two"]
     assert sorted(lines[2:]) == ["1.5 one", "1.5 three"]
-    assert f"{baseline.id}  fresh baseline of shop/web to 1.0" in run.said
     assert f"{canary.id}  Succeeded in" in run.said
 
     # The controller dies while the baseline is begun anew; the canary that follows is bad.
@@ -177,14 +186,21 @@ def test_behind_a_load_balancer_it_pauses_goes_on_and_comes_back(tmp_path: Path)
 
         # The judge compares the canary with its fresh baseline, by what HAProxy counts of each.
         errors = {"name": "errors", "kind": "rate", "critical": True}
-        run = controller.deploy(
-            "canary",
-            deploy_revision=str(site.revision("3.0", bad=True)),
-            deploy_canary_targets="two",
-            deploy_canary_baseline="fresh",
-            deploy_schedule=[{"bake": "1h"}],
-            deploy_judge={"interval": "500ms", "metrics": [errors]},
-        )
+        judged: dict[str, Any] = {
+            "deploy_revision": str(site.revision("3.0", bad=True)),
+            "deploy_canary_targets": "two",
+            "deploy_canary_baseline": "fresh",
+            "deploy_schedule": [{"bake": "1h"}],
+            "deploy_judge": {
+                "interval": "500ms", "metrics": [errors], "evidence": {"effect": 0.02},
+            },
+        }  # fmt: skip
+        # How long it has to bake is told by the traffic of the moment.
+        run = controller.deploy("canary", "--check", **judged)
+        assert "one: the revision that is there" in run.said
+        assert re.search(r"from none, at \d+(\.\d+)? requests/s,", run.said), run.said
+        assert "a step at 50 % has to bake" in run.said
+        run = controller.deploy("canary", **judged)
         assert run.status == 1, run.said
         _back, bad, baseline = controller.deployments()[:3]
         assert bad.options["baseline"] == baseline.id
@@ -194,9 +210,13 @@ def test_behind_a_load_balancer_it_pauses_goes_on_and_comes_back(tmp_path: Path)
             looks = [
                 one.data["look"] for one in record.gate_decisions(bad.id) if "look" in one.data
             ]
+            known = remembered(record, "shop", "web")
         counted = looks[-1]["rates"]["errors"]
         assert counted["canary"]["bad"] == counted["canary"]["total"] > 0
         assert counted["baseline"]["bad"] == 0 < counted["baseline"]["total"]
+        assert known is not None
+        assert (known.deployment, known.rate) == (bad.id, 0.0)
+        assert known.traffic > 0
         assert "the same, bit by bit" in controller.command("judge", "replay", bad.id).said
         came_back(controller, "two")
         assert site.ask(20) == {"2.0": 20}

@@ -8,7 +8,7 @@ Import names from here only.
 
 from __future__ import annotations
 
-from ._evidence import evidence_lines
+from ._evidence import evidence_lines, remembered
 from ._judging import configure
 from ._model import Moment, Pools, SourceError, Traffic
 from ._run import ON_INCONCLUSIVE, Rules, StepOutcome, run_step
@@ -40,6 +40,7 @@ __all__ = [
     "options_from",
     "planned_gates",
     "pools_of",
+    "remembered",
     "rules_of",
     "run_step",
 ]

@@ -18,10 +18,13 @@ from ._proxy import counters_of, together
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from .._record import Record
     from ._model import Traffic
 
 # How long the load balancers are watched to see what the traffic is now.
 _WATCH_SECONDS = 2.0
+# So many deployments are looked through for one that was judged.
+_LOOK_BACK = 20
 
 
 @dataclass(frozen=True)
@@ -80,44 +83,91 @@ def measure_traffic(
     return seen.requests / seconds, whole.errors / whole.requests if whole.requests else 0.0
 
 
+@dataclass(frozen=True)
+class Remembered:
+    """The traffic that the judge has last seen: requests a second, the part that failed, where."""
+
+    traffic: float
+    rate: float
+    deployment: str
+
+
+def remembered(record: Record, application: str, group: str) -> Remembered | None:
+    """Return what the judge of the newest deployment of a group has seen; None if none has.
+
+    Bad requests are those of the baseline: the canary may have been bad.
+    """
+    for deployment in record.deployments(application, group, limit=_LOOK_BACK):
+        seen = [one.data for one in record.gate_decisions(deployment.id) if "raw" in one.data]
+        looks = [one["look"]["rates"] for one in seen if one.get("look", {}).get("rates")]
+        times = [float(one["raw"]["at"]) for one in seen]
+        if not looks or times[-1] <= times[0]:
+            continue
+        arms = [next(iter(rates.values())) for rates in looks]
+        whole = sum(arm["total"] for both in arms for arm in both.values())
+        bad = sum(both["baseline"]["bad"] for both in arms)
+        total = sum(both["baseline"]["total"] for both in arms)
+        if total:
+            return Remembered(whole / (times[-1] - times[0]), bad / total, deployment.id)
+    return None
+
+
 def evidence_lines(
-    judge: Mapping[str, Any], schedule: Sequence[Mapping[str, Any]], traffic: Traffic | None
+    judge: Mapping[str, Any],
+    schedule: Sequence[Mapping[str, Any]],
+    traffic: Traffic | None,
+    *,
+    recall: Callable[[], Remembered | None] = lambda: None,
+    share: float | None = None,
 ) -> list[str]:
     """Return how long each step of a schedule must last, beside how long it does.
 
     :param judge: ``deploy_judge``
     :param schedule: the steps of a plan; without shares, the judge's own share is taken
+    :param recall: what was seen of the traffic before, where it cannot be measured now
+    :param share: the canaries' part of all that are compared, where they are targets among others
     :raises UsageError: naming the key that does not fit
     """
     wanted = wanted_of(judge) if judge else None
     if wanted is None:
         return []
     rate, load = wanted.rate, wanted.traffic
+    lines: list[str] = []
     if rate is None or load is None:
         try:
             measured, failing = measure_traffic(traffic)
+            why = "" if measured > 0 else "there is no traffic now"
         except BasculeError as error:
-            return [f"Evidence: not known, the traffic cannot be measured. {error}"]
+            measured, failing, why = 0.0, 0.0, f"the traffic cannot be measured. {error}"
+        known = recall() if why else None
+        if known is not None:
+            measured, failing = known.traffic, known.rate
+            lines.append(f"Evidence: as the judge of {known.deployment} saw it, since {why}")
+        elif why and load is None:
+            return [f"Evidence: not known, {why}"]
         rate = failing if rate is None else rate
         load = measured if load is None else load
     if load <= 0:
-        return ["Evidence: there is no traffic now, so nothing can be told of a canary."]
+        return ["Evidence: not known, there is no traffic now"]
     found = configure(judge)
     alpha = found.judge.alpha / len(found.judge.metrics) / 2
     told = f"{100 * wanted.effect:.3g} points above {100 * rate:.3g} %"
     head = f"Evidence: to tell errors {told} from none, at {load:.3g} requests/s,"
-    lines = []
     shares = baking(schedule)
+    if not shares and share is not None:
+        bakes = sum(float(step["seconds"]) for step in schedule if step["kind"] == "bake")
+        shares = [(share, bakes)]
     if not shares and found.pools.share is not None:
         shares = [(found.pools.share, None)]
-    for share, bakes in shares:
-        seconds = requests_needed(rate, wanted.effect, share, alpha) / load
-        line = f"  a step at {100 * share:.3g} % has to bake {_time(seconds)}"
-        if bakes is not None:
-            short = " (too short: the judge may stay inconclusive)" if bakes < seconds else ""
-            line += f"; it bakes {_time(bakes)}{short}"
-        lines.append(line)
-    return [head, *lines] if lines else []
+    told_steps = []
+    for part, lasts in shares:
+        seconds = requests_needed(rate, wanted.effect, part, alpha) / load
+        line = f"  a step at {100 * part:.3g} % has to bake {_time(seconds)}"
+        if lasts is not None:
+            short = " (too short: the judge may stay inconclusive)" if lasts < seconds else ""
+            line += f"; it bakes {_time(lasts)}{short}"
+        told_steps.append(line)
+    return [*lines, head, *told_steps] if told_steps else []
 
 
 def baking(schedule: Sequence[Mapping[str, Any]]) -> list[tuple[float, float | None]]:

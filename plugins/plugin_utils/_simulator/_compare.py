@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ...module_utils._schedule import schedule_seconds, schedule_times
 from ._hosts import plan_of, run_hosts
 from ._model import BY_HOSTS, Defect
-from ._shift import run_shift
+from ._shift import Shifting, shift_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -66,17 +66,18 @@ def _runner(
             "estimated_seconds": plan["estimated_seconds"],
         }
         return lambda defect, dice: run_hosts(scenario, plan, defect, dice), shown
-    timed = schedule_times(scenario.schedule, scenario.shift)
+    plan = shift_plan(scenario)
+    timed = schedule_times(plan["schedule"], scenario.shift)
     waves = -(-total // scenario.fleet.forks)
     shown = {
         "targets": total,
-        "minimum_healthy": scenario.minimum.of(total),
+        "minimum_healthy": plan["minimum_healthy"],
         "stages": [],
         "zonal": None,
         "schedule": timed,
         "estimated_seconds": waves * scenario.fleet.install + schedule_seconds(timed),
     }
-    return lambda defect, dice: run_shift(scenario, defect, dice), shown
+    return lambda defect, dice: Shifting(scenario, plan, defect, dice).run(), shown
 
 
 def _numbers(

@@ -104,6 +104,22 @@ class Defect:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What the steps ``gate`` and ``approval`` of a schedule are taken to do.
+
+    A gate takes ``gate`` seconds, fails by itself by the chance ``gate_fails``, and because of the
+    defect by ``gate_finds``. A person answers after ``approval`` seconds, and rejects by the
+    chance ``approval_rejects``.
+    """
+
+    gate: float = 10.0
+    gate_fails: float = 0.0
+    gate_finds: float = 0.0
+    approval: float = 600.0
+    approval_rejects: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Scenario:
     """All of a simulation but its seed. ``interval`` is the time between two looks of the judge.
 
@@ -126,6 +142,7 @@ class Scenario:
     shift: float = 5.0
     back: float = 2.0
     noticed: float = 1800.0
+    asked: Asked = dataclasses.field(default_factory=Asked)
 
 
 def parse_scenario(
@@ -137,11 +154,12 @@ def parse_scenario(
     variables: Mapping[str, Any] | None = None,
     interval: Any = 10,
     noticed: Any = "30m",
+    asked: Mapping[str, Any] | None = None,
 ) -> Scenario:
     """Read what is to be simulated.
 
-    ``fleet``, ``traffic`` and ``defect`` have the keys of the classes above, ``variables`` are
-    those of a deployment (see ``VARIABLES``).
+    ``fleet``, ``traffic``, ``defect`` and ``asked`` have the keys of the classes above,
+    ``variables`` are those of a deployment (see ``VARIABLES``).
 
     :raises UsageError: a value cannot be read, or this strategy has no use for a variable
     """
@@ -157,7 +175,8 @@ def parse_scenario(
             f"The simulator does not know {', '.join(unknown)}; of the variables of a deployment "
             f"it understands {', '.join(sorted(VARIABLES))}."
         )
-    foreign = {"deploy_stages", "deploy_zonal", "deploy_bake_time"}
+    foreign = {"deploy_stages", "deploy_zonal"}
+    foreign |= {"deploy_bake_time"} if strategy == "canary" else set()
     if strategy in BY_HOSTS:
         foreign = {"deploy_schedule"} | ({"deploy_stages"} if strategy == "in_place" else set())
     for name in sorted(foreign & set(given)):
@@ -183,6 +202,7 @@ def parse_scenario(
         judge=_judge(strategy, given),
         interval=parse_duration(interval, "interval"),
         noticed=parse_duration(noticed, "noticed"),
+        asked=_read(Asked, asked, "asked"),
     )
     parse_stages(scenario.stages, scenario.fleet.targets)
     if scenario.interval <= 0:
@@ -217,8 +237,13 @@ def _read(kind: Any, given: Mapping[str, Any] | None, name: str) -> Any:
     return kind(**values)
 
 
-_PARTS = frozenset({"failure", "error_rate", "errors", "from_share", "hosts"})
-_TIMES = frozenset({"install", "drain", "p95"})
+_PARTS = frozenset(
+    {
+        "failure", "error_rate", "errors", "from_share", "hosts", "gate_fails", "gate_finds",
+        "approval_rejects",
+    }
+)  # fmt: skip
+_TIMES = frozenset({"install", "drain", "p95", "gate", "approval"})
 _ABOVE_NOTHING = frozenset({"targets", "zones", "forks", "requests", "users", "latency", "p95"})
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # The verdict of the judge that stops a deployment.
 FAIL = "Fail"
 # Who has found that something is wrong.
-JUDGE, GATES, HOSTS = "judge", "gates", "hosts"
+JUDGE, GATES, HOSTS, APPROVAL = "judge", "gates", "hosts", "approval"
 
 
 @dataclass(frozen=True)

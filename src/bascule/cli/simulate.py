@@ -38,6 +38,14 @@ _DEFECT = (
     ("hosts", "5%", "chance that a target fails its hooks or health gates because of it"),
 )
 
+_ASKED = (
+    ("gate", "10s", "time that a gate of the schedule takes"),
+    ("gate-fails", "0%", "chance that it fails by itself"),
+    ("gate-finds", "0%", "chance that it finds the defect"),
+    ("approval", "10m", "time until a person answers"),
+    ("approval-rejects", "0%", "chance that the answer is no"),
+)
+
 
 def add_commands(
     commands: argparse._SubParsersAction[argparse.ArgumentParser],
@@ -69,6 +77,7 @@ def add_commands(
     )  # fmt: skip
     for title, prefix, known in (
         ("fleet", "", _FLEET), ("traffic", "", _TRAFFIC), ("defect", "defect-", _DEFECT),
+        ("gates and approvals of a schedule", "", _ASKED),
     ):  # fmt: skip
         group = parser.add_argument_group(title)
         for name, example, about in known:
@@ -94,6 +103,7 @@ def run_simulate(options: argparse.Namespace) -> int:
         },
         interval=options.interval,
         noticed=options.noticed,
+        asked=_given(options, _ASKED),
         compare=options.compare,
         runs=options.runs,
         seed=options.seed,

@@ -9,7 +9,10 @@ from ansible_collections.bascule.deploy.plugins.module_utils._errors import Usag
 from ansible_collections.bascule.deploy.plugins.module_utils._host._router import Counters
 from ansible_collections.bascule.deploy.plugins.module_utils._schedule import parse_schedule
 from ansible_collections.bascule.deploy.plugins.plugin_utils._gates import evidence_lines
-from ansible_collections.bascule.deploy.plugins.plugin_utils._gates._evidence import measure_traffic
+from ansible_collections.bascule.deploy.plugins.plugin_utils._gates._evidence import (
+    Remembered,
+    measure_traffic,
+)
 from ansible_collections.bascule.deploy.plugins.plugin_utils._gates._proxy import plain_counters
 from ansible_collections.bascule.deploy.plugins.plugin_utils._judge import requests_needed
 
@@ -58,13 +61,34 @@ def test_what_is_not_given_is_measured() -> None:
     [
         ({}, []),
         (METRICS, []),
-        (judge(effect=0.02, rate=0.01, traffic=0), ["Evidence: there is no traffic now"]),
+        (
+            judge(effect=0.02, rate=0.01, traffic=0),
+            ["Evidence: not known, there is no traffic now"],
+        ),
         (judge(effect=0.02), ["Evidence: not known, the traffic cannot be measured."]),
     ],
 )
 def test_without_numbers_nothing_is_promised(given: dict[str, Any], lines: list[str]) -> None:
     found = evidence_lines(given, SCHEDULE, traffic=None)
     assert [line[: len(lines[0])] for line in found] == lines if lines else found == []
+
+
+def test_what_cannot_be_measured_is_what_the_last_judge_saw() -> None:
+    known = Remembered(traffic=50.0, rate=0.01, deployment="d-LAST")
+    why, head, _first, _second = evidence_lines(
+        judge(effect=0.02), SCHEDULE, traffic=None, recall=lambda: known
+    )
+    assert why.startswith("Evidence: as the judge of d-LAST saw it, since the traffic cannot be")
+    assert head.endswith("2 points above 1 % from none, at 50 requests/s,")
+
+
+def test_the_part_of_canaries_among_the_targets_counts() -> None:
+    bakes = parse_schedule([{"bake": "10m"}, {"bake": "5m"}], complete=False)
+    _head, line = evidence_lines(
+        judge(effect=0.02, rate=0.01, traffic=1000), bakes, traffic=None, share=0.25
+    )
+    assert line.startswith("  a step at 25 % has to bake ")
+    assert line.endswith("; it bakes 15 min")
 
 
 @pytest.mark.parametrize(
