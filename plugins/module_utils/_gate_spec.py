@@ -171,7 +171,8 @@ def _rule(kind: str, values: Mapping[str, Any], where: str) -> Rule:
     if kind == "approval":
         # A person has until the approval's own end.
         deadline = None
-    if decides:
+    # A webhook may be asked more than once; the others decide by one answer.
+    if decides and (count is None or kind != "webhook"):
         count = 1
     return Rule(
         interval=max(0.1, _seconds(values, "interval", 2.0 if kind == "approval" else 10.0, where)),

@@ -255,7 +255,8 @@ class _Step:
             due = next_at(one.rule, one.state, run.started_at)
             late_at, last = self._late_at(one, run), one.state.last_at or 0.0
             # What is not told when the bake time ends is asked for once more then.
-            closing = (over and last < run.until) or last < late_at <= now
+            bakes = run.until > run.started_at
+            closing = (bakes and over and last < run.until) or last < late_at <= now
             if now < due and not closing:
                 continue
             moment = Moment(

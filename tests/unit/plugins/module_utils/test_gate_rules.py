@@ -85,6 +85,8 @@ LOW, HIGH = parse_condition("< 1", "success"), parse_condition("> 9", "failure")
         ([0.5], LOW, HIGH, "Successful"),
         ([5], LOW, HIGH, "Inconclusive"),
         ([10], LOW, HIGH, "Failed"),
+        # Where both hold, it has failed.
+        ([0.5], LOW, parse_condition("< 9", "failure"), "Failed"),
         ([math.nan], LOW, HIGH, "Inconclusive"),
         ([], LOW, None, "NoData"),
         # Every series has to be good, one bad one is enough.
@@ -148,6 +150,7 @@ def after(answers: str) -> State:
         ({"consecutive_success_limit": 2, "failure_limit": 5, "count": 3}, "sfs", False,
          "Inconclusive"),
         ({"consecutive_success_limit": 2, "failure_limit": -1, "count": 3}, "sfs", False, "Failed"),
+        ({"failure_limit": 1, "inconclusive_limit": 0}, "ffi", False, "Inconclusive"),
         # The later line wins: enough errors in a row after a failure that is allowed.
         ({"failure_limit": 1}, "feeeee", False, "Error"),
         # What decides by itself.
