@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import subprocess
 from dataclasses import dataclass, field
@@ -15,14 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from ansible_collections.bascule.deploy.plugins.module_utils._shares import share_confirmed
-from ansible_collections.bascule.deploy.plugins.plugin_utils._simulator import (
-    Defect,
-    parse_scenario,
-)
-from ansible_collections.bascule.deploy.plugins.plugin_utils._simulator._shift import (
-    Shifting,
-    shift_plan,
-)
 from support.rollout import BIN, ROOT
 from support.twopools import TwoPools, two_pools, until
 
@@ -191,31 +182,6 @@ def test_the_same_schedule_gives_the_same_trace_everywhere(envoy: Story, haproxy
         "6. shift 100% of the traffic to blue",
         "7. retire green (drain)",
     ]
-
-
-def test_the_simulator_takes_the_same_steps(envoy: Story) -> None:
-    for name, stopped in (("update", 0.0), ("bad", 1.0)):
-        ended = envoy.ended(name)
-        with envoy.site.controller.record() as record:
-            real = [one.kind for one in record.steps(ended.id) if one.started_at is not None]
-            back = record.steps(ended.rolled_back_by) if ended.rolled_back_by else []
-        given = [one for one in ended.plan["schedule"] if one["kind"] in ("gate", "shift", "bake")]
-        scenario = parse_scenario(
-            "blue_green",
-            variables={"deploy_schedule": given, "deploy_judge": False},
-            asked={"gate_fails": stopped},
-        )
-        taken: list[str] = []
-
-        class Told(Shifting):
-            def _begin(self, step: Any) -> None:
-                taken.append(step["kind"])  # noqa: B023 - it is run before the next turn
-
-        dice = random.Random(0)  # noqa: S311 - a simulation
-        Told(scenario, shift_plan(scenario), Defect(), dice).run()
-        # The test route and the end of the old pool are not modelled.
-        shown = [kind for kind in real if kind not in ("test", "retire")]
-        assert taken == [*shown, *(one.kind for one in back)]
 
 
 def test_the_pools_take_turns(envoy: Story) -> None:

@@ -12,6 +12,7 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._closing import (
     close_deployment,
     is_paused,
 )
+from ansible_collections.bascule.deploy.plugins.plugin_utils._history import left_open
 from ansible_collections.bascule.deploy.plugins.plugin_utils._opening import (
     Opened,
     open_deployment,
@@ -269,6 +270,46 @@ def test_canaries_among_the_targets_have_no_pools(group: Group) -> None:
     assert opened.plan["pools"] is None
 
 
+FRESH: dict[str, Any] = {"deploy_canary_baseline": "fresh", "deploy_traffic_pools": {}}
+
+
+@pytest.mark.parametrize("ends", ["Succeeded", "Failed", "Stopped"])
+def test_canaries_follow_a_baseline_that_has_succeeded_and_no_other(
+    group: Group, ends: str
+) -> None:
+    plain = {"deploy_traffic_pools": {}, "deploy_minimum_healthy_hosts": 1}
+    opened = group.open("1.0", "in_place", **plain)
+    for name in ("b1", "b2", "g1", "g2"):
+        group.install(opened, name)
+    assert close_deployment(group.record, opened.deployment["id"]).deployment.status == "Succeeded"
+
+    opened = group.open("2.0", "canary", **{**plain, **FRESH}, deploy_schedule=[{"bake": 5}])
+    baseline = opened.deployment["id"]
+    assert opened.plan["baseline"]["targets"] == ["b2"] == opened.baseline_fleet["targets"]
+    # What the targets have is installed all the same.
+    assert opened.baseline_fleet["unhealthy"] == ["b2"]
+    arms = {arm: [one["target"] for one in found] for arm, found in opened.fleet["arms"].items()}
+    assert arms == {"canary": ["b1"], "baseline": ["b2"]}
+    if ends == "Stopped":
+        group.record.request_stop(baseline, rollback=True)
+    else:
+        group.install(opened, "b2", failing=("b2",) if ends == "Failed" else ())
+    closed = close_deployment(group.record, baseline)
+    assert (closed.deployment.status, closed.rollback) == (ends, None)
+    if ends != "Succeeded":
+        assert closed.following is None
+        assert "No canary was touched." in closed.summary
+        assert group.record.deployments()[0].id == baseline
+        return
+    assert closed.following is not None
+    assert closed.following_fleet is not None
+    assert closed.following.plan["canaries"] == ["b1"] == closed.following_fleet["targets"][:1]
+    assert closed.following.previous_digest == group.open_digest("1.0")
+    # Whoever resumes the baseline goes on with what follows it; a way back leads past both.
+    assert left_open(group.record.deployment(baseline), group.record).id == closed.following.id
+    assert close_deployment(group.record, baseline).following is None
+
+
 @pytest.mark.parametrize(
     ("strategy", "given", "said"),
     [
@@ -278,6 +319,8 @@ def test_canaries_among_the_targets_have_no_pools(group: Group) -> None:
         ("blue_green", {"deploy_schedule": "soon"}, "deploy_schedule is 'soon'"),
         ("canary", {"deploy_traffic_pools": {}}, "deploy_schedule shifts traffic"),
         ("blue_green", {"deploy_test_route": {"path": "/"}}, "deploy_test_route is"),
+        ("canary", {"deploy_canary_baseline": "fresh"}, "a baseline of its own would be a third"),
+        ("canary", {**FRESH, "deploy_schedule": [{"bake": 5}]}, "there is nothing to compare with"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_anything_is(
