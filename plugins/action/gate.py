@@ -89,11 +89,13 @@ def answer(step: str, outcome: StepOutcome, waited: float) -> Result:
         "message": outcome.message,
         "paused": outcome.paused,
         "halted": outcome.halted,
+        "decided": outcome.decided,
         "round": outcome.round,
         "gates": outcome.gates,
         "waited": round(waited, 3),
     }
-    message = f"{step}: {outcome.verdict}: {outcome.message}"
+    verdict = f"{outcome.verdict}: " if outcome.decided else ""
+    message = f"{step}: {verdict}{outcome.message}"
     result: Result = {
         "changed": False,
         "msg": message,

@@ -22,7 +22,7 @@ from ._baseline import baseline_lines
 from ._errors import PlanError
 from ._pools import BLUE_GREEN, pool_lines
 from ._rehearsal import rehearsal_lines, rehearse
-from ._schedule import schedule_seconds
+from ._schedule import BAKE, GATE, schedule_seconds
 from ._zonal import divide, zone_lines
 
 if TYPE_CHECKING:
@@ -159,6 +159,7 @@ def make_plan(
         "rollback": way_back,
         "warnings": _warnings(whole, minimum, way_back, mode, has_balancer and mode != IDLE)
         + _alarm_warnings(gates, alarms_roll_back)
+        + _gate_warnings(gates, schedule)
         if ordered
         else [],
         "estimated_seconds": _estimate(
@@ -278,6 +279,18 @@ def _alarm_warnings(gates: dict[str, Any] | None, roll_back: bool) -> list[str]:
     return [
         "An alarm stops the deployment and leaves it as it is: deploy_rollback_on does not have "
         "DEPLOYMENT_STOP_ON_ALARM."
+    ]
+
+
+def _gate_warnings(gates: dict[str, Any] | None, schedule: Sequence[dict[str, Any]]) -> list[str]:
+    if not schedule or not gates or not gates["texts"] or gates["staged"]:
+        return []
+    # A step that is a gate may name one of them.
+    if any(step["kind"] in (BAKE, GATE) for step in schedule):
+        return []
+    return [
+        "No step asks deploy_gates: they are asked in every bake, and the schedule has none. Add "
+        "{bake: 10m} to deploy_schedule, or a schedule that bakes."
     ]
 
 

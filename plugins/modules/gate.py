@@ -211,6 +211,11 @@ bascule:
       description: Whether the deployment is paused now and waits for somebody to resume it.
       type: bool
       returned: always
+    decided:
+      description: Whether the gates have answered before the deployment was paused or began to end.
+      type: bool
+      returned: always
+      sample: true
     halted:
       description: Whether the deployment is ending.
       type: bool

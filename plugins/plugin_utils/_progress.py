@@ -61,7 +61,7 @@ class PlainRenderer:
         """Write lines (without their ends) by ``write``.
 
         ``plan`` shows the plan's text too; without ``refusals``, the caller tells why a deployment
-        cannot begin.
+        cannot begin, or is paused.
         """
         self.progress = Progress()
         self._write = write
@@ -180,8 +180,8 @@ class LiveRenderer:
 
 
 def refused(event: Event) -> bool:
-    """Tell whether this is why a deployment could not begin."""
-    return event.kind == "error" and event.deployment_id is None
+    """Tell whether this is why a deployment could not begin, or does not go on by itself."""
+    return event.kind == "error" and (event.deployment_id is None or event.status == "paused")
 
 
 def live_console(stream: t.TextIO) -> Console | None:

@@ -204,7 +204,8 @@ def _gate(event: Event, _verbose: bool) -> list[str]:
     if event.status == "Fail":
         # It is told as an error, too.
         return []
-    return [f"{event.name}: {event.status}: {event.message}"]
+    verdict = f"{event.status}: " if event.data.get("decided", True) else ""
+    return [f"{event.name}: {verdict}{event.message}"]
 
 
 def _shift(event: Event, _verbose: bool) -> list[str]:
@@ -270,6 +271,8 @@ def _error(event: Event, _verbose: bool) -> list[str]:
         first, *rest = failure_lines(event)
         return [f"cannot begin: {first}", *(f"    {line}" for line in rest)]
     if event.status == "paused":
+        return [event.message.removeprefix(f"{event.deployment_id} ")]
+    if event.name == "gate" and not event.data.get("decided", True):
         return [event.message]
     return _failed(event.name, event)
 

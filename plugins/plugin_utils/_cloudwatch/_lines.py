@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 # What a started task or a difference tells is for those who look on, not for a log.
 TOLD = frozenset(
     {
-        "opened", "staged", "admitted", "current", "refused", "gate", "traffic", "lifecycle",
-        "settled", "closed", "drift", "error", "warning",
+        "opened", "staged", "admitted", "current", "refused", "gate", "shift", "traffic",
+        "lifecycle", "settled", "closed", "drift", "error", "warning",
     }
 )  # fmt: skip
 _OF_LIFECYCLE = ("started", "ended", "error_code", "script", "log")
+_OF_SHIFT = ("number", "part", "share", "verdict")
 _OF_DEPLOYMENT = (
     "application", "group", "strategy", "digest", "revision", "creator", "rollback_of",
     "error_code",
@@ -80,6 +81,8 @@ def line_of(event: Event, redactor: Redactor) -> Line | None:
     about = event.data.get("deployment")
     if event.kind in ("opened", "closed") and isinstance(about, Mapping):
         told |= {key: about.get(key) for key in _OF_DEPLOYMENT}
+    if event.kind == "shift":
+        told |= {key: event.data.get(key) for key in _OF_SHIFT}
     if event.kind == "opened":
         plan = event.data.get("plan") or {}
         told["targets"] = len(plan.get("targets") or ())

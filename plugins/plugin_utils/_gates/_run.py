@@ -67,7 +67,8 @@ class StepOutcome:
     """How a step ended.
 
     ``verdict`` is Pass, Fail or Inconclusive; ``halted`` says that the deployment is ending,
-    for whatever reason, ``paused`` that it waits for somebody who resumes it.
+    for whatever reason, ``paused`` that it waits for somebody who resumes it. Without ``decided``
+    that came before the gates had answered.
     """
 
     verdict: str
@@ -76,6 +77,7 @@ class StepOutcome:
     paused: bool = False
     round: int = 1
     gates: list[dict[str, Any]] = field(default_factory=list)
+    decided: bool = True
 
 
 class _Gate:
@@ -330,14 +332,14 @@ class _Step:
     def _stopped(self, look: GateLook) -> StepOutcome | None:
         """Return how the step ends if the deployment is not to go on."""
         if look.ended is not None:
-            text = f"the deployment has ended as {look.ended}"
-            return StepOutcome(FAIL, text, halted=True, gates=self._told())
+            text = f"not decided, the deployment has ended as {look.ended}"
+            return StepOutcome(FAIL, text, halted=True, decided=False, gates=self._told())
         if look.halted is not None:
-            return StepOutcome(FAIL, look.halted, halted=True, gates=self._told())
+            text = f"not decided, the deployment is ending ({look.halted})"
+            return StepOutcome(FAIL, text, halted=True, decided=False, gates=self._told())
         if look.paused is not None:
-            return StepOutcome(
-                INCONCLUSIVE, f"paused: {look.paused}", paused=True, gates=self._told()
-            )
+            text = f"not decided, the deployment is paused ({look.paused})"
+            return StepOutcome(INCONCLUSIVE, text, paused=True, decided=False, gates=self._told())
         return None
 
     def _keep(self, run: GateRun) -> bool:

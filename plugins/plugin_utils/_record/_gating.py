@@ -154,7 +154,7 @@ def claim(change: Change, step: str, seconds: float, holder: str) -> GateRun:
             **mine,
         }  # fmt: skip
         change.session.insert("gate_runs", [fresh])
-        change.note("GatesAsked", status="Running", message=f"{step}: {seconds:g} s of bake time")
+        change.note("GatesAsked", status="Running", message=_asked(step, seconds))
         return run_from(fresh, claimed=True)
     if row["verdict"] in ("Pass", "Fail"):
         return run_from(row)
@@ -163,9 +163,13 @@ def claim(change: Change, step: str, seconds: float, holder: str) -> GateRun:
     values: dict[str, Any] = dict(mine)
     if row["verdict"]:
         values |= {"verdict": "", "message": "", "round": row["round"] + 1, "until": now + seconds}
-        change.note("GatesAsked", status="Running", message=f"{step}: once more, {seconds:g} s")
+        change.note("GatesAsked", status="Running", message=_asked(f"{step}, once more", seconds))
     change.session.update("gate_runs", values, deployment_id=deployment_id, step=step)
     return run_from({**row, **values}, claimed=True)
+
+
+def _asked(step: str, seconds: float) -> str:
+    return f"{step}: for {seconds:g} s at least" if seconds else step
 
 
 def keep(change: Change, step: str, holder: str, waits_for: str) -> bool:

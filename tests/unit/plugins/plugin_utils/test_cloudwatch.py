@@ -49,6 +49,15 @@ def test_a_lifecycle_event_is_told_with_the_output_of_its_script() -> None:
     }
 
 
+def test_a_step_of_the_traffic_is_told() -> None:
+    step = {"number": 2, "part": "shift", "share": 0.1, "verdict": "passed", "text": "10 %"}
+    line = line_of(event("shift", target=None, message="10 % to green", data=step), Redactor())
+    assert line is not None
+    told = json.loads(line.message)
+    assert (told["message"], told["number"], told["share"]) == ("10 % to green", 2, 0.1)
+    assert "text" not in told
+
+
 @pytest.mark.parametrize("kind", ["started", "task", "diff"])
 def test_what_only_those_who_look_on_need_is_not_told(kind: str) -> None:
     assert line_of(event(kind), Redactor()) is None

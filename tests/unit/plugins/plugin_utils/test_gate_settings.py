@@ -52,6 +52,28 @@ def test_gates_of_stages_and_of_bakes_are_told() -> None:
     assert "Gates in every bake:\n  port (tcp) 127.0.0.1:80\n" in text
 
 
+SHIFT = {"kind": "shift", "seconds": 0}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "steps", "warned"),
+    [
+        ("canary", [SHIFT], True),
+        ("canary", [SHIFT, {"kind": "bake", "seconds": 5}], False),
+        ("canary", [{"kind": "gate", "gate": {"name": "port"}, "seconds": 0}, SHIFT], False),
+        ("rolling", [], False),
+    ],
+)
+def test_gates_that_no_step_asks_are_warned_of(
+    strategy: str, steps: list[dict[str, Any]], warned: bool
+) -> None:
+    plan = make_plan(
+        strategy, [PlanTarget("a"), PlanTarget("b")], digest="d" * 64, minimum=0, stages=[1, 1],
+        gates=planned_gates(strategy, settings(gates=[TCP])), schedule=steps,
+    )  # fmt: skip
+    assert any(text.startswith("No step asks deploy_gates") for text in plan["warnings"]) == warned
+
+
 def test_a_plan_tells_of_gates_alarms_and_the_last_bake_time() -> None:
     given = planned_gates("rolling", settings(gates=[TCP], alarms=["High", "Slow"]))
     plan = make_plan(

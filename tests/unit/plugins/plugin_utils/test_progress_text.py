@@ -128,6 +128,26 @@ def test_the_plan_is_shown_and_no_outcome() -> None:
     assert told[1:] == ["PLAN"]
 
 
+@pytest.mark.parametrize(
+    ("verdict", "moment"), [("Inconclusive", "ok"), ("Fail", "failed")], ids=["paused", "ending"]
+)
+def test_a_gate_that_could_not_decide_has_not_failed(verdict: str, moment: str) -> None:
+    why = "not decided, the deployment is ending (MANUAL_STOP: stopped by ann@ops)"
+    answer = {"step": "stage 1", "verdict": verdict, "message": why, "decided": False}
+    if verdict == "Fail":
+        answer["error"] = {"kind": "gate", "message": f"stage 1: {why}"}
+    (told,) = lines(story.observed("gate", moment=moment, bascule=answer))
+    assert told.split("  ", 1)[1].strip() == f"stage 1: {why}"
+
+
+def test_what_the_old_version_came_to_is_told() -> None:
+    again = {"event": "StartOldVersion", "status": "Succeeded", "message": "It runs again."}
+    told = lines(
+        story.observed("lifecycle", bascule={"target": "web1", "events": [again], "error": None})
+    )
+    assert told == ["web1  It runs again."]
+
+
 def test_a_long_log_is_cut_to_its_end() -> None:
     failed = {
         "event": "AfterInstall",
