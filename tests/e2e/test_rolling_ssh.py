@@ -39,6 +39,7 @@ case "$(hostname)" in {"|".join(BAD)})
   exit 9;;
 esac
 """
+SECOND = {"envoy": "default", "haproxy": "bascule.deploy.progress"}
 NAMES = [f"h{number}" for number in range(1, SIZE + 1)]
 
 
@@ -144,13 +145,8 @@ def tell(story: Story, revisions: dict[str, Path], proxy: Proxy, folder: Path) -
     story.look("after the plan")
     story.run("update", "rolling", deploy_revision=revisions["2.0"])
     story.look("before the second run")
-    story.run("again", "rolling", deploy_revision=revisions["2.0"])
-    story.run(
-        "once more",
-        "rolling",
-        callback="bascule.deploy.progress",
-        deploy_revision=revisions["2.0"],
-    )
+    # Ansible's own callback counts changes; Bascule's says that there is nothing to do.
+    story.run("again", "rolling", callback=SECOND[story.provider], deploy_revision=revisions["2.0"])
     story.look("after the second run")
     # The first stage is good: what it brought to users must be taken back.
     story.run("bad", "rolling", deploy_revision=revisions["3.0"], deploy_stages=[2, "100%"])
@@ -225,9 +221,8 @@ def test_the_second_run_changes_nothing_and_says_so(story: Story) -> None:
     run = story.runs["again"]
     assert run.status == 0, run.said
     assert run.changed == 0, run.said
-    assert "changed=0" in run.said
-    assert story.runs["once more"].status == 0, story.runs["once more"].said
-    assert "nothing to do" in story.runs["once more"].said
+    said = {"default": "changed=0", "bascule.deploy.progress": "nothing to do"}
+    assert said[SECOND[story.provider]] in run.said
     assert not story.changes("before the second run", "after the second run")
 
 
@@ -263,12 +258,12 @@ def test_the_record_tells_the_same_story(story: Story) -> None:
     deployments = list(reversed(story.controller.deployments()))
     told = [(d.strategy, d.creator, d.status) for d in deployments]
     assert told == [
-        *[("rolling", "user", "Succeeded")] * 4,
+        *[("rolling", "user", "Succeeded")] * 3,
         ("rolling", "user", "Failed"),
         ("rollback", "codeDeployRollback", "Succeeded"),
         ("rollback", "user", "Succeeded"),
     ]
-    first, update, again, _, bad, rolled_back, back = deployments
+    first, update, again, bad, rolled_back, back = deployments
     assert update.revision.digest == again.revision.digest == rolled_back.revision.digest
     assert back.revision.digest == first.revision.digest
     assert (bad.error_code, bad.rolled_back_by) == ("HEALTH_CONSTRAINTS", rolled_back.id)
@@ -287,7 +282,7 @@ def test_the_record_tells_the_same_story(story: Story) -> None:
 
 def test_the_record_tells_what_the_bad_revision_met(story: Story) -> None:
     deployments = list(reversed(story.controller.deployments()))
-    bad, rolled_back = deployments[4:6]
+    bad, rolled_back = deployments[3:5]
     ended = {name: t.status for name, t in story.controller.targets(bad.id).items()}
     lost = {name for name in NAMES if ended[name] == "Failed"}
     assert len(lost) == SIZE - FLOOR

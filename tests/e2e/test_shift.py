@@ -18,7 +18,7 @@ from support.rollout import BIN, ROOT
 from support.twopools import TwoPools, two_pools, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from support.rollout import Run
@@ -43,6 +43,20 @@ class Story:
         new = [one.id for one in self.site.controller.deployments() if one.id not in known]
         self.ids[name] = new[-1] if new else ""
         self.answers[name] = self.site.ask(20)
+
+    def begin(self) -> Callable[[], dict[str, Any]]:
+        """Deploy 1.0, let users come, and bring 2.0 step by step; returns what ends the load."""
+        self.run("first", "blue_green", deploy_revision=self.site.revision("1.0"))
+        end = self.site.load(RATE)
+        self.run(
+            "update",
+            "blue_green",
+            deploy_revision=self.site.revision("2.0"),
+            deploy_schedule=schedule(self.site),
+            deploy_test_route=TEST_ROUTE,
+            deploy_retire="drain",
+        )
+        return end
 
     def ended(self, name: str) -> Any:
         return next(d for d in self.site.controller.deployments() if d.id == self.ids[name])
@@ -93,16 +107,7 @@ def envoy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     pools = {"blue": ["b1", "b2"], "green": ["g1", "g2"]}
     with two_pools("envoy", folder, pools) as site:
         story = Story(site)
-        story.run("first", "blue_green", deploy_revision=site.revision("1.0"))
-        end = site.load(RATE)
-        story.run(
-            "update",
-            "blue_green",
-            deploy_revision=site.revision("2.0"),
-            deploy_schedule=schedule(site),
-            deploy_test_route=TEST_ROUTE,
-            deploy_retire="drain",
-        )
+        end = story.begin()
         story.run(
             "bad",
             "blue_green",
@@ -128,16 +133,7 @@ def haproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     pools = {"blue": ["b1", "b2"], "green": ["g1", "g2"]}
     with two_pools("haproxy", folder, pools) as site:
         story = Story(site)
-        story.run("first", "blue_green", deploy_revision=site.revision("1.0"))
-        end = site.load(RATE)
-        story.run(
-            "update",
-            "blue_green",
-            deploy_revision=site.revision("2.0"),
-            deploy_schedule=schedule(site),
-            deploy_test_route=TEST_ROUTE,
-            deploy_retire="drain",
-        )
+        end = story.begin()
         story.run(
             "bad",
             "canary",

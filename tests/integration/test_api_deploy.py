@@ -86,7 +86,7 @@ def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
         time.sleep(0.05)
 
 
-def test_a_deployment_its_events_and_its_place_in_the_record(fleet: Fleet) -> None:
+def test_a_deployment_its_events_its_place_in_the_record_and_the_next_plan(fleet: Fleet) -> None:
     deployment = fleet.deploy(fleet.bundle("one.0"))
     deployment.raise_for_status()
     assert (deployment.status, deployment.exit_code) == ("Succeeded", 0)
@@ -108,32 +108,6 @@ def test_a_deployment_its_events_and_its_place_in_the_record(fleet: Fleet) -> No
     (recorded,) = bascule.history("shop/web", record=fleet.record)
     assert (recorded.id, recorded.status) == (deployment.id, "Succeeded")
 
-    again = fleet.deploy(fleet.folder / "one.0")
-    assert again.exit_code == 0
-    assert [target.changed for target in again.targets] == [False] * 3
-
-
-def test_a_failure_is_rolled_back_and_the_result_says_so(fleet: Fleet) -> None:
-    good = fleet.deploy(fleet.bundle("good"))
-    bad = fleet.deploy(fleet.bundle("bad", "echo 'no such table'; exit 3\n"))
-    assert (bad.status, bad.exit_code) == ("Failed", 1)
-    assert bad.error is not None
-    assert bad.error.kind == "HEALTH_CONSTRAINTS"
-    with pytest.raises(bascule.DeploymentError):
-        bad.raise_for_status()
-    failed = next(
-        event for event in bad.events() if event.kind == "lifecycle" and event.status == "Failed"
-    )
-    assert "no such table" in str(failed.data["log"])
-    assert bad.rolled_back_by is not None
-    back = bascule.status(bad.rolled_back_by, record=fleet.record)
-    assert (back.status, back.rollback_of) == ("Succeeded", bad.id)
-    assert back.revision.digest == good.revision.digest
-    assert fleet.versions() == ["good"] * 3
-
-
-def test_a_plan_changes_nothing_and_knows_the_files(fleet: Fleet) -> None:
-    fleet.deploy(fleet.bundle("one.0"))
     plan = bascule.plan(
         "rolling",
         inventory=fleet.inventory,
@@ -150,7 +124,11 @@ def test_a_plan_changes_nothing_and_knows_the_files(fleet: Fleet) -> None:
         assert [line[0] for line in changed] == ["-", "+"]
         assert f"/hosts/{name}/" in changed[0]
     assert fleet.versions() == ["one.0"] * 3
-    assert len(bascule.history(record=fleet.record)) == 1
+    assert len(bascule.history(record=fleet.record)) == 1, "a plan changes nothing"
+
+    again = fleet.deploy(fleet.folder / "one.0")
+    assert again.exit_code == 0
+    assert [target.changed for target in again.targets] == [False] * 3
 
 
 def test_what_cannot_begin_is_refused_with_the_reason(fleet: Fleet) -> None:
@@ -176,11 +154,6 @@ def test_an_inventory_that_ansible_cannot_read_is_refused_with_its_words(fleet: 
     assert done.error.message
 
 
-def test_an_inventory_may_be_a_mapping(fleet: Fleet) -> None:
-    inventory = json.loads(fleet.inventory.read_text())
-    assert fleet.deploy(fleet.bundle("one.0"), inventory=inventory).exit_code == 0
-
-
 def test_an_observer_that_fails_does_not_leave_the_fleet_half_deployed(fleet: Fleet) -> None:
     def fail(event: Event) -> None:
         raise ValueError(event.kind)
@@ -191,9 +164,25 @@ def test_an_observer_that_fails_does_not_leave_the_fleet_half_deployed(fleet: Fl
     assert bascule.history(record=fleet.record)[0].status == "Succeeded"
 
 
-def test_rollback_of_a_group_and_of_a_deployment(fleet: Fleet) -> None:
-    for name in ("one.0", "two.0"):
-        fleet.deploy(fleet.bundle(name)).raise_for_status()
+def test_a_failure_is_rolled_back_and_so_is_what_a_person_asks_for(fleet: Fleet) -> None:
+    good = fleet.deploy(fleet.bundle("one.0"))
+    bad = fleet.deploy(fleet.bundle("bad", "echo 'no such table'; exit 3\n"))
+    assert (bad.status, bad.exit_code) == ("Failed", 1)
+    assert bad.error is not None
+    assert bad.error.kind == "HEALTH_CONSTRAINTS"
+    with pytest.raises(bascule.DeploymentError):
+        bad.raise_for_status()
+    failed = next(
+        event for event in bad.events() if event.kind == "lifecycle" and event.status == "Failed"
+    )
+    assert "no such table" in str(failed.data["log"])
+    assert bad.rolled_back_by is not None
+    came_back = bascule.status(bad.rolled_back_by, record=fleet.record)
+    assert (came_back.status, came_back.rollback_of) == ("Succeeded", bad.id)
+    assert came_back.revision.digest == good.revision.digest
+    assert fleet.versions() == ["one.0"] * 3
+
+    fleet.deploy(fleet.bundle("two.0")).raise_for_status()
     back = bascule.rollback("web", inventory=fleet.inventory, record=fleet.record)
     assert (back.status, back.strategy) == ("Succeeded", "rollback")
     assert fleet.versions() == ["one.0"] * 3
@@ -315,17 +304,17 @@ def test_the_command_keeps_its_outcome_apart_from_its_steps(fleet: Fleet) -> Non
     assert [target["changed"] for target in told["targets"]] == [False] * 3
 
 
-def test_one_zone_after_the_other(fleet: Fleet) -> None:
+def test_one_zone_after_the_other_in_an_inventory_that_is_a_mapping(fleet: Fleet) -> None:
     inventory = json.loads(fleet.inventory.read_text())
     hosts = inventory["all"]["children"]["web"]["hosts"]
     for name, zone in zip(HOSTS, ("eu-1b", "eu-1a", "eu-1b"), strict=True):
         hosts[name]["deploy_zone"] = zone
-    fleet.inventory.write_text(json.dumps(inventory))
+    fleet.inventory.unlink()
     own = {
         "minimumHealthyHosts": {"type": "HOST_COUNT", "value": 0},
         "zonalConfig": {"firstZoneMonitorDurationInSeconds": 1},
     }
-    done = fleet.deploy(fleet.bundle("1.0"), {"deploy_configuration": own})
+    done = fleet.deploy(fleet.bundle("1.0"), {"deploy_configuration": own}, inventory=inventory)
     assert done.status == "Succeeded"
     zones = done.plan["zonal"]
     assert [zone["name"] for zone in zones["zones"]] == ["eu-1b", "eu-1a"]

@@ -134,16 +134,21 @@ def running(
         )
     aws = Aws(port, server)
     try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                urllib.request.urlopen(f"{aws.url}/moto-api/", timeout=5).close()  # noqa: S310
-                break
-            except OSError:
-                if server.poll() is not None or time.monotonic() > deadline:
-                    raise AssertionError(f"moto did not start:\n{log.read_text()}") from None
-                time.sleep(0.05)
+        wait_for(server, f"{aws.url}/moto-api/", log)
         yield aws
     finally:
         server.terminate()
         server.wait(timeout=60)
+
+
+def wait_for(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    """Wait until a server that was started answers; fail with its log if it does not."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            urllib.request.urlopen(url, timeout=5).close()  # noqa: S310
+            return
+        except OSError:
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"{url} does not answer:\n{log.read_text()}") from None
+            time.sleep(0.05)

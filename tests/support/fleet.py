@@ -250,14 +250,15 @@ class Fleet:
         """Wait until the sshd of every given host answers."""
         deadline = time.monotonic() + seconds
         for host in hosts:
-            while not self._answers(host):
+            while not self.answers(host):
                 process = self._processes[host.name]
                 if process.poll() is not None or time.monotonic() > deadline:
                     said = host.log.read_text(errors="replace")[-2000:]
                     raise FleetError(f"{host.name} did not come up in {seconds:g} s: {said}")
                 time.sleep(0.02)
 
-    def _answers(self, host: Host) -> bool:
+    def answers(self, host: Host) -> bool:
+        """Whether the sshd of a host can be reached."""
         try:
             with self.connect(host.address, 22, timeout=1.0) as connection:
                 return connection.recv(4) == b"SSH-"

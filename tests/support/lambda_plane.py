@@ -9,13 +9,12 @@ import json
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from support.aws import Aws
+from support.aws import Aws, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -155,15 +154,7 @@ def running(folder: Path) -> Iterator[LambdaPlane]:
         )
     plane = LambdaPlane(port, server)
     try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                urllib.request.urlopen(f"{plane.url}/plane/log", timeout=5).close()  # noqa: S310
-                break
-            except OSError:
-                if server.poll() is not None or time.monotonic() > deadline:
-                    raise AssertionError(f"it did not start:\n{log.read_text()}") from None
-                time.sleep(0.05)
+        wait_for(server, f"{plane.url}/plane/log", log)
         yield plane
     finally:
         server.terminate()

@@ -61,7 +61,7 @@ def test_few_errors_against_none_are_seen_where_ranks_do_not_see_them() -> None:
 
 def test_looking_at_rates_often_raises_no_false_alarms() -> None:
     random = np.random.default_rng(7)
-    runs, looks = 1000, 30
+    runs, looks = 400, 30
     share, alpha = 0.1, 0.05
     canary = random.binomial(500, share, (runs, looks))
     bad_canary = random.binomial(canary, 0.01).cumsum(1)
@@ -83,12 +83,12 @@ def test_looking_at_rates_often_raises_no_false_alarms() -> None:
             if one[0]
         )
     assert alarms / runs <= alpha
-    assert naive / runs > 0.15, "a test that is not made for it raises many"
+    assert naive / runs > 2 * alpha, "a test that is not made for it raises many"
 
 
 def test_the_rate_difference_covers_the_truth_at_every_look() -> None:
     random = np.random.default_rng(8)
-    runs, looks, alpha = 1000, 30, 0.025
+    runs, looks, alpha = 400, 30, 0.025
     missed = 0
     for _run in range(runs):
         canary = np.cumsum(random.binomial(100, 0.03, looks))
