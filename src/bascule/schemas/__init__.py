@@ -2,7 +2,7 @@
 
 ``appspec-host.json``, ``appspec-lambda.json`` and ``appspec-ecs.json`` are written by hand,
 ``group-variables.json`` comes from the documentation of the variables: ``python -m
-bascule.schemas`` writes it anew.
+bascule.schemas`` writes it anew, and in a checkout ``docs/variables.md``, too.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import json
 import typing as t
 from importlib import resources
 
-from bascule.schemas._variables import group_variables
+from bascule.schemas._variables import group_variables, page
 
-__all__ = ["NAMES", "group_variables", "read", "text"]
+__all__ = ["NAMES", "group_variables", "page", "read", "text"]
 
 NAMES = ("appspec-host", "appspec-lambda", "appspec-ecs", "group-variables")
 

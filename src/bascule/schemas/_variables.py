@@ -1,4 +1,7 @@
-"""From the documentation of the variables to the JSON Schema of a file that sets them."""
+"""From the documentation of the variables to the JSON Schema of a file that sets them.
+
+And to the page that lists them.
+"""
 
 from __future__ import annotations
 
@@ -88,6 +91,38 @@ def plain(description: str | list[str]) -> str:
     """Return a description without Ansible's markup, as Markdown."""
     lines = [description] if isinstance(description, str) else description
     return "\n\n".join(_MARKUP.sub(r"`\1`", line.strip()) for line in lines)
+
+
+PAGE = """\
+# Variables
+
+All variables of a deployment group, for `group_vars` and `host_vars`, in the order in which one
+meets them. A name that begins with `deploy_` and is not here is refused. What they are for is told
+by topic, on the pages beside this one; `ansible-doc` and the [editor](appspec.md) show the same.
+Written by `python -m bascule.schemas`.
+
+| variable | default | meaning |
+|---|---|---|
+"""
+
+
+def page(options: Options) -> str:
+    """Return the page of the documentation that lists the variables.
+
+    :param options: as in :func:`group_variables`, in the order of the page
+    """
+    return PAGE + "".join(_row(name, spec) for name, spec in options.items())
+
+
+def _row(name: str, spec: dict[str, t.Any]) -> str:
+    meaning = plain(spec.get("description", ""))
+    if spec.get("choices"):
+        meaning += " One of " + ", ".join(f"`{one}`" for one in spec["choices"]) + "."
+    if isinstance(spec.get("options"), dict):
+        meaning += " Keys: " + ", ".join(f"`{one}`" for one in spec["options"]) + "."
+    shown = json.dumps(spec["default"], ensure_ascii=False) if "default" in spec else ""
+    cells = (f"`{name}`", f"`{shown}`" if shown else "", meaning.replace("\n\n", "<br>"))
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
 
 
 def as_text(schema: Schema) -> str:

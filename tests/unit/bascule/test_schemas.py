@@ -56,6 +56,12 @@ def test_the_committed_variables_are_the_documented_ones() -> None:
     assert schemas.text("group-variables") == wanted, "run: python -m bascule.schemas"
 
 
+def test_the_page_of_the_variables_lists_them_all() -> None:
+    written = (ROOT / "docs" / "variables.md").read_text()
+    assert written == schemas.page(public_variables()), "run: python -m bascule.schemas"
+    assert written.count("\n| `deploy_") == len(public_variables())
+
+
 def appspecs() -> list[Path]:
     found = [
         path
