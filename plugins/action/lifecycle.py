@@ -8,7 +8,9 @@ from __future__ import annotations
 import time
 import typing as t
 
+from ansible_collections.bascule.deploy.plugins.module_utils._pools import TEST_EVENT
 from ansible_collections.bascule.deploy.plugins.module_utils._spans import (
+    ASIDE,
     SPANS,
     is_final,
     later,
@@ -37,6 +39,7 @@ class ActionModule(TargetAction):
         },
         "staged": {"type": "dict", "default": {}},
         "settle": {"type": "bool", "default": False},
+        "going": {"type": "bool", "default": False},
     }
 
     def act(self, arguments: Arguments, variables: Variables) -> Result:
@@ -47,20 +50,25 @@ class ActionModule(TargetAction):
             return {"changed": True, "msg": "check mode: no hook is run", "bascule": told}
         with open_record(arguments) as record:
             deployment = self.recorded(arguments, record)
-            hooks = deployment.revision.appspec.get("hooks") or {}
+            if arguments["going"] and not deployment.goes_on:
+                return {"changed": False, "msg": "the deployment does not go on", "bascule": told}
+            hooks = dict(deployment.revision.appspec.get("hooks") or {})
+            if not (deployment.plan.get("pools") or {}).get("test_route"):
+                hooks.pop(TEST_EVENT, None)
             previous = (arguments["staged"].get("previous") or {}).get("hooks") or {}
             if needs_host(span, hooks=hooks, previous_hooks=previous):
                 more = {
                     "events": list(SPANS[span]),
                     "later": later(span),
                     "final": is_final(span, hooks=hooks),
+                    "aside": span in ASIDE,
                 }
                 answer = self.ask(arguments, variables, deployment.revision, more=more)
             else:
                 answer = {"changed": False, "events": [_passed(event) for event in SPANS[span]]}
             told["events"] = answer.pop("events", [])
             told["error"] = answer.pop("error", None)
-            record.add_events(deployment.id, target, told["events"])
+            record.add_events(deployment.id, target, told["events"], aside=span in ASIDE)
             if arguments["settle"] and not answer.get("failed"):
                 record.settle(deployment.id, target, "Succeeded")
                 told["status"] = "Succeeded"

@@ -37,6 +37,7 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._gates import (
     remembered,
 )
 from ansible_collections.bascule.deploy.plugins.plugin_utils._joining import (
+    by_users,
     joined_since,
     open_follow_up,
 )
@@ -100,9 +101,11 @@ NOBODY: dict[str, t.Any] = {
             "targets", "direct", "balanced", "idle", "canaries_direct", "canaries_balanced",
             "staged", "functions", "functions_before", "functions_after",
             "unhealthy", "endpoints", "in_pools", "closing", "before_allow", "after_allow",
+            "after_test", "leaving", "left", "returned",
         )
     },
     **{name: {} for name in ("pools", "home", "pool_endpoints", "pool_of", "arms")},
+    "leaving_span": "leave",
     "serial": [1],
     "steps": {part: [] for part in PARTS},
     "step_hosts": {part: [] for part in PARTS},
@@ -228,11 +231,13 @@ class ActionModule(BasculeAction):
     ) -> Result:
         """Open the deployment of the targets that joined since another, or only name them."""
         endpoints = self._endpoints(arguments["targets"], settings, variables)
+        pools = self._observed(arguments, settings, endpoints, variables).endpoints
         where = {
             "record": settings["deploy_record"],
             "state_directory": settings["deploy_state_directory"],
         }
         with open_record(where) as record:
+            resting = joined_at_rest(arguments["follows"], endpoints, pools, record)
             if settings["deploy_late_joiners"] == "report":
                 return report_joined(arguments["follows"], endpoints, record)
             opened = open_follow_up(
@@ -241,10 +246,14 @@ class ActionModule(BasculeAction):
                 endpoints,
                 record=record,
                 cache=state_directory(settings["deploy_state_directory"]) / "cache",
+                pools=pools,
             )
+        told = {"warnings": [resting]} if resting else {}
         if opened is None:
-            return {"changed": False, "msg": "no target has joined", "bascule": {}}
+            text = resting or "no target has joined"
+            return {"changed": False, "msg": text, "bascule": {}, **told}
         return {
+            **told,
             "changed": False,
             "msg": opened.plan_text,
             "ansible_facts": {
@@ -440,6 +449,26 @@ class ActionModule(BasculeAction):
 def waiting(fleet: dict[str, t.Any]) -> dict[str, t.Any]:
     """Return the facts of a deployment that is not opened yet: whom it will need, and no more."""
     return {**NOBODY, "in_pools": fleet["in_pools"], "verdict": fleet["closing"]}
+
+
+def joined_at_rest(
+    follows: str,
+    endpoints: list[Endpoint],
+    pools: t.Mapping[str, t.Sequence[Endpoint]],
+    record: Record,
+) -> str:
+    """Say which targets joined a pool that no user reaches; empty if none did."""
+    found = record.deployment(follows)
+    states = record.target_states(found.application, found.group)
+    names = [
+        one.target for one in by_users(found, joined_since(found, endpoints, states), pools)[1]
+    ]
+    if not names:
+        return ""
+    return (
+        f"Joined the idle pool since the deployment {found.id} was planned: {', '.join(names)}. No "
+        "user reaches them; they get a revision when that pool is next."
+    )
 
 
 def report_joined(follows: str, endpoints: list[Endpoint], record: Record) -> Result:

@@ -20,16 +20,23 @@ BLUE_GREEN, CANARY, ROLLBACK, AB_TEST = "blue_green", "canary", "rollback", "ab_
 STRATEGIES = (BLUE_GREEN, CANARY)
 
 # The parts of a schedule, in their order. Between them hooks of targets run: those of
-# BeforeAllowTraffic before ``shift``, those of AfterAllowTraffic after it, and in a canary
-# deployment the rest of the fleet before ``home``. A way back has ``back`` alone, before all else.
-BACK_PART, READY_PART, SHIFT_PART, HOME_PART, RETIRE_PART = (
+# AfterAllowTestTraffic after ``test``, of BeforeAllowTraffic before ``shift``, of AfterAllowTraffic
+# after it, those of the old pool around ``retire``; and in a canary deployment the rest of the
+# fleet before ``home``. A way back has ``back`` alone, before all else.
+BACK_PART, TEST_PART, READY_PART, SHIFT_PART, HOME_PART, KEPT_PART, RETIRE_PART = (
     "back",
+    "test",
     "ready",
     "shift",
     "home",
+    "kept",
     "retire",
 )
-PARTS = (BACK_PART, READY_PART, SHIFT_PART, HOME_PART, RETIRE_PART)
+PARTS = (BACK_PART, TEST_PART, READY_PART, SHIFT_PART, HOME_PART, KEPT_PART, RETIRE_PART)
+
+TEST_EVENT = "AfterAllowTestTraffic"
+BLOCK_EVENTS = ("BeforeBlockTraffic", "AfterBlockTraffic")
+ALLOW_EVENTS = ("BeforeAllowTraffic", "AfterAllowTraffic")
 
 KEEP, DRAIN, TERMINATE = "keep", "drain", "terminate"
 
@@ -85,6 +92,7 @@ def pools_of(
     test_route: Mapping[str, str] | None = None,
     sticky: Mapping[str, Any] | None = None,
     retire: str = KEEP,
+    leaving: Sequence[str] = (),
 ) -> Pools:
     """Return the pools of a deployment as its plan keeps them.
 
@@ -92,9 +100,11 @@ def pools_of(
     gets all traffic back when something fails, "members": {pool: [target]}, "slots": whether both
     pools are on the same hosts, "idle": [targets that are changed while no user reaches them],
     "before": {pool: percent} or None, "test_route": {"header" or "cookie", "value"} or None,
-    "sticky": as the routing has it, without its salt, or None, "retire"}.
+    "sticky": as the routing has it, without its salt, or None, "retire", "leaving_hooks": which
+    of ``BLOCK_EVENTS`` run on the pool that users leave}.
 
     :param names: as ``deploy_traffic_pools`` has them; two
+    :param leaving: which of ``BLOCK_EVENTS`` the revision in service has hooks for
     :raises PlanError: there are not two pools with targets
     """
     if len(names) != 2:
@@ -133,6 +143,7 @@ def pools_of(
         "test_route": dict(test_route) if test_route else None,
         "sticky": dict(sticky) if sticky else None,
         "retire": retire if kind == BLUE_GREEN else KEEP,
+        "leaving_hooks": list(leaving) if kind == BLUE_GREEN else [],
     }
 
 
@@ -170,9 +181,9 @@ def deployment_steps(
         begun = [index for index, step in enumerate(schedule) if step["kind"] in (SHIFT, HOOK)]
         first = begun[0] if begun else len(schedule)
         if attach:
-            steps.append({"kind": POOL, "part": READY_PART})
+            steps.append({"kind": POOL, "part": TEST_PART})
         if pools["test_route"]:
-            steps.append({"kind": TEST, "share": 0.0, "part": READY_PART})
+            steps.append({"kind": TEST, "share": 0.0, "part": TEST_PART})
         steps += [{**step, "part": READY_PART} for step in schedule[:first]]
         if ready_timeout:
             waits = {"timeout": ready_timeout, "on_timeout": ready_on_timeout}
@@ -184,21 +195,23 @@ def deployment_steps(
         steps.append({"kind": SHIFT, "share": 0.0, "part": HOME_PART})
     if pools is not None and pools["retire"] != KEEP:
         if retire_after:
-            steps.append({"kind": BAKE, "seconds": retire_after, "part": RETIRE_PART})
+            steps.append({"kind": BAKE, "seconds": retire_after, "part": KEPT_PART})
         steps.append({"kind": RETIRE, "how": pools["retire"], "part": RETIRE_PART})
     return _told(steps, pools)
 
 
-def way_back(pools: Mapping[str, Any]) -> tuple[Pools, list[Step]]:
+def way_back(pools: Mapping[str, Any], leaving: Sequence[str] = ()) -> tuple[Pools, list[Step]]:
     """Return pools and steps of the deployment that rolls back one with these pools.
 
     All traffic comes home before anything else is done.
+
+    :param leaving: which of ``BLOCK_EVENTS`` the revision that failed has hooks for
     """
     home = pools["home"]
     other = pools["new"] if home == pools["old"] else pools["old"]
     back: Pools = {
         **pools, "new": home, "old": other, "test_route": None, "sticky": None, "retire": KEEP,
-        "before": None,
+        "before": None, "leaving_hooks": list(leaving) if pools["kind"] == BLUE_GREEN else [],
     }  # fmt: skip
     return back, _told([{"kind": SHIFT, "share": 100.0, "part": BACK_PART}], back)
 
@@ -248,6 +261,51 @@ def wishes_of(pools: Mapping[str, Any] | None) -> list[str]:
     ]
 
 
+def hooks_of_pools(
+    pools: Mapping[str, Any] | None,
+    hooks: Mapping[str, Any],
+    *,
+    back: bool,
+    touched: Sequence[str],
+) -> dict[str, Any]:
+    """Return on which targets hooks run that belong to pools as a whole, and which span of them.
+
+    The targets of the pool that users leave are none of the deployment's own. What they run is
+    what is installed there: CodeDeploy's events of the original instances, and in a way back those
+    of the instances that users go back to, too. In a way back the traffic has been moved by then.
+
+    :param hooks: those of the deployment's revision, by event
+    :param back: whether the deployment is a way back
+    :param touched: the targets of the new pool that the deployment changes
+    :returns: {"after_test", "leaving", "left", "returned": [target], "leaving_span": span}
+    """
+    found: dict[str, Any] = {
+        "after_test": [], "leaving": [], "left": [], "returned": [], "leaving_span": "leave",
+    }  # fmt: skip
+    if pools is None or pools.get("platform"):
+        return found
+    if hooks.get(TEST_EVENT) and pools["test_route"]:
+        found["after_test"] = list(touched)
+    if pools["kind"] != BLUE_GREEN:
+        return found
+    old, new = (list(pools["members"][pools[name]]) for name in ("old", "new"))
+    leaving = pools.get("leaving_hooks") or []
+    if back:
+        coming = any(hooks.get(event) for event in ALLOW_EVENTS)
+        found["leaving"] = old if leaving else []
+        found["returned"] = new if coming and not touched else []
+        return found
+    if pools["retire"] == KEEP:
+        # Nothing is done at a load balancer between the two: one run has both.
+        found["leaving"] = old if leaving else []
+        return found
+    before, after = BLOCK_EVENTS
+    found["leaving_span"] = "leaving"
+    found["leaving"] = old if before in leaving else []
+    found["left"] = old if after in leaving else []
+    return found
+
+
 def named_value(given: Any, name: str, more: Sequence[str] = ()) -> dict[str, Any] | None:
     """Read ``{header: NAME, …}`` or ``{cookie: NAME, …}``; None for an empty one.
 
@@ -287,6 +345,8 @@ def pool_lines(pools: Mapping[str, Any] | None, steps: Sequence[Mapping[str, Any
             by = "header" if "header" in pools["test_route"] else "cookie"
             rule = pools["test_route"]
             lines.append(f"  Test route: {by} {rule[by]}: {rule.get('value', new)} leads to {new}.")
+        if pools.get("leaving_hooks"):
+            lines.append(f"  {' and '.join(pools['leaving_hooks'])} run on {old} once users left.")
         if pools["sticky"]:
             by = "header" if "header" in pools["sticky"] else "cookie"
             lines.append(f"  Users stay with their pool, known by the {by} {pools['sticky'][by]}.")

@@ -30,9 +30,25 @@ options:
         AfterBlockTraffic to BeforeAllowTraffic.
       - V(after_allow) is AfterAllowTraffic.
       - V(idle) is what V(all) is, for a target of a pool that no user reaches yet.
-      - V(before_allow) is BeforeAllowTraffic of such a target.
+      - V(after_test) is AfterAllowTestTraffic of such a target, V(before_allow) its
+        BeforeAllowTraffic.
+      - V(leaving) is BeforeBlockTraffic and V(left) AfterBlockTraffic of a target that the
+        deployment does not change, in a pool that users leave; V(leave) is both. V(returned) is
+        BeforeAllowTraffic and AfterAllowTraffic of one in a pool that users go back to. The scripts
+        are those of what is installed there.
     type: str
-    choices: [all, before_block, install, after_allow, idle, before_allow]
+    choices:
+      - all
+      - before_block
+      - install
+      - after_allow
+      - idle
+      - after_test
+      - before_allow
+      - leaving
+      - left
+      - leave
+      - returned
     default: all
   staged:
     description:
@@ -43,6 +59,11 @@ options:
   settle:
     description:
       - Write down in the record that the target succeeded when the span has; for the last span.
+    type: bool
+    default: false
+  going:
+    description:
+      - Run nothing if the deployment is ending or paused.
     type: bool
     default: false
 attributes:

@@ -60,7 +60,8 @@ bascule:
     targets:
       description:
         - The targets, the outdated ones first. Each has C(target), C(health) (Healthy, Unhealthy,
-          Unknown), C(revision) (Current, Old, Unknown), C(digest), C(outdated) and C(in_inventory).
+          Unknown), C(revision) (Current, Old, Unknown), C(digest), C(outdated), C(in_inventory) and
+          C(idle) (in a pool that no user reaches, which is not outdated).
       type: list
       elements: dict
       returned: always

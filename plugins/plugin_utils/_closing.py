@@ -10,7 +10,7 @@ import typing as t
 
 from ..module_utils._admission import ALARM_CODES
 from ..module_utils._plan import PlanTarget, make_plan
-from ..module_utils._pools import BLUE_GREEN, way_back
+from ..module_utils._pools import BLOCK_EVENTS, BLUE_GREEN, way_back
 from ._fresh_baseline import deployment_after, is_baseline
 from ._opening import fleet
 from ._planning import ALARM_EVENT, FAILURE_EVENT, STOP_EVENT, Endpoint
@@ -174,7 +174,8 @@ def rollback_of(
     if pools is not None:
         left_out = [] if changed else sorted(pools["members"][pools["home"]])
         if has_moved(failed, steps):
-            pools, steps_back = way_back(pools)
+            hooks = failed.revision.appspec.get("hooks") or {}
+            pools, steps_back = way_back(pools, [one for one in BLOCK_EVENTS if hooks.get(one)])
     plan = make_plan(
         strategy="rollback",
         targets=[
@@ -208,6 +209,7 @@ def rollback_of(
             "rollback_on": [],
             "endpoints": failed.options["endpoints"],
             "pool_endpoints": failed.options.get("pool_endpoints") or {},
+            "pool_of": failed.options.get("pool_of") or {},
         },
         rollback_of=failed.id,
         started_by=failed.started_by,

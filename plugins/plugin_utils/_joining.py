@@ -8,6 +8,7 @@ from __future__ import annotations
 import typing as t
 
 from ..module_utils._plan import render_plan
+from ..module_utils._pools import BLUE_GREEN
 from ._opening import Opened, deployment_fact, fleet, new_deployment
 from ._planning import is_up_to_date, plan_deployment
 
@@ -34,6 +35,23 @@ def joined_since(
     ]
 
 
+def by_users(
+    deployment: Deployment,
+    joined: t.Sequence[Endpoint],
+    pools: t.Mapping[str, t.Sequence[Endpoint]],
+) -> tuple[list[Endpoint], list[Endpoint]]:
+    """Divide the targets that have joined into those that users are to reach, and the others.
+
+    Where pools take turns, a target of the idle pool gets its revision when that pool is next.
+    """
+    between = deployment.plan.get("pools")
+    if not between or between["kind"] != BLUE_GREEN:
+        return list(joined), []
+    live = {one.target: one for one in pools.get(between["new"], ())}
+    serving = [live[one.target] for one in joined if one.target in live]
+    return serving, [one for one in joined if one.target not in live]
+
+
 def open_follow_up(
     deployment_id: str,
     settings: Settings,
@@ -41,6 +59,7 @@ def open_follow_up(
     *,
     record: Record,
     cache: Path,
+    pools: t.Mapping[str, t.Sequence[Endpoint]] | None = None,
 ) -> Opened | None:
     """Open the deployment that brings a revision to the targets that joined meanwhile.
 
@@ -48,6 +67,7 @@ def open_follow_up(
     the revision already count for the minimum.
 
     :param endpoints: the targets of the inventory as it is now
+    :param pools: those of each pool, as the load balancer knows them there
     :returns: None if none has joined, or if the deployment did not succeed
     :raises BasculeError: it cannot be opened
     """
@@ -57,8 +77,15 @@ def open_follow_up(
     if found.status != "Succeeded" or not joined:
         return None
     digest = found.revision.digest
+    joined, _resting = by_users(found, joined, pools or {})
+    if not joined:
+        return None
+    named = {one.target: one.pool for one in endpoints}
+    placed = {one.target: one for one in joined}
     counted = [
-        one for one in endpoints if one in joined or is_up_to_date(states.get(one.target), digest)
+        placed.get(one.target, one)
+        for one in endpoints
+        if one.target in placed or is_up_to_date(states.get(one.target), digest)
     ]
     only_once = {
         **settings,
@@ -81,10 +108,11 @@ def open_follow_up(
     new = new_deployment(
         found.strategy, only_once, plan, found.revision, counted, creator=CREATOR, follows=found.id
     )
+    pool_of = {one.target: one.pool for one in joined if one.pool != named[one.target]}
     created = record.create_deployment(new)
     return Opened(
         deployment_fact(created),
-        fleet(plan, counted, revision=found.revision),
+        {**fleet(plan, counted, revision=found.revision), "pool_of": pool_of},
         plan,
         render_plan(plan),
     )

@@ -18,7 +18,7 @@ from ..module_utils._errors import PlanError, UsageError
 from ..module_utils._functions import PLATFORM
 from ..module_utils._plan import NO_PROVIDER, render_plan
 from ..module_utils._plan_hash import plan_hash
-from ..module_utils._pools import AB_TEST, PARTS, routing_for, routing_home
+from ..module_utils._pools import AB_TEST, PARTS, hooks_of_pools, routing_for, routing_home
 from ..module_utils._realised import confirmation
 from ..module_utils._saved_plan import Saved, first_difference, plan_difference
 from ._alarms import refuse_active
@@ -153,10 +153,16 @@ def open_deployment(
         pooled = plan_pools(
             strategy, settings, endpoints, revision.digest, record=record, observed=seen
         )
-    if pooled.pools and pooled.pools["slots"]:
-        endpoints = seen.endpoints[pooled.pools["new"]]
+    placed = list(endpoints)
+    if pooled.pools and look is None:
+        placed = _in_their_pools(endpoints, pooled.pools, seen)
+    pool_of = {
+        there.target: there.pool
+        for one, there in zip(endpoints, placed, strict=True)
+        if there.pool != one.pool
+    }
     plan = plan_deployment(
-        strategy, settings, endpoints, revision.digest, record=record, cache=cache, pooled=pooled
+        strategy, settings, placed, revision.digest, record=record, cache=cache, pooled=pooled
     )
     plan["warnings"] += seen.warnings if plan["targets"] else []
     if look is not None:
@@ -170,9 +176,7 @@ def open_deployment(
             )
         write_saved(base / Path(settings["deploy_plan_output"]).expanduser(), saving(plan))
     text = render_plan(plan)
-    new = new_deployment(
-        strategy, settings, plan, revision, endpoints, pool_endpoints=seen.endpoints
-    )
+    new = new_deployment(strategy, settings, plan, revision, placed, pool_endpoints=seen.endpoints)
     if (
         look is not None
         and look.before is not None
@@ -186,7 +190,8 @@ def open_deployment(
         new = dataclasses.replace(
             new, options={**new.options, "before": dataclasses.asdict(look.before)}
         )
-    members = fleet(plan, endpoints, options=new.options, revision=revision)
+    new = dataclasses.replace(new, options={**new.options, "pool_of": pool_of})
+    members = fleet(plan, placed, options=new.options, revision=revision)
     if plan["targets"]:
         refuse_active(new.options.get("alarms"))
     if check:
@@ -204,6 +209,18 @@ def open_deployment(
     if not plan["targets"] and not plan["schedule"]:
         created = record.finish(created.id)
     return Opened(deployment_fact(created), members, plan, text)
+
+
+def _in_their_pools(
+    endpoints: t.Sequence[Endpoint], pools: t.Mapping[str, t.Any], seen: Observed
+) -> list[Endpoint]:
+    """Return targets as they are reached in their pool; of two slots in that which is changed."""
+    known = {
+        one.target: one
+        for pool in (pools["old"], pools["new"])
+        for one in seen.endpoints.get(pool, ())
+    }
+    return [known.get(one.target, one) for one in endpoints]
 
 
 def _refuse_changes(saved: Saved, difference: str) -> None:
@@ -456,7 +473,7 @@ def fleet(
         "in_pools": by_pool(known[name] for name in order if not functions),
         # What is done once is done with the variables of one host of the group.
         "closing": order or (anchor if plan.get("schedule") else []),
-        **_moving(plan, idle, anchor, options or {}, revision),
+        **_moving(plan, order, idle, anchor, options or {}, revision),
         **_checking(plan, functions, revision),
     }
 
@@ -487,6 +504,7 @@ def _checking(
 
 def _moving(
     plan: Plan,
+    order: list[str],
     idle: list[str],
     anchor: list[str],
     options: t.Mapping[str, t.Any],
@@ -522,13 +540,16 @@ def _moving(
         "pools": pools or {},
         "home": routing_home(pools) if pools else {},
         "pool_endpoints": options.get("pool_endpoints") or {},
-        "pool_of": dict.fromkeys(idle, pools["new"]) if pools and pools["slots"] else {},
+        "pool_of": {
+            name: pool for name, pool in (options.get("pool_of") or {}).items() if name in order
+        },
         "steps": steps,
         # The plays of functions and of hosts are others.
         "step_hosts": {part: [] for part in PARTS} if functions else where,
         "function_hosts": where if functions else {part: [] for part in PARTS},
         "before_allow": idle if hooks.get("BeforeAllowTraffic") else [],
         "after_allow": idle if hooks.get("AfterAllowTraffic") else [],
+        **hooks_of_pools(pools, hooks, back=plan["strategy"] == "rollback", touched=idle),
     }
 
 

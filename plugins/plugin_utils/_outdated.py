@@ -8,6 +8,7 @@ from __future__ import annotations
 import typing as t
 
 from ..module_utils._plan import CURRENT, UNKNOWN
+from ._pooling import resting
 
 if t.TYPE_CHECKING:
     from ._record import Record
@@ -21,9 +22,11 @@ def group_targets(
     :param names: the targets of the inventory; without them only the record is asked
     :returns: of each {"target", "health": Healthy, Unhealthy or Unknown, "revision": Current, Old
         or Unknown, "digest": text or None, "outdated": whether a deployment has something to do
-        there, "in_inventory": None where no inventory was asked}
+        there, "in_inventory": None where no inventory was asked, "idle": whether it is in a pool
+        that no user reaches, which keeps what it had for the way back and is not outdated}
     """
     states = record.target_states(application, group)
+    idle = resting(record, application, group)
     found = []
     for name in dict.fromkeys([*(names or ()), *states]):
         state = states.get(name)
@@ -36,8 +39,11 @@ def group_targets(
                 "health": health,
                 "revision": revision,
                 "digest": state.digest if state else None,
-                "outdated": listed is not False and (health, revision) != ("Healthy", CURRENT),
+                "outdated": listed is not False
+                and name not in idle
+                and (health, revision) != ("Healthy", CURRENT),
                 "in_inventory": listed,
+                "idle": name in idle,
             }
         )
     return sorted(found, key=lambda one: (not one["outdated"], one["target"]))
@@ -47,7 +53,9 @@ def message(found: list[dict[str, t.Any]], group: str) -> str:
     """Return for a person which targets are outdated, one a line."""
     wanting = [one for one in found if one["outdated"]]
     if not wanting:
-        return f"all {len(found)} targets of {group} have its revision"
+        idle = sum(one["idle"] for one in found)
+        beside = f", beside {idle} of an idle pool" if idle else ""
+        return f"all {len(found) - idle} targets of {group} have its revision{beside}"
     lines = [f"{len(wanting)} of {len(found)} targets of {group} are not up to date:"]
     lines += [f"{one['target']}: {one['health']}, revision {one['revision']}" for one in wanting]
     return "\n".join(lines)

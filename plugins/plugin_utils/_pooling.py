@@ -16,6 +16,7 @@ from ..module_utils._errors import PlanError, UsageError
 from ..module_utils._plan import NO_PROVIDER
 from ..module_utils._pools import (
     AB_TEST,
+    BLOCK_EVENTS,
     BLUE_GREEN,
     CANARY,
     ROLLBACK,
@@ -121,6 +122,7 @@ def plan_pools(
         test_route=test_route,
         sticky=sticky,
         retire=rules["deploy_retire"],
+        leaving=_leaving_hooks(settings, record),
     )
     require(settings["deploy_traffic_provider"], wishes_of(pools))
     if kind == CANARY and strategy == ROLLBACK:
@@ -188,6 +190,33 @@ def _deployments(settings: Settings, record: Record) -> list[Deployment]:
     return record.deployments(
         settings["deploy_application"], settings["deploy_group"], limit=_DEPTH
     )
+
+
+def _leaving_hooks(settings: Settings, record: Record) -> list[str]:
+    """Return which of ``BLOCK_EVENTS`` the group's revision has hooks for."""
+    state = record.group_state(settings["deploy_application"], settings["deploy_group"])
+    if state is None:
+        return []
+    hooks = record.deployment(state.deployment_id).revision.appspec.get("hooks") or {}
+    return [event for event in BLOCK_EVENTS if hooks.get(event)]
+
+
+def resting(record: Record, application: str, group: str) -> frozenset[str]:
+    """Return the targets that no user reaches: those of the idle pool, if the group takes turns.
+
+    They keep what they had, for the way back, until a deployment gives them something else.
+    """
+    for one in record.deployments(application, group, limit=_DEPTH):
+        if not one.is_final or one.options.get("follows"):
+            continue
+        pools = one.plan.get("pools")
+        if not pools or pools["kind"] != BLUE_GREEN or pools.get("platform"):
+            return frozenset()
+        live = pools["new"] if one.status == "Succeeded" else pools["home"]
+        serving = set(pools["members"][live])
+        others = {name for found in pools["members"].values() for name in found}
+        return frozenset(others - serving)
+    return frozenset()
 
 
 def _last_live(deployments: t.Sequence[Deployment]) -> str | None:

@@ -23,7 +23,8 @@ if t.TYPE_CHECKING:
 class GroupTarget:
     """One target: health is Healthy, Unhealthy or Unknown; revision Current, Old or Unknown.
 
-    ``in_inventory`` is None where no inventory was asked.
+    ``in_inventory`` is None where no inventory was asked. ``idle``: it is in a pool that no user
+    reaches, which keeps what it had for the way back.
     """
 
     target: str
@@ -32,6 +33,7 @@ class GroupTarget:
     digest: str | None
     outdated: bool
     in_inventory: bool | None = None
+    idle: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from ansible_collections.bascule.deploy.plugins.module_utils._pools import (
+    ALLOW_EVENTS,
+    BLOCK_EVENTS,
+)
 from ansible_collections.bascule.deploy.plugins.module_utils._shares import share_confirmed
 from support.rollout import BIN, ROOT
 from support.twopools import TwoPools, two_pools, until
@@ -44,14 +48,17 @@ class Story:
         self.ids[name] = new[-1] if new else ""
         self.answers[name] = self.site.ask(20)
 
-    def begin(self) -> Callable[[], dict[str, Any]]:
-        """Deploy 1.0, let users come, and bring 2.0 step by step; returns what ends the load."""
-        self.run("first", "blue_green", deploy_revision=self.site.revision("1.0"))
+    def begin(self, *, logged: bool = False) -> Callable[[], dict[str, Any]]:
+        """Deploy 1.0, let users come, and bring 2.0 step by step; returns what ends the load.
+
+        :param logged: both have hooks around the traffic
+        """
+        self.run("first", "blue_green", deploy_revision=self.site.revision("1.0", logged=logged))
         end = self.site.load(RATE)
         self.run(
             "update",
             "blue_green",
-            deploy_revision=self.site.revision("2.0"),
+            deploy_revision=self.site.revision("2.0", logged=logged),
             deploy_schedule=schedule(self.site),
             deploy_test_route=TEST_ROUTE,
             deploy_retire="drain",
@@ -107,11 +114,11 @@ def envoy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     pools = {"blue": ["b1", "b2"], "green": ["g1", "g2"]}
     with two_pools("envoy", folder, pools) as site:
         story = Story(site)
-        end = story.begin()
+        end = story.begin(logged=True)
         story.run(
             "bad",
             "blue_green",
-            deploy_revision=site.revision("3.0", bad=True),
+            deploy_revision=site.revision("3.0", bad=True, logged=True),
             deploy_schedule=[{"shift": "20%"}, errors_of("green"), {"shift": "100%"}],
         )
         again = {
@@ -215,6 +222,36 @@ def test_the_way_back_of_blue_green_touches_no_target(envoy: Story) -> None:
     back = envoy.ended("bad").rolled_back_by
     assert envoy.site.controller.targets(back) == {}
     assert envoy.site.steps(back) == [("shift 100% of the traffic to blue", "Succeeded")]
+
+
+def ran(story: Story, deployment: str) -> list[str]:
+    """The hooks around the traffic in their order; those of a pool's targets run side by side."""
+    told = story.site.hooks(deployment)
+    assert all(told[number][-4:] == told[number + 1][-4:] for number in range(0, len(told), 2))
+    return [" ".join([line.split()[0], *line.split()[2:]]) for line in told[::2]]
+
+
+def test_both_pools_run_their_hooks_around_the_traffic(envoy: Story) -> None:
+    assert ran(envoy, envoy.ids["update"]) == [
+        "AfterAllowTestTraffic 2.0 blue",
+        "BeforeAllowTraffic 2.0 blue",
+        "AfterAllowTraffic 2.0 blue",
+        "BeforeBlockTraffic 1.0 green",
+        "AfterBlockTraffic 1.0 green",
+    ]
+    bad = envoy.ended("bad")
+    assert ran(envoy, bad.id) == ["BeforeAllowTraffic 3.0 green"], "it came no further"
+    # The traffic is back before any hook runs, and hooks of both targets are in the record.
+    events = envoy.site.controller.events(bad.rolled_back_by)
+    routed = next(one.sequence for one in events if one.event == "TrafficRouted")
+    hooks = [one for one in events if one.kind == "lifecycle"]
+    assert min(one.sequence for one in hooks) > routed
+    assert sorted({(one.target, one.event) for one in hooks}) == [
+        *((name, event) for name in ("b1", "b2") for event in sorted(ALLOW_EVENTS)),
+        *((name, event) for name in ("g1", "g2") for event in sorted(BLOCK_EVENTS)),
+    ]
+    assert {one.status for one in hooks} == {"Succeeded"}
+    assert "BeforeBlockTraffic and AfterBlockTraffic run on green" in envoy.runs["update"].said
 
 
 def test_a_bad_canary_gets_the_revision_back_that_it_had(haproxy: Story) -> None:

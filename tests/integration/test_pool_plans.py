@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,10 +14,15 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._closing import (
     is_paused,
 )
 from ansible_collections.bascule.deploy.plugins.plugin_utils._history import left_open
+from ansible_collections.bascule.deploy.plugins.plugin_utils._joining import (
+    by_users,
+    open_follow_up,
+)
 from ansible_collections.bascule.deploy.plugins.plugin_utils._opening import (
     Opened,
     open_deployment,
 )
+from ansible_collections.bascule.deploy.plugins.plugin_utils._outdated import group_targets
 from ansible_collections.bascule.deploy.plugins.plugin_utils._planning import Endpoint
 from ansible_collections.bascule.deploy.plugins.plugin_utils._pooling import Observed
 from ansible_collections.bascule.deploy.plugins.plugin_utils._record import Record
@@ -47,10 +53,6 @@ class Group:
         if version and not (self.folder / version).exists():
             files(self.folder / version, {"VERSION": version})
         revision = {"deploy_revision": str(self.folder / version)} if version else {}
-        settings = ArgumentSpecValidator(public_variables()).validate(
-            {**self.given, **revision, **more}
-        )
-        assert not settings.error_messages, settings.error_messages
         endpoints = {
             pool: [Endpoint(name, name, "127.0.0.1", 80, "", pool=pool) for name in names]
             for pool, names in MEMBERS.items()
@@ -58,7 +60,7 @@ class Group:
         other = "green" if self.live == "blue" else "blue"
         return open_deployment(
             strategy,
-            dict(settings.validated_parameters),
+            self.settings(**revision, **more),
             [one for found in endpoints.values() for one in found],
             record=self.record,
             cache=self.folder / "cache",
@@ -70,6 +72,11 @@ class Group:
                 canaries=["b1"],
             ),
         )
+
+    def settings(self, **more: Any) -> dict[str, Any]:
+        found = ArgumentSpecValidator(public_variables()).validate({**self.given, **more})
+        assert not found.error_messages, found.error_messages
+        return dict(found.validated_parameters)
 
     def open_digest(self, version: str) -> str:
         """The digest of a version that was deployed."""
@@ -222,6 +229,57 @@ def test_the_status_says_that_a_person_is_waited_for_and_that_the_old_pool_is_ke
         ("retire", "InProgress"),
     ]  # fmt: skip
     assert close_deployment(record, identifier).deployment.status == "Succeeded"
+
+
+def test_an_idle_pool_is_not_outdated_and_keeps_what_it_has(group: Group) -> None:
+    def outdated() -> dict[str, bool]:
+        found = group_targets(group.record, "shop", "web", ["b1", "b2", "g1", "g2"])
+        assert {one["target"] for one in found if one["idle"]} == set(MEMBERS[other])
+        return {one["target"]: one["outdated"] for one in found}
+
+    group.succeed("1.0")
+    group.succeed("2.0")
+    other = "green"
+    assert outdated() == dict.fromkeys(("b1", "b2", "g1", "g2"), False)
+    group.open("", strategy="rollback")
+    assert outdated() == dict.fromkeys(("b1", "b2", "g1", "g2"), False), "until users are back"
+    back = group.record.deployments(limit=1)[0]
+    assert group.record.begin_step(back.id, 1) == "go"
+    group.record.end_step(back.id, 1)
+    group.record.begin_step(back.id, 2)
+    group.record.end_step(back.id, 2)
+    assert close_deployment(group.record, back.id).deployment.status == "Succeeded"
+    other = "blue"
+    assert outdated()["g1"] is outdated()["b1"] is False
+
+
+def test_who_joins_the_live_pool_gets_the_revision_and_who_joins_the_idle_one_rests(
+    group: Group,
+) -> None:
+    group.succeed("1.0")
+    joined = {
+        pool: [Endpoint(f"{pool}-new", "new", "127.0.0.1", 80, "", pool=pool)] for pool in MEMBERS
+    }
+    found = group.record.deployments(limit=1)[0]
+    everybody = [one for some in joined.values() for one in some]
+    serving, resting = by_users(found, everybody, joined)
+    assert ([one.target for one in serving], [one.target for one in resting]) == (
+        ["green-new"],
+        ["blue-new"],
+    )
+    nameless = [dataclasses.replace(one, pool="") for one in everybody]
+    opened = open_follow_up(
+        found.id,
+        group.settings(),
+        nameless,
+        record=group.record,
+        cache=group.folder / "cache",
+        pools=joined,
+    )
+    assert opened is not None
+    assert opened.fleet["balanced"] == ["green-new"]
+    assert opened.fleet["pool_of"] == {"green-new": "green"}
+    assert [one["pool"] for one in opened.fleet["in_pools"]] == ["green"]
 
 
 def test_a_rollback_moves_the_traffic_alone_while_the_old_pool_has_its_revision(

@@ -56,15 +56,25 @@ VALIDATE_HOOK = """\
 until "$PYTHON" -c "import urllib.request as u; u.urlopen('http://$ADDRESS:$PORT/health')"
 do sleep 0.1; done
 """
+# Who runs what, in one file for all targets; what follows is the revision whose script it is.
+LOG_HOOK = """\
+#!/bin/sh
+version=$(cat "$(dirname "$0")/../app/VERSION")
+echo "$DEPLOYMENT_ID $LIFECYCLE_EVENT $TARGET_NAME $version $TARGET_POOL" >>"$HOOKS_LOG"
+"""
+AROUND_TRAFFIC = (
+    "AfterAllowTestTraffic", "BeforeAllowTraffic", "AfterAllowTraffic", "BeforeBlockTraffic",
+    "AfterBlockTraffic",
+)  # fmt: skip
 # What a bad revision answers; it feels well all the same.
 BAD = ("self.send_response(200)", 'self.send_response(200 if self.path == "/health" else 503)')
 
 
-def revision(folder: Path, version: str, *, bad: bool = False, more: str = "") -> Path:
+def revision(folder: Path, version: str, *, bad: bool = False, logged: bool = False) -> Path:
     """Write a revision of the application.
 
     :param bad: it answers every request but that for its health with 503
-    :param more: more lines for the AppSpec's hooks
+    :param logged: it has hooks for all events around the traffic, which ``TwoPools.hooks`` tells
     """
     (folder / "app").mkdir(parents=True)
     (folder / "hooks").mkdir()
@@ -72,8 +82,12 @@ def revision(folder: Path, version: str, *, bad: bool = False, more: str = "") -
     assert not bad or text != SERVER
     (folder / "app" / "server.py").write_text(text)
     (folder / "app" / "VERSION").write_text(f"{version}\n")
-    (folder / "appspec.yml").write_text(APPSPEC + more)
-    hooks = {"start.sh": START_HOOK, "stop.sh": STOP_HOOK, "validate.sh": VALIDATE_HOOK}
+    more = [f"  {event}: [{{location: hooks/log.sh}}]\n" for event in AROUND_TRAFFIC if logged]
+    (folder / "appspec.yml").write_text(APPSPEC + "".join(more))
+    hooks = {
+        "start.sh": START_HOOK, "stop.sh": STOP_HOOK, "validate.sh": VALIDATE_HOOK,
+        "log.sh": LOG_HOOK,
+    }  # fmt: skip
     for name, script in hooks.items():
         path = folder / "hooks" / name
         path.write_text(script)
@@ -94,6 +108,12 @@ class TwoPools:
 
     def revision(self, version: str, **options: Any) -> Path:
         return revision(self.folder / "revisions" / version, version, **options)
+
+    def hooks(self, deployment: str) -> list[str]:
+        """The hooks around the traffic that ran in a deployment: event, target, version, pool."""
+        log = self.folder / "hooks.log"
+        lines = [line.partition(" ") for line in log.read_text().splitlines()]
+        return [rest for name, _space, rest in lines if name == deployment]
 
     def ask(self, count: int = 1, **headers: str) -> dict[str, int]:
         """Send requests through the proxy; count the versions that answered."""
@@ -233,6 +253,7 @@ def two_pools(
                 "ADDRESS": places[name],
                 "PORT": str(ports[name]),
                 "PYTHON": sys.executable,
+                "HOOKS_LOG": str(folder / "hooks.log"),
                 "HOME_OF_WEB": str(folder / "hosts" / name / "opt" / "web"),
             },
         }

@@ -37,6 +37,8 @@ def run(request: dict[str, Any], bundle: BinaryIO | None) -> dict[str, Any]:
     Where an installation fails that has changed nothing, the old version, if this deployment has
     stopped it, is started again: the event ``StartOldVersion``, told in the error's message.
     An event that the journal has as finished is not run again; its result is returned again.
+    With ``aside`` the deployment does not change this target: the scripts are those of what is
+    installed, and it is not the newest deployment here.
 
     :returns: ``{"changed", "failed", "msg", "events": [{"event", "status", "started", "ended",
         "error_code", "script", "message", "log"}], "error": {"code", "event", "script", "message",
@@ -139,6 +141,7 @@ class _Run:
     ) -> None:
         self._context = context
         self._call = call
+        self._aside = bool(context.request.get("aside"))
         self._layout = context.layout
         self._folder = context.layout.deployment
         self._bundle = bundle
@@ -225,7 +228,7 @@ class _Run:
         return self._context.forgiving and event in _events.FORGIVABLE
 
     def _event(self, event: str) -> dict[str, Any]:
-        if not self._journal.begun:
+        if not self._journal.begun and not self._aside:
             write_file(self._layout.latest_attempt, self._folder.path, sync=False)
         self._changed = True
         started = round(time.time(), 3)
@@ -504,6 +507,8 @@ class _Run:
 
     def _folder_of(self, event: str) -> Folder | None:
         """Return the deployment whose script an event runs; None on a first deployment."""
+        if self._aside:
+            return read_pointer(self._layout.last_successful)
         downloaded = self._has("DownloadBundle")
         own = self._folder
         deployment = self._context.deployment

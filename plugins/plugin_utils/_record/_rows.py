@@ -122,6 +122,11 @@ class Deployment:
         """Whether the status cannot change any more."""
         return self.status in FINAL_STATUSES
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether it is neither ending, ended nor paused."""
+        return not self.is_final and self.error_code is None and self.paused_at is None
+
     def as_dict(self) -> dict[str, Any]:
         """Return the same as plain data, for JSON."""
         return asdict(self)

@@ -495,17 +495,25 @@ class Record(FunctionRecord, GatedRecord):
         self._change(deployment_id, set_it)
 
     def add_events(
-        self, deployment_id: str, target: str, events: Iterable[Mapping[str, Any]]
+        self,
+        deployment_id: str,
+        target: str,
+        events: Iterable[Mapping[str, Any]],
+        *,
+        aside: bool = False,
     ) -> None:
         """Keep lifecycle events as the host reported them.
 
         Each is {event, status, started, ended, error_code, script, message, log}. One that is
         known already (same event, status and start) is left out: a resumed host tells again.
+
+        :param aside: the target is not one of those that the deployment changes
         """
         told = [_lifecycle_event(event) for event in events]
 
         def add(change: Change) -> None:
-            change.target(target)
+            if not aside:
+                change.target(target)
             key = {"deployment_id": deployment_id, "target": target, "kind": "lifecycle"}
             query = Query(table="events", columns=("event", "status", "started"), equals=key)
             known = {

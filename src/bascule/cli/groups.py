@@ -88,7 +88,9 @@ def target_lines(targets: Sequence[GroupTarget]) -> list[str]:
             one.health,
             one.revision,
             (one.digest or "")[:12],
-            "not in the inventory" if one.in_inventory is False else "",
+            "not in the inventory"
+            if one.in_inventory is False
+            else ("idle pool" if one.idle else ""),
         )
         for one in targets
     ]

@@ -8,6 +8,7 @@ from ansible_collections.bascule.deploy.plugins.module_utils._pools import (
     PARTS,
     deployment_steps,
     dividing,
+    hooks_of_pools,
     live_pool,
     named_value,
     pool_lines,
@@ -113,15 +114,15 @@ def test_what_stands_before_the_first_shift_is_asked_before_users_come() -> None
         retire_after=7200,
     )
     assert told(steps) == [
-        ("ready", "see the targets of green in service"),
-        ("ready", "open the test route to green"),
+        ("test", "see the targets of green in service"),
+        ("test", "open the test route to green"),
         ("ready", "ask the gate smoke"),
         ("ready", "wait for an approval, at most 1h, then it stops"),
         ("shift", "shift 5% of the traffic to green, 95% stays on blue"),
         ("shift", "bake for 10m"),
         ("shift", "shift 100% of the traffic to green"),
         ("shift", "bake for 1m"),
-        ("retire", "bake for 2h"),
+        ("kept", "bake for 2h"),
         ("retire", "retire blue (drain)"),
     ]
     assert [step["number"] for step in steps] == list(range(1, 11))
@@ -155,6 +156,49 @@ def test_every_routing_of_a_deployment_is_one_that_providers_read(share: float, 
     home = parse_routing(routing_home(found), NAMES).as_data()
     assert home["weights"] == {live: 100.0, found["new"]: 0.0}
     assert home["match"] == []
+
+
+ALL_HOOKS = {
+    event: [{}] for event in ("AfterAllowTestTraffic", "BeforeAllowTraffic", "AfterAllowTraffic")
+}
+BLOCK = ["BeforeBlockTraffic", "AfterBlockTraffic"]
+
+
+@pytest.mark.parametrize(
+    ("more", "back", "touched", "wanted"),
+    [
+        # Nothing at a load balancer between the two: one run.
+        ({"leaving": BLOCK}, False, ["g1"], {"leaving": ["b1", "b2"], "leaving_span": "leave"}),
+        (
+            {"leaving": BLOCK, "retire": "drain"},
+            False,
+            ["g1"],
+            {"leaving": ["b1", "b2"], "left": ["b1", "b2"], "leaving_span": "leaving"},
+        ),
+        ({"leaving": BLOCK[1:], "retire": "drain"}, False, [], {"left": ["b1", "b2"]}),
+        ({"test_route": RULE}, False, ["g1", "g2"], {"after_test": ["g1", "g2"]}),
+        ({}, False, ["g1", "g2"], {}),
+        ({"leaving": BLOCK}, True, [], {"leaving": ["b1", "b2"], "returned": ["g1"]}),
+        # The targets are changed: their own lifecycle has these events.
+        ({}, True, ["g1", "g2"], {}),
+    ],
+)
+def test_hooks_of_pools_as_a_whole(
+    more: dict[str, Any], back: bool, touched: list[str], wanted: dict[str, Any]
+) -> None:
+    found = hooks_of_pools(pools(**more), ALL_HOOKS, back=back, touched=touched)
+    spans = {name: value for name, value in found.items() if value and name != "leaving_span"}
+    assert spans == {name: value for name, value in wanted.items() if name != "leaving_span"}
+    if "leaving_span" in wanted:
+        assert found["leaving_span"] == wanted["leaving_span"]
+
+
+def test_no_hook_runs_on_pools_that_are_none() -> None:
+    for other in (None, {**pools(), "platform": "lambda"}):
+        found = hooks_of_pools(other, ALL_HOOKS, back=True, touched=[])
+        assert not any(value for name, value in found.items() if name != "leaving_span")
+    canary = hooks_of_pools(pools("canary"), ALL_HOOKS, back=False, touched=["g1"])
+    assert not canary["leaving"]
 
 
 def test_the_way_back_is_the_traffic_before_all_else() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.bascule.deploy.plugins.module_utils._spans import (
+    ASIDE,
     SPANS,
     is_final,
     later,
@@ -39,6 +40,13 @@ def test_the_spans_are_codedeploys_order() -> None:
         ("after_allow", {"AfterAllowTraffic": [{}]}, {}, True, True),
         ("before_block", {"BeforeBlockTraffic": [{}]}, {}, False, False),
         ("before_block", {}, {"BeforeBlockTraffic": 1}, True, False),
+        ("idle", {}, {}, True, True),
+        ("idle", {"AfterAllowTestTraffic": [{}]}, {}, True, False),
+        ("after_test", {"AfterAllowTestTraffic": [{}]}, {}, True, True),
+        ("after_test", {"AfterAllowTraffic": [{}]}, {}, False, False),
+        ("before_allow", {"BeforeAllowTraffic": [{}]}, {}, True, True),
+        # What runs beside a deployment never ends it on the host.
+        *((span, {}, {}, True, False) for span in ASIDE),
     ],
 )
 def test_a_host_is_asked_only_for_what_it_has_to_do(
@@ -51,4 +59,6 @@ def test_a_host_is_asked_only_for_what_it_has_to_do(
 def test_what_comes_after_a_span() -> None:
     assert later("before_block") == WITH_LOAD_BALANCER[1:]
     assert later("install") == ["AfterAllowTraffic"]
+    assert later("after_test") == ["BeforeAllowTraffic", "AfterAllowTraffic"]
+    assert later("leaving") == later("returned") == []
     assert later("after_allow") == later("all") == []
