@@ -177,13 +177,34 @@ def _kind(strategy: str, settings: Settings, record: Record) -> str | None:
         )
     if strategy in STRATEGIES:
         return strategy
-    if strategy != ROLLBACK or not settings["deploy_traffic_pools"]:
+    if strategy != ROLLBACK:
         return None
-    for one in _deployments(settings, record):
+    known = _deployments(settings, record)
+    if not settings["deploy_traffic_pools"]:
+        _refuse_lost_pools(known)
+        return None
+    for one in known:
         pools = one.plan.get("pools")
         if pools:
             return str(pools["kind"])
     return None
+
+
+def _refuse_lost_pools(known: t.Sequence[Deployment]) -> None:
+    """Refuse to go back without the pools that the newest deployment had.
+
+    :param known: the deployments of the group, newest first
+    """
+    for one in known[:1]:
+        members = sorted((one.plan.get("pools") or {}).get("members") or {})
+        if members:
+            raise UsageError(
+                f"The newest deployment {one.id} shared the traffic between the pools "
+                f"{', '.join(members)}, and now deploy_traffic_pools has none. A rollback without "
+                "them would change targets under their users. Give deploy_traffic_provider and "
+                "deploy_traffic_pools as they were, in the inventory or with -e; to go on without "
+                "pools, deploy the revision that is wanted."
+            )
 
 
 def _deployments(settings: Settings, record: Record) -> list[Deployment]:

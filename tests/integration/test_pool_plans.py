@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible_collections.bascule.deploy.plugins.module_utils._errors import BasculeError
+from ansible_collections.bascule.deploy.plugins.module_utils._errors import BasculeError, UsageError
 from ansible_collections.bascule.deploy.plugins.plugin_utils._closing import (
     Closed,
     close_deployment,
@@ -293,6 +293,15 @@ def test_a_rollback_moves_the_traffic_alone_while_the_old_pool_has_its_revision(
     assert [step["kind"] for step in opened.plan["schedule"]] == ["pool", "shift"]
     assert set(group.go(opened)) == {"go"}
     assert close_deployment(group.record, opened.deployment["id"]).deployment.status == "Succeeded"
+
+
+def test_a_rollback_without_the_pools_that_were_is_refused(group: Group) -> None:
+    group.succeed("1.0")
+    group.succeed("2.0")
+    before = group.record.deployments(limit=100)
+    with pytest.raises(UsageError, match="pools blue, green, and now deploy_traffic_pools has"):
+        group.open(strategy="rollback", deploy_traffic_pools={}, deploy_traffic_provider="none")
+    assert group.record.deployments(limit=100) == before
 
 
 def test_a_rollback_brings_the_revision_where_the_old_pool_has_lost_it(group: Group) -> None:

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import UsageError
-from ansible_collections.bascule.deploy.plugins.module_utils._host import _haproxy_router
+from ansible_collections.bascule.deploy.plugins.module_utils._host import (
+    _envoy_routes,
+    _haproxy_router,
+)
 from ansible_collections.bascule.deploy.plugins.module_utils._routing_data import parse_routing
 
 BACKENDS = {"blue": "shop-blue", "green": "shop-green", "baseline": "shop-base"}
@@ -35,6 +39,12 @@ def test_a_routing_is_one_entry_and_is_read_again() -> None:
 )
 def test_an_entry_of_somebody_else_is_no_routing(entry: str) -> None:
     assert _haproxy_router.read_entry(entry, BACKENDS) is None
+
+
+def test_haproxy_s_program_hashes_users_as_envoy_s_does() -> None:
+    """HAProxy's is a file that people copy, Envoy's is sent: a user has one pool at both."""
+    program = Path(__file__).parents[4] / "roles" / "deploy" / "files" / "bascule.lua"
+    assert f"\n{_envoy_routes.LUA_HASH}\n" in program.read_text()
 
 
 def test_answer_times_are_read_from_the_table() -> None:
