@@ -141,7 +141,7 @@ def policy(
         _functions(settings, functions, need)
     _scaling(settings, need)
     _notifications(settings, need)
-    asked = _types([settings.get("deploy_gates"), settings.get("deploy_judge")])
+    asked = _types([settings.get(name) for name in _ASKING])
     if settings.get("deploy_alarms") or "cloudwatch_alarm" in asked:
         need("alarms")
     if "cloudwatch" in asked:
@@ -227,7 +227,9 @@ def _functions(settings: Mapping[str, Any], functions: Collection[str], need: An
             need("lambda_image_code", arn)
             if "@" not in name:
                 need("lambda_images", arn)
-    if settings.get("deploy_gates") or settings.get("deploy_judge"):
+    test = settings.get("deploy_ab_test") or {}
+    always = settings.get("deploy_gates"), settings.get("deploy_judge"), test.get("goal")
+    if any(always) or "proxy" in _types([settings.get("deploy_schedule")]):
         need("lambda_metrics")
     if any(one.startswith("arn:") for one in functions):
         need("lambda_inventory")
@@ -278,10 +280,14 @@ def _notifications(settings: Mapping[str, Any], need: Any) -> None:
             need("eventbridge", arn)
 
 
+# The variables in which gates and metrics are.
+_ASKING = ("deploy_gates", "deploy_judge", "deploy_ab_test", "deploy_schedule")
+
+
 def _types(given: Any) -> set[str]:
-    """Return the types that gates and metrics name, however deep in a setting they are."""
+    """Return the types of gates and sources of metrics, however deep in a setting they are."""
     if isinstance(given, Mapping):
-        own = {str(given["type"])} if isinstance(given.get("type"), str) else set()
+        own = {given[key] for key in ("type", "source") if isinstance(given.get(key), str)}
         return own.union(*(_types(value) for value in given.values()))
     if isinstance(given, list):
         return set().union(*(_types(one) for one in given))

@@ -186,6 +186,21 @@ def test_functions_need_their_versions_and_aliases_and_what_is_asked() -> None:
     assert {"LambdaMetrics", "LambdaInventory"} <= {one["Sid"] for one in more["Statement"]}
 
 
+@pytest.mark.parametrize(
+    ("settings", "flow"),
+    [
+        ({"deploy_ab_test": {"goal": {"name": "errors", "kind": "rate"}}}, "LambdaMetrics"),
+        ({"deploy_schedule": [{"gate": {"type": "proxy"}}, {"shift": "5%"}]}, "LambdaMetrics"),
+        ({"deploy_ab_test": {"goal": {"source": "cloudwatch"}}}, "GateMetrics"),
+        ({"deploy_judge": {"metrics": [{"source": "cloudwatch"}]}}, "GateMetrics"),
+        ({"deploy_schedule": [{"gate": {"type": "cloudwatch"}}]}, "GateMetrics"),
+    ],
+)
+def test_what_is_asked_of_cloudwatch_is_allowed(settings: dict[str, Any], flow: str) -> None:
+    assert flow not in {one["Sid"] for one in policy({}, functions=["cart"])["Statement"]}
+    assert flow in {one["Sid"] for one in policy(settings, functions=["cart"])["Statement"]}
+
+
 # Whatever the providers of load balancers call by name; what is our own function is none.
 CALL = re.compile(r"\b((?:describe|register|deregister|modify|create|delete|get)_[a-z_]+)\b")
 OURS = {"describe_groups", "describe_health"}
