@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 import typing as t
+from concurrent.futures import ThreadPoolExecutor
 
 from ansible_collections.bascule.deploy.plugins.module_utils._configuration import parse_duration
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import BasculeError
@@ -22,6 +23,10 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._action import (
     Result,
     Variables,
     open_record,
+)
+from ansible_collections.bascule.deploy.plugins.plugin_utils._at_proxies import (
+    delegate,
+    own_variables,
 )
 from ansible_collections.bascule.deploy.plugins.plugin_utils._direct import run_on_host
 from ansible_collections.bascule.deploy.plugins.plugin_utils._providers import (
@@ -46,22 +51,23 @@ class ActionModule(BasculeAction):
         request = traffic_request(arguments, here, check=self.checking)
         targets = [_inventory_name(given, here, variables) for given in arguments["targets"]]
         started = time.time()
+        noted = bool(arguments["deployment"]) and not self.checking
         try:
             if on_controller(request["provider"]):
                 answer = self._run_here(arguments, request)
+                answers = {str(self._task.delegate_to or here): answer}
             else:
-                reconnect = parse_duration(
-                    arguments["options"]["reconnect_timeout"], "deploy_reconnect_timeout"
-                )
-                answer = run_on_host(self, variables, request, reconnect=reconnect)
+                answers = self._run_there(arguments, request, variables, here)
+                answer = together(answers)
         except BasculeError as error:
-            answer = self.refuse(error, variables)
+            answer, answers = self.refuse(error, variables), {}
         event = traffic_event(arguments["state"], answer, started, time.time())
         events = [event] if event and not self.checking else []
         if events and arguments["deployment"]:
             self._write_down(arguments, targets, events)
-        if answer.get("routing") and arguments["deployment"] and not self.checking:
-            self._note_routing(arguments, answer, variables)
+        for where, one in answers.items():
+            if one.get("routing") and noted:
+                self._note_routing(arguments, one, where)
         failure = answer.pop("error", None)
         answer["bascule"] = {
             "target": targets[0] if len(targets) == 1 else None,
@@ -83,9 +89,43 @@ class ActionModule(BasculeAction):
         with open_record(arguments) as record:
             return run_on_controller(request, record=record, deployment=deployment)
 
-    def _note_routing(self, arguments: Arguments, answer: Result, variables: Variables) -> None:
+    def _run_there(
+        self, arguments: Arguments, request: dict[str, t.Any], variables: Variables, here: str
+    ) -> dict[str, Result]:
+        """Ask on the task's host, or on all hosts of the load balancer at the same moment.
+
+        :raises BasculeError: a host that the inventory does not have; of the task's own host,
+            whatever goes wrong there
+        """
+        limit = arguments["options"]["reconnect_timeout"]
+        reconnect = parse_duration(limit, "deploy_reconnect_timeout")
+        if not arguments["hosts"]:
+            answer = run_on_host(self, variables, request, reconnect=reconnect)
+            return {str(self._task.delegate_to or here): answer}
+        # Ansible's loaders are asked by one thread.
+        ways = {
+            host: (
+                delegate(self, variables, host),
+                {
+                    **variables,
+                    "ansible_delegated_vars": {host: own_variables(variables, host)},
+                },
+            )
+            for host in arguments["hosts"]
+        }
+
+        def ask(host: str) -> Result:
+            action, own = ways[host]
+            try:
+                return run_on_host(action, own, request, reconnect=reconnect)
+            except BasculeError as error:
+                return self.refuse(error, variables)
+
+        with ThreadPoolExecutor(len(ways)) as all_at_once:
+            return dict(zip(ways, all_at_once.map(ask, ways), strict=True))
+
+    def _note_routing(self, arguments: Arguments, answer: Result, where: str) -> None:
         """Keep in the record what the routing was, and is now, at this load balancer."""
-        where = str(self._task.delegate_to or variables["inventory_hostname"])
         with open_record(arguments) as record:
             record.note_routing(
                 arguments["deployment"]["id"],
@@ -107,6 +147,27 @@ class ActionModule(BasculeAction):
                 # what all of them have back, which the end of the target's lifecycle writes down.
                 if events[0]["status"] == "Succeeded" and arguments["state"] == "drained":
                     record.set_in_service(deployment, target, in_service=False)
+
+
+def together(answers: dict[str, Result]) -> Result:
+    """Return what several hosts have answered as one result, which fails if one of them does."""
+    if len(answers) == 1:
+        return next(iter(answers.values()))
+    failed = {host: one for host, one in answers.items() if one.get("failed")}
+    told = failed or answers
+    whole: Result = {
+        "changed": any(one.get("changed") for one in answers.values()),
+        "msg": "; ".join(f"{host}: {one['msg']}" for host, one in told.items()),
+        "diff": [one["diff"] for one in answers.values() if one.get("diff")],
+        "waited": max(float(one.get("waited") or 0.0) for one in answers.values()),
+        "warnings": list(
+            dict.fromkeys(text for one in answers.values() for text in one.get("warnings") or [])
+        ),
+    }
+    for one in failed.values():
+        whole.update({key: one[key] for key in ("failed", "error", "bascule") if key in one})
+        break
+    return whole
 
 
 def _inventory_name(given: dict[str, t.Any], here: str, variables: Variables) -> str:

@@ -125,6 +125,7 @@ TRAFFIC_OPTIONS: dict[str, dict[str, Any]] = {
     "pool": {"type": "str", "default": ""},
     "routing": {"type": "dict"},
     "since": {"type": "float"},
+    "hosts": {"type": "list", "elements": "str", "default": []},
 }
 
 

@@ -214,6 +214,13 @@ options:
         A load balancer whose counters have no times counts from its beginning on, and returns no
         RV(since).
     type: float
+  hosts:
+    description:
+      - The hosts of the load balancer, which are all told at the same moment, so that none waits
+        for another. Without it the task's own host is told.
+    type: list
+    elements: str
+    default: []
   deployment:
     description:
       - The deployment that this belongs to. Its record gets the events C(BlockTraffic) and

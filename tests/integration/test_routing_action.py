@@ -22,6 +22,8 @@ ROUTING = {
     "weights": {"blue": 90, "green": 10},
     "match": [{"pool": "green", "header": "X-Bascule-Test", "value": "green"}],
 }
+BACK = {"weights": {"blue": 100, "green": 0}}
+HERE = "{{ inventory_hostname }}"
 
 
 def variables(site: Pools) -> dict[str, Any]:
@@ -34,6 +36,7 @@ def variables(site: Pools) -> dict[str, Any]:
         **yaml.safe_load((ROLE / "vars/main.yml").read_text()),
         **{name: value for name, value in given.items() if value is not None},
         "deploy_traffic_provider": provider,
+        "deploy_reconnect_timeout": "0s",
         "deploy_traffic_pools": site.proxy.options["pools"],
         "ansible_connection": "local",
         "ansible_python_interpreter": sys.executable,
@@ -67,9 +70,12 @@ def task(number: int, **arguments: Any) -> list[dict[str, Any]]:
 def play(directory: Path, sites: list[Pools], *tasks: dict[str, Any], pipelining: bool) -> str:
     """Run the tasks at every proxy; their results are files; return what was shown."""
     hosts = {site.provider: variables(site) for site in sites}
-    inventory = {"all": {"hosts": hosts, "vars": {"folder": str(directory)}}}
+    # The same proxy once more, and a host of a load balancer that is away.
+    others = {f"{name}-again": own for name, own in hosts.items()}
+    others["dark"] = {"ansible_host": "127.0.0.1", "ansible_port": proxies.free_port()}
+    inventory = {"all": {"hosts": {**hosts, **others}, "vars": {"folder": str(directory)}}}
     (directory / "inventory.json").write_text(json.dumps(inventory))
-    content = [{"hosts": "all", "gather_facts": False, "tasks": tasks}]
+    content = [{"hosts": list(hosts), "gather_facts": False, "tasks": tasks}]
     (directory / "play.json").write_text(json.dumps(content))
     done = subprocess.run(
         [str(Path(sys.executable).with_name("ansible-playbook")), "play.json",
@@ -106,11 +112,13 @@ def test_pools_are_routed_and_measured_by_a_playbook(tmp_path: Path) -> None:
             *task(2, state="measured"),
             *task(3, state="observed", pool="red", targets=[target]),
             *task(4, state="routed", routing={"weights": {"red": 100}}),
+            *task(5, state="routed", routing=BACK, hosts=[f"{HERE}-again", "dark", HERE]),
+            *task(6, state="routed", routing=ROUTING, hosts=[HERE, f"{HERE}-again"]),
             pipelining=True,
         )
-        assert shown.count("+header X-Bascule-Test=green: green") == 2 * len(sites)
+        assert shown.count("+header X-Bascule-Test=green: green") >= 3 * len(sites)
         for site in sites:
-            foreseen, made, measured, stranger, refused = results(tmp_path, site, 5)
+            foreseen, made, measured, stranger, refused, back, both = results(tmp_path, site, 7)
             for answer in (foreseen, made):
                 assert answer["changed"]
                 assert answer["routing"]["before"]["weights"] == {"blue": 100.0, "green": 0.0}
@@ -119,6 +127,12 @@ def test_pools_are_routed_and_measured_by_a_playbook(tmp_path: Path) -> None:
             assert measured["at"] > 1.7e9
             assert "no pool 'red'; deploy_traffic_pools has blue, green" in stranger["msg"]
             assert "there is no pool red; deploy_traffic_pools has blue, green" in refused["msg"]
+            # Who is away holds nobody up, and is told of.
+            assert back["failed"]
+            assert back["changed"]
+            assert back["msg"].startswith("dark: Cannot reach the host: ")
+            assert not both.get("failed")
+            assert [one["before"] for one in both["diff"]].count("blue: 100 %\ngreen: 0 %\n") >= 1
             assert site.ask(3, **{"X-Bascule-Test": "green"}) == {"green": 3}
 
 
