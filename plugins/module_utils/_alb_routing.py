@@ -13,13 +13,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from ._capabilities import ALB_COOKIE
 from ._errors import UsageError
 from ._routing_data import WHOLE, Match, Routing, Sticky
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-COOKIE = "AWSALBTG"
+COOKIE = ALB_COOKIE
 LONGEST_STICKY = 604800
 HEAVIEST = 999
 

@@ -8,12 +8,12 @@ This file also runs on hosts: Python 3.8 and the standard library only.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ._errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 # The words, and how a message says them.
 MEANINGS: dict[str, str] = {
@@ -23,18 +23,21 @@ MEANINGS: dict[str, str] = {
     "register": "add a target that it does not know",
     "weights": "share the traffic between pools",
     "match": "choose a pool by a header or a cookie",
-    "sticky": "keep a user on one pool by a header or a cookie",
+    "sticky": "keep a user on one pool",
+    "identity": "know a user by a header or a cookie that you name",
     "mirror": "send a copy of requests to a pool",
     "measure": "count requests, errors and latency of a pool",
 }
 
 _TARGETS = ("observe", "drain", "restore")
 _ROUTING = ("weights", "match", "sticky", "measure")
+# The cookie of an Application Load Balancer, by which it knows users, and by nothing else.
+ALB_COOKIE = "AWSALBTG"
 
 CAPABILITIES: dict[str, frozenset[str]] = {
-    "envoy": frozenset((*_TARGETS, "register", *_ROUTING, "mirror")),
-    "haproxy": frozenset((*_TARGETS, *_ROUTING)),
-    "nginx": frozenset((*_TARGETS, "register", *_ROUTING, "mirror")),
+    "envoy": frozenset((*_TARGETS, "register", *_ROUTING, "identity", "mirror")),
+    "haproxy": frozenset((*_TARGETS, *_ROUTING, "identity")),
+    "nginx": frozenset((*_TARGETS, "register", *_ROUTING, "identity", "mirror")),
     "elbv2": frozenset((*_TARGETS, "register", *_ROUTING)),
     "elb": frozenset((*_TARGETS, "register")),
     "lambda_alias": frozenset(("weights", "measure")),
@@ -52,6 +55,13 @@ RELOADED = frozenset(("nginx",))
 
 # Providers whose work is done on the proxy's own host; the others are asked from the controller.
 ON_HOST = frozenset(("envoy", "haproxy", "nginx"))
+
+
+def sticky_wishes(sticky: Mapping[str, Any] | None) -> list[str]:
+    """Return the capabilities that sticky users need; ``sticky`` as a routing has it."""
+    if not sticky:
+        return []
+    return ["sticky", *([] if sticky.get("cookie") == ALB_COOKIE else ["identity"])]
 
 
 def lacking(provider: str, wishes: Iterable[str]) -> list[str]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ._capabilities import sticky_wishes
 from ._errors import PlanError, UsageError
 from ._schedule import APPROVAL, BAKE, HOOK, POOL, RETIRE, SHIFT, TEST, schedule_times, step_text
 
@@ -257,7 +258,7 @@ def wishes_of(pools: Mapping[str, Any] | None) -> list[str]:
     return [
         "weights",
         *(["match"] if pools["test_route"] else []),
-        *(["sticky"] if pools["sticky"] else []),
+        *sticky_wishes(pools["sticky"]),
     ]
 
 

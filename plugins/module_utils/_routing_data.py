@@ -19,7 +19,7 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from ._capabilities import require
+from ._capabilities import require, sticky_wishes
 from ._errors import UsageError
 
 # Shares are whole hundredths of a percent: the finest that nginx's split_clients takes.
@@ -93,7 +93,7 @@ class Routing(NamedTuple):
         return [
             "weights",
             *(["match"] if self.match else []),
-            *(["sticky"] if self.sticky else []),
+            *sticky_wishes(self.sticky._asdict() if self.sticky else None),
             *(["mirror"] if self.mirror else []),
         ]
 

@@ -27,8 +27,10 @@ from ..module_utils._pools import (
     live_pool,
     named_value,
     pools_of,
+    routing_for,
     wishes_of,
 )
+from ..module_utils._routing_limits import refuse_beyond
 from ..module_utils._schedule import SHIFT, is_schedule_name, parse_schedule
 
 if t.TYPE_CHECKING:
@@ -138,6 +140,8 @@ def plan_pools(
         ready_on_timeout=rules["deploy_ready_on_timeout"],
         retire_after=parse_duration(rules["deploy_retire_after"], "deploy_retire_after"),
     )
+    for share in sorted({float(step["share"]) for step in steps if step.get("share") is not None}):
+        refuse_beyond(settings["deploy_traffic_provider"], routing_for(pools, share, "plan"))
     if kind == CANARY:
         return Pooled(pools=pools, schedule=steps, first=pools["idle"])
     fresh = strategy == ROLLBACK and holds(known, pools["new"], digest)

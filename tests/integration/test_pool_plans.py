@@ -32,6 +32,10 @@ from support.bundles import files
 if TYPE_CHECKING:
     from pathlib import Path
 
+ALB = {
+    "deploy_traffic_provider": "elbv2",
+    "deploy_traffic_pools": {"blue": {"target_group": "b"}, "green": {"target_group": "g"}},
+}
 MEMBERS = {"blue": ["b1", "b2"], "green": ["g1", "g2"]}
 
 
@@ -388,6 +392,31 @@ def test_canaries_follow_a_baseline_that_has_succeeded_and_no_other(
         ("blue_green", {"deploy_test_route": {"path": "/"}}, "deploy_test_route is"),
         ("canary", {"deploy_canary_baseline": "fresh"}, "a baseline of its own would be a third"),
         ("canary", {**FRESH, "deploy_schedule": [{"bake": 5}]}, "there is nothing to compare with"),
+        (
+            "blue_green",
+            {**ALB, "deploy_sticky": {"header": "X-User"}},
+            "cannot know a user by a header or a cookie that you name (identity). Set "
+            "deploy_traffic_provider to one that can: envoy, haproxy, nginx.",
+        ),
+        (
+            "blue_green",
+            {**ALB, "deploy_sticky": {"cookie": "AWSALBTG", "ttl": "8d"}},
+            "keeps a user with a target group for at most 604800 s (7 days)",
+        ),
+        (
+            "canary",
+            {**ALB, "deploy_schedule": [{"shift": 0.01}]},
+            "Take shares of whole tenths of a percent.",
+        ),
+        (
+            "blue_green",
+            {
+                "deploy_traffic_provider": "nginx",
+                "deploy_traffic_pools": {"blue": {"upstream": "b"}, "green": {"upstream": "g"}},
+                "deploy_sticky": {"header": "X.User"},
+            },
+            "nginx cannot name the header 'X.User'",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_anything_is(

@@ -212,7 +212,8 @@ def test_capabilities_follow_from_what_is_wanted() -> None:
     assert wishes_of(None) == []
     assert wishes_of(pools()) == ["weights"]
     more = pools(test_route=RULE, sticky={"header": "X-User"})
-    assert wishes_of(more) == ["weights", "match", "sticky"]
+    assert wishes_of(more) == ["weights", "match", "sticky", "identity"]
+    assert wishes_of(pools(sticky={"cookie": "AWSALBTG", "ttl": 60})) == ["weights", "sticky"]
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_what_is_wrong_is_named(change: dict[str, Any], message: str) -> None:
             "haproxy",
             r"haproxy cannot send a copy of requests to a pool \(mirror\)\. .*envoy, nginx",
         ),
-        ("elbv2", r"elbv2 cannot send a copy .*: envoy, nginx"),
+        ("elbv2", r"elbv2 cannot know a user by .* \(identity\), nor send a copy .*: envoy, nginx"),
         ("elb", r"elb cannot share the traffic .*, nor choose a pool .*, nor keep .*, nor send"),
         ("iptables", r"deploy_traffic_provider is 'iptables', wanted one of elb, elbv2, envoy"),
     ],
