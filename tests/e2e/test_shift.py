@@ -251,7 +251,7 @@ def test_both_pools_run_their_hooks_around_the_traffic(envoy: Story) -> None:
         *((name, event) for name in ("g1", "g2") for event in sorted(BLOCK_EVENTS)),
     ]
     assert {one.status for one in hooks} == {"Succeeded"}
-    assert "BeforeBlockTraffic and AfterBlockTraffic run on green" in envoy.runs["update"].said
+    assert envoy.ended("update").plan["pools"]["leaving_hooks"] == list(BLOCK_EVENTS)
 
 
 def test_a_bad_canary_gets_the_revision_back_that_it_had(haproxy: Story) -> None:
@@ -299,6 +299,7 @@ def test_a_plan_tells_pools_steps_and_routing(envoy: Story, tmp_path: Path) -> N
     for text in (
         "Traffic before: blue 100%, green 0%",
         "Traffic after: blue 0%, green 100%",
+        "BeforeBlockTraffic and AfterBlockTraffic run on blue once users left.",
         "2. shift 10% of the traffic to green, 90% stays on blue",
         "3. bake for 5m",
     ):
