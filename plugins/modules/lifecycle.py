@@ -166,11 +166,24 @@ def main() -> None:
         **HOST_PROGRAM_SPEC,
         "span": {
             "type": "str",
-            "choices": ["all", "before_block", "install", "after_allow", "idle", "before_allow"],
+            "choices": [
+                "all",
+                "before_block",
+                "install",
+                "after_allow",
+                "idle",
+                "after_test",
+                "before_allow",
+                "leaving",
+                "left",
+                "leave",
+                "returned",
+            ],
             "default": "all",
         },
         "staged": {"type": "dict", "default": {}},
         "settle": {"type": "bool", "default": False},
+        "going": {"type": "bool", "default": False},
     }
     run_module(AnsibleModule(argument_spec=spec, supports_check_mode=True), "lifecycle")
 
