@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from http.cookiejar import CookieJar
@@ -141,6 +143,27 @@ def test_what_is_as_wanted_is_not_changed(counting: str, deploy: Callable[..., S
     assert both["changed"]
     assert [name for name, seen in both["targets"].items() if seen["in_service"]] == []
     assert site.call("restore", "web-1", "web-2")["changed"]
+
+
+def test_requests_and_errors_are_counted_by_target(
+    provider: str, deploy: Callable[..., Site]
+) -> None:
+    site = deploy(provider)
+    before = site.call("observe", "web-1", "web-2")["targets"]
+    # While the other one is out of service, what is counted is that of the one.
+    site.call("drain", "web-2")
+    for path in ["/"] * 5 + ["/status/404", "/status/500", "/status/503"]:
+        with contextlib.suppress(urllib.error.HTTPError):
+            site.get(path)
+    after = site.call("observe", "web-1", "web-2")["targets"]
+    if provider == "nginx":
+        assert [one["answered"] for one in after.values()] == [None, None]
+        return
+    grown = {
+        name: [after[name][key] - before[name][key] for key in ("answered", "errors")]
+        for name in after
+    }
+    assert grown == {"web-1": [8, 2], "web-2": [0, 0]}
 
 
 def test_a_dead_target_is_still_known_to_be_drained(
