@@ -13,7 +13,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help setup packages demo test check lint types sanity docs-lint test-unit test-integration \
         test-e2e test-molecule test-wheel test-matrix test-crash test-alb test-lambda test-pools \
-        fuzz benchmark benchmark-admit benchmark-judge clean
+        fuzz benchmark benchmark-admit benchmark-judge benchmark-verdict benchmark-reload test-proxies \
+        clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -93,6 +94,9 @@ test-pools: setup packages ## Blue/green and canary behind four load balancers u
 test-lambda: setup ## Every configuration of Lambda on a fast clock, every way to find a bad version (10 minutes)
 	$(BIN)/pytest -q tests/long/test_lambda_ways.py
 
+test-proxies: setup packages ## Full disks, sockets that are away, orders cut short at each proxy (as root; minutes)
+	$(BIN)/pytest -q tests/long/test_proxy_faults.py
+
 test-wheel: setup ## The pip package in an empty virtual environment
 	bash tests/wheel.sh
 
@@ -112,6 +116,12 @@ benchmark-admit: setup packages ## What an admission costs: 1,000 targets, 64 pr
 
 benchmark-judge: setup ## False alarms and detection of the judge in 2,000 simulated runs (five minutes)
 	$(BIN)/python benchmarks/judge.py
+
+benchmark-verdict: setup packages ## From a failing gate to users: 20 bad revisions at each proxy (half an hour)
+	for proxy in envoy haproxy nginx; do $(BIN)/python benchmarks/verdict.py --provider $$proxy --runs 20 || exit 1; done
+
+benchmark-reload: setup packages ## Requests that reloads of nginx lose, of clients that rest (a quarter of an hour)
+	$(BIN)/python benchmarks/reload.py
 
 clean: ## Remove what the targets above have made
 	rm -rf $(VENV) .venv-demo .matrix dist collections/ansible_collections .mypy_cache .pytest_cache .ruff_cache

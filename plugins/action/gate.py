@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import typing as t
 
 from ansible_collections.bascule.deploy.plugins.module_utils._configuration import parse_duration
-from ansible_collections.bascule.deploy.plugins.module_utils._errors import GateError
+from ansible_collections.bascule.deploy.plugins.module_utils._errors import BasculeError, GateError
+from ansible_collections.bascule.deploy.plugins.module_utils._gate_rules import FAIL
 from ansible_collections.bascule.deploy.plugins.module_utils._gate_spec import describe_gate
 from ansible_collections.bascule.deploy.plugins.plugin_utils._action import (
     DEPLOYMENT_OPTIONS,
@@ -44,6 +46,7 @@ class ActionModule(BasculeAction):
         "seconds": {"type": "raw", "default": 0},
         "last": {"type": "bool", "default": False},
         "ab_test": {"type": "dict"},
+        "home": {"type": "dict", "default": {}},
         **GATE_OPTIONS,
         **TRAFFIC,
     }
@@ -60,6 +63,13 @@ class ActionModule(BasculeAction):
             if arguments["last"] and not record.worth_watching(arguments["deployment"]["id"]):
                 nothing = {"step": arguments["step"]}
                 return {"changed": False, "msg": "there is nothing to watch", "bascule": nothing}
+            traffic = traffic_of(
+                self,
+                variables,
+                {**arguments["traffic"], "arms": arguments["pools"].get("arms")},
+                lambda: open_record(arguments),
+                arguments["deployment"]["id"],
+            )
             outcome = run_step(
                 record,
                 arguments["deployment"],
@@ -68,16 +78,15 @@ class ActionModule(BasculeAction):
                 seconds=seconds,
                 rules=rules_of(arguments),
                 pools=pools_of(arguments["pools"]),
-                traffic=traffic_of(
-                    self,
-                    variables,
-                    {**arguments["traffic"], "arms": arguments["pools"].get("arms")},
-                    lambda: open_record(arguments),
-                    arguments["deployment"]["id"],
-                ),
+                traffic=traffic,
                 tell=tell,
                 pause_wanted=pause_wanted,
             )
+        if outcome.verdict == FAIL and arguments["home"] and traffic is not None:
+            # The task that follows does the same, tells what goes wrong, and writes it down; only
+            # the users do not wait until Ansible has come to it.
+            with contextlib.suppress(BasculeError):
+                traffic.route(arguments["home"])
         return answer(arguments["step"], outcome, time.monotonic() - started)
 
 
@@ -102,7 +111,7 @@ def answer(step: str, outcome: StepOutcome, waited: float) -> Result:
         "verdict": outcome.verdict,
         "bascule": told,
     }
-    if outcome.verdict == "Fail":
+    if outcome.verdict == FAIL:
         result["failed"] = True
         told["error"] = {"kind": GateError.kind, "message": message}
     return result

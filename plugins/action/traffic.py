@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 import typing as t
-from concurrent.futures import ThreadPoolExecutor
 
 from ansible_collections.bascule.deploy.plugins.module_utils._configuration import parse_duration
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import BasculeError
@@ -24,10 +23,7 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._action import (
     Variables,
     open_record,
 )
-from ansible_collections.bascule.deploy.plugins.plugin_utils._at_proxies import (
-    delegate,
-    own_variables,
-)
+from ansible_collections.bascule.deploy.plugins.plugin_utils._at_proxies import run_at_all
 from ansible_collections.bascule.deploy.plugins.plugin_utils._direct import run_on_host
 from ansible_collections.bascule.deploy.plugins.plugin_utils._providers import (
     on_controller,
@@ -102,27 +98,7 @@ class ActionModule(BasculeAction):
         if not arguments["hosts"]:
             answer = run_on_host(self, variables, request, reconnect=reconnect)
             return {str(self._task.delegate_to or here): answer}
-        # Ansible's loaders are asked by one thread.
-        ways = {
-            host: (
-                delegate(self, variables, host),
-                {
-                    **variables,
-                    "ansible_delegated_vars": {host: own_variables(variables, host)},
-                },
-            )
-            for host in arguments["hosts"]
-        }
-
-        def ask(host: str) -> Result:
-            action, own = ways[host]
-            try:
-                return run_on_host(action, own, request, reconnect=reconnect)
-            except BasculeError as error:
-                return self.refuse(error, variables)
-
-        with ThreadPoolExecutor(len(ways)) as all_at_once:
-            return dict(zip(ways, all_at_once.map(ask, ways), strict=True))
+        return run_at_all(self, variables, arguments["hosts"], request, reconnect=reconnect)
 
     def _note_routing(self, arguments: Arguments, answer: Result, where: str) -> None:
         """Keep in the record what the routing was, and is now, at this load balancer."""

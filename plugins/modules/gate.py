@@ -76,6 +76,12 @@ options:
         deployment has changed nothing, is ending, or is to fail anyway.
     type: bool
     default: false
+  home:
+    description:
+      - The routing that brings all traffic back. Load balancers on hosts of their own get it as
+        soon as the gates have failed.
+    type: dict
+    default: {}
   pools:
     description:
       - The pools that gates and the judge compare.

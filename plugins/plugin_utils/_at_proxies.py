@@ -13,11 +13,12 @@ import copy
 import threading
 import time
 import typing as t
+from concurrent.futures import ThreadPoolExecutor
 
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.loader import become_loader
 
-from ..module_utils._errors import TrafficError, UsageError
+from ..module_utils._errors import BasculeError, TrafficError, UsageError
 from ..module_utils._host._router import Counters
 from ..module_utils._routing import TRAFFIC_OPTIONS, traffic_request
 from ._direct import run_on_host
@@ -131,6 +132,27 @@ class AtProxies:
         found = [text for answer in self._ask("observed", pool) for text in answer["warnings"]]
         return list(dict.fromkeys(found))
 
+    def route(self, routing: dict[str, t.Any]) -> dict[str, dict[str, t.Any]]:
+        """Order a routing at every proxy at once; return the answers, also of those that failed.
+
+        Load balancers that the controller reaches itself have none.
+
+        :raises BasculeError: a setting or a host that does not exist
+        """
+        if on_controller(self._settings["provider"]):
+            return {}
+        request = traffic_request(self._arguments("routed", routing=routing), "", check=False)
+        return run_at_all(self._action, self._variables, self._settings["hosts"], request)
+
+    def _arguments(self, state: str, **more: t.Any) -> dict[str, t.Any]:
+        given = {key: value for key, value in self._settings["options"].items() if value != ""}
+        return {
+            "state": state,
+            "provider": self._settings["provider"],
+            "options": {**_DEFAULTS, **given},
+            **more,
+        }
+
     def _ask(
         self, state: str, pool: str = "", targets: list[dict[str, t.Any]] | None = None
     ) -> list[dict[str, t.Any]]:
@@ -138,14 +160,11 @@ class AtProxies:
 
         :raises TrafficError: one does not answer
         """
-        given = {key: value for key, value in self._settings["options"].items() if value != ""}
-        arguments = {
-            "state": state,
-            "provider": self._settings["provider"],
-            "options": {**_DEFAULTS, **given},
-            "targets": (targets or self._settings["targets"]) if state == "observed" else [],
-            "pool": pool,
-        }
+        arguments = self._arguments(
+            state,
+            targets=(targets or self._settings["targets"]) if state == "observed" else [],
+            pool=pool,
+        )
         request = traffic_request(arguments, "localhost", check=False)
         with self._lock:
             asked = (state, pool if targets is None else f"{pool} by arm")
@@ -203,6 +222,42 @@ def own_variables(variables: dict[str, t.Any], host: str) -> dict[str, t.Any]:
         raise UsageError(
             f"deploy_traffic_hosts names {host}, which is not in the inventory."
         ) from None
+
+
+def run_at_all(
+    action: ActionBase,
+    variables: dict[str, t.Any],
+    hosts: t.Sequence[str],
+    request: dict[str, t.Any],
+    *,
+    reconnect: float = 0.0,
+) -> dict[str, dict[str, t.Any]]:
+    """Run a request of the host program on several hosts at the same moment; return all answers.
+
+    What goes wrong on one is its answer.
+
+    :raises UsageError: a host that the inventory does not have
+    """
+    # Ansible's loaders are asked by one thread.
+    ways = {
+        host: (
+            delegate(action, variables, host),
+            {**variables, "ansible_delegated_vars": {host: own_variables(variables, host)}},
+        )
+        for host in hosts
+    }
+
+    def ask(host: str) -> dict[str, t.Any]:
+        made, own = ways[host]
+        try:
+            return run_on_host(made, own, request, reconnect=reconnect)
+        except BasculeError as error:
+            seen = {"kind": error.kind, "message": str(error)}
+            answer = {"failed": True, "changed": False, "msg": str(error)}
+            return {**answer, "bascule": {"error": seen}}
+
+    with ThreadPoolExecutor(max(1, len(ways))) as all_at_once:
+        return dict(zip(ways, all_at_once.map(ask, ways), strict=True))
 
 
 def delegate(action: ActionBase, variables: dict[str, t.Any], host: str) -> ActionBase:

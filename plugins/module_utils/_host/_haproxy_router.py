@@ -79,6 +79,10 @@ class HAProxyRouter(Router):
         value = self._entries().get(self._key)
         return read_entry(value, self._backends) if value else None
 
+    def same(self, shown: Routing, wanted: Routing) -> bool:
+        """Tell whether HAProxy has the routing, and its file, too: we may have been stopped."""
+        return shown == wanted and self._written() in (write_entry(wanted, self._backends), None)
+
     def order(self, routing: Routing) -> None:
         """Set the entry, in the process and in the file."""
         known = self._known()
@@ -162,6 +166,15 @@ class HAProxyRouter(Router):
                     else "Look at the proxy's configuration."
                 )
             )
+
+    def _written(self) -> str | None:
+        """Return the entry that the file has; None where it cannot be read."""
+        try:
+            lines = Path(self._path).read_text(encoding="utf-8").splitlines()
+        except OSError:
+            return None
+        found = [line.partition(" ")[2] for line in lines if line.split(" ", 1)[0] == self._key]
+        return found[-1] if found else ""
 
     def _write(self, value: str) -> None:
         """Write the entry into the map's file, for the next reload."""
