@@ -153,9 +153,12 @@ def await_notifications(record: Record, deployment_id: str, channels: list[Chann
 
 
 def joinable(deployment: Deployment, arguments: Arguments) -> dict[str, t.Any]:
-    """Return the fact that says whether late joiners may get the revision: after success only."""
+    """Return the fact that says whether late joiners may get the revision.
+
+    They may after a success, and after a rollback that brought a good one back.
+    """
     # Where pools take turns, who joins one gets its revision when that pool has its turn.
     plain = not deployment.plan.get("pools")
     final = deployment.status == "Succeeded" and not is_baseline(deployment)
-    may = final and deployment.creator == "user" and plain
+    may = final and (deployment.creator == "user" or deployment.rollback_of is not None) and plain
     return {"bascule_joinable": may and deployment.id == arguments["deployment"]["id"]}

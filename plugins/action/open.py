@@ -474,6 +474,8 @@ def joined_at_rest(
 def report_joined(follows: str, endpoints: list[Endpoint], record: Record) -> Result:
     """Name the targets that joined since a deployment, in a warning."""
     found = record.deployment(follows)
+    if found.rolled_back_by:
+        found = record.deployment(found.rolled_back_by)
     states = record.target_states(found.application, found.group)
     names = [one.target for one in joined_since(found, endpoints, states)]
     result: Result = {"changed": False, "msg": "no target has joined", "bascule": {}}

@@ -52,7 +52,12 @@ class ActionModule(BasculeAction):
         if not self.checking and record.deployment(identifier).is_final:
             return {"changed": False, "msg": "nothing is to be done", "bascule": {}}
         seen = hold(
-            record, identifier, arguments["groups"], arguments["suspend"], check=self.checking
+            record,
+            identifier,
+            arguments["groups"],
+            arguments["suspend"],
+            hook=arguments["hook"],
+            check=self.checking,
         )
         changed = {name: one for name, one in seen.items() if one["before"] != one["after"]}
         lines = [
@@ -79,7 +84,8 @@ class ActionModule(BasculeAction):
         names: list[str] = []
         if arguments["hook"] and all(one.is_final for one in done):
             try:
-                answered = answer_hooks(record, done, arguments["hook"])
+                answered, left = answer_hooks(record, done, arguments["hook"], arguments["groups"])
+                warnings += left
             except BasculeError as error:
                 warnings.append(str(error))
         first = done[0]

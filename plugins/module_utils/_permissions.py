@@ -85,7 +85,9 @@ NEEDS: tuple[Need, ...] = (
          ("ec2:CreateTags", "ec2:RunInstances"), False),
     Need("scaling_role", "the role of the instances that a copied group launches",
          ("iam:PassRole",), False),
-    Need("scaling_hook", "answering launch hooks", ("autoscaling:CompleteLifecycleAction",), True),
+    Need("scaling_hook", "launch hooks: keeping instances waiting, and answering",
+         ("autoscaling:CompleteLifecycleAction", "autoscaling:RecordLifecycleActionHeartbeat"),
+         True),
     Need("sns", "notifications to SNS", ("sns:Publish",), True),
     Need("eventbridge", "notifications to EventBridge", ("events:PutEvents",), True),
     Need("alarms", "alarms, watched or as gates", ("cloudwatch:DescribeAlarms",), False),
@@ -262,8 +264,9 @@ def _scaling(settings: Mapping[str, Any], need: Any) -> None:
         f"arn:aws:autoscaling:*:*:autoScalingGroup:*:autoScalingGroupName/{one}"
         for one in names or ["*"]
     ]
-    if names and settings.get("deploy_auto_scaling_suspend"):
+    if names and (settings.get("deploy_auto_scaling_suspend") or hook):
         need("scaling")
+    if names and settings.get("deploy_auto_scaling_suspend"):
         need("scaling_hold", *resources)
     if hook:
         need("scaling_instances")

@@ -49,7 +49,9 @@ options:
     default: []
   hook:
     description:
-      - Name of the launch hook to answer for instances that wait for it.
+      - Name of the launch hook at which instances of the groups may wait. They are kept waiting
+        while the deployment goes on, and answered for with V(released), also those that no
+        deployment knows because it failed.
     type: str
     default: ""
 """

@@ -57,7 +57,7 @@ class BasculeAction(ActionBase):
         return result
 
     def _heartbeat(self, arguments: Arguments) -> contextlib.AbstractContextManager[object]:
-        """Keep the lease of the deployment that this is done for, and watch its alarms."""
+        """Keep the lease of the deployment that this is done for; watch its alarms and hooks."""
         if self.checking or fence_of(arguments) is None:
             return contextlib.nullcontext()
         deployment = arguments["deployment"]
@@ -70,6 +70,12 @@ class BasculeAction(ActionBase):
                 lambda: open_record(arguments), deployment["id"], deployment["alarms"]
             )
             kept.enter_context(watch)
+        if deployment.get("scaling"):
+            from ._scaling import HookWatch
+
+            kept.enter_context(
+                HookWatch(lambda: open_record(arguments), deployment["id"], deployment["scaling"])
+            )
         return kept
 
     @abc.abstractmethod

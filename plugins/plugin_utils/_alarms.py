@@ -9,16 +9,15 @@ whose turn it is, so one look in an interval serves all targets in flight, whate
 
 from __future__ import annotations
 
-import threading
 import typing as t
 
-from ..module_utils._errors import LeaseLostError, RecordError, UsageError
+from ..module_utils._errors import UsageError
 from ._gates._cloudwatch import alarm_states
 from ._gates._model import SourceError
+from ._watch import Watch
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
     from ._record import Record
 
@@ -26,57 +25,26 @@ ALARM_ACTIVE = "ALARM_ACTIVE"
 ALARM_POLL_FAILED = "ALARM_POLL_FAILED"
 # So many looks in a row without an answer mean that nobody watches.
 FAILED_LOOKS = 3
-# The longest that a worker sleeps before it asks again whose turn it is.
-LONGEST_PAUSE = 5.0
 
 
-class AlarmWatch:
+class AlarmWatch(Watch):
     """Watch as long as the block lasts; an active alarm halts the deployment."""
 
     def __init__(
         self, opened: Callable[[], Record], deployment_id: str, alarms: t.Mapping[str, t.Any]
     ) -> None:
         """Keep how to open the record; ``alarms`` is what ``alarms_of`` returns."""
-        self._opened, self._deployment_id = opened, deployment_id
+        super().__init__(opened, deployment_id)
         self._names = [str(name) for name in alarms["names"]]
         self._ignore, self._interval = bool(alarms["ignore_poll_failure"]), alarms["interval"]
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._go_on, daemon=True)
 
-    def __enter__(self) -> AlarmWatch:
-        """Begin to watch, in a thread."""
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Stop; a look that has begun is written down first."""
-        self._ended.set()
-        self._thread.join()
-
-    def _go_on(self) -> None:
-        pause = 0.0
-        while not self._ended.wait(pause):
-            try:
-                with self._opened() as record:
-                    pause = self._turn(record)
-            except LeaseLostError:
-                return
-            except RecordError:
-                # The record is away; whoever needs it says so.
-                pause = LONGEST_PAUSE
-
-    def _turn(self, record: Record) -> float:
+    def turn(self, record: Record) -> float:
         """Look if it is this one's turn; returns the seconds until it may be again."""
         wait = record.alarm_turn(self._deployment_id, self._interval)
         if wait > 0:
-            return min(wait, LONGEST_PAUSE)
+            return wait
         look(record, self._deployment_id, self._names, self._interval, ignore=self._ignore)
-        return float(min(self._interval, LONGEST_PAUSE))
+        return float(self._interval)
 
 
 def look(

@@ -210,6 +210,7 @@ def rollback_of(
             "endpoints": failed.options["endpoints"],
             "pool_endpoints": failed.options.get("pool_endpoints") or {},
             "pool_of": failed.options.get("pool_of") or {},
+            "scaling": failed.options.get("scaling"),
         },
         rollback_of=failed.id,
         started_by=failed.started_by,

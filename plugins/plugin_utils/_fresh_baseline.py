@@ -73,6 +73,7 @@ def baseline_before(new: NewDeployment, record: Record) -> NewDeployment | None:
             "follows": None,
             "mark_bad_on_failure": False,
             "alarms": new.options.get("alarms"),
+            "scaling": new.options.get("scaling"),
             THEN: dataclasses.asdict(new),
         },
         started_by=new.started_by,

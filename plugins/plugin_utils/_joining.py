@@ -63,15 +63,17 @@ def open_follow_up(
 ) -> Opened | None:
     """Open the deployment that brings a revision to the targets that joined meanwhile.
 
-    It has one stage, no rollback of its own, and the option ``follows``. The targets that have
+    After a rollback that succeeded it is the revision that was brought back. It has one stage, no
+    rollback of its own, and the option ``follows``. The targets that have
     the revision already count for the minimum.
 
     :param endpoints: the targets of the inventory as it is now
     :param pools: those of each pool, as the load balancer knows them there
-    :returns: None if none has joined, or if the deployment did not succeed
+    :returns: None if none has joined, or if neither the deployment nor its rollback succeeded
     :raises BasculeError: it cannot be opened
     """
-    found = record.deployment(deployment_id)
+    begun = record.deployment(deployment_id)
+    found = record.deployment(begun.rolled_back_by) if begun.rolled_back_by else begun
     states = record.target_states(found.application, found.group)
     joined = joined_since(found, endpoints, states)
     if found.status != "Succeeded" or not joined:
@@ -97,7 +99,7 @@ def open_follow_up(
         "deploy_description": f"Targets that joined during {found.id}",
     }
     plan = plan_deployment(
-        found.strategy,
+        begun.strategy,
         only_once,
         counted,
         digest,
@@ -106,7 +108,7 @@ def open_follow_up(
         among=[one.target for one in joined],
     )
     new = new_deployment(
-        found.strategy, only_once, plan, found.revision, counted, creator=CREATOR, follows=found.id
+        begun.strategy, only_once, plan, found.revision, counted, creator=CREATOR, follows=begun.id
     )
     pool_of = {one.target: one.pool for one in joined if one.pool != named[one.target]}
     created = record.create_deployment(new)

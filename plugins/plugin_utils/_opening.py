@@ -344,7 +344,15 @@ def deployment_fact(deployment: Deployment) -> dict[str, t.Any]:
         "error_message": deployment.error_message,
         "fence": deployment.fence,
         **gated_facts(deployment.plan, deployment.options),
+        "scaling": scaling_fact(deployment),
     }
+
+
+def scaling_fact(deployment: Deployment) -> dict[str, t.Any] | None:
+    """Return what the actions of a deployment have to know of launch hooks; None if nothing."""
+    told = deployment.options.get("scaling")
+    before = (deployment.rollback_of, deployment.options.get("follows"))
+    return {**told, "held_for": [one for one in before if one]} if told else None
 
 
 def planned_fact(new: NewDeployment) -> dict[str, t.Any]:
@@ -373,14 +381,20 @@ def planned_fact(new: NewDeployment) -> dict[str, t.Any]:
 
 
 def gated_facts(plan: Plan, options: dict[str, t.Any]) -> dict[str, t.Any]:
-    """Return what the plays have to know of gates and alarms.
+    """Return what the plays have to know of gates, alarms and launch hooks.
 
     ``last_step`` is the name of the step in which the gates of the last stage are asked, empty if
     none are.
     """
     gates = plan.get("gates") or {}
     last = f"stage {len(plan['stages'])}" if gates.get("staged") and plan["stages"] else ""
-    return {"last_step": last, "alarms": options.get("alarms")}
+    return {"last_step": last, "alarms": options.get("alarms"), "scaling": None}
+
+
+def scaling_of(settings: Settings) -> dict[str, t.Any] | None:
+    """Return at which launch hook of which Auto Scaling groups instances may wait meanwhile."""
+    hook, groups = settings["deploy_auto_scaling_hook"], settings["deploy_auto_scaling_groups"]
+    return {"hook": str(hook), "groups": [str(one) for one in groups]} if hook and groups else None
 
 
 def new_deployment(
@@ -417,6 +431,7 @@ def new_deployment(
             "follows": follows,
             "mark_bad_on_failure": bool(settings["deploy_mark_bad_on_failure"]),
             "alarms": None if strategy == "rollback" else alarms_of(settings),
+            "scaling": scaling_of(settings),
         },
         description=settings["deploy_description"],
         rollback_of=None,

@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from ..module_utils._errors import BasculeError, UsageError
 from ._aws import client, error_code, reason
+from ._watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from ._record import Deployment, Hold, Record
 
 # DescribeAutoScalingInstances takes so many ids at once.
 IDS_A_CALL = 50
+# The shortest heartbeat timeout of a hook is 30 s; it is 1 h unless somebody says otherwise.
+HEARTBEAT_SECONDS = 20.0
+_WAITING = "Pending:Wait"
 # Failures behind which the end of an instance may stand.
 _SUSPECT = frozenset({"host", "traffic"})
 # What EC2 calls an instance that does not come back.
@@ -51,6 +55,7 @@ def hold(
     groups: Sequence[str],
     processes: Sequence[str],
     *,
+    hook: str = "",
     check: bool = False,
 ) -> dict[str, dict[str, list[str]]]:
     """Suspend processes of Auto Scaling groups for a deployment.
@@ -58,6 +63,7 @@ def hold(
     What a person has suspended is not ours to resume; what another deployment has, is ours, too:
     the last of them resumes it.
 
+    :param hook: the launch hook at which instances of the groups may wait meanwhile
     :param check: change nothing
     :returns: by group what was suspended ``before`` and is ``after``
     :raises ScalingError: AWS refuses
@@ -69,7 +75,7 @@ def hold(
             f"Auto Scaling has no process {unknown[0]}. deploy_auto_scaling_suspend can name "
             f"{', '.join(SUSPENDABLE)}."
         )
-    if not groups or not processes:
+    if not groups or not (processes or hook):
         return {}
     scaling: Any = client("autoscaling")
     region = str(scaling.meta.region_name)
@@ -81,7 +87,7 @@ def hold(
         ours = [name for name in processes if name not in before or name in by_us]
         missing = [name for name in processes if name not in before]
         if not check:
-            record.hold(deployment_id, group, region, ours)
+            record.hold(deployment_id, group, region, ours, hook=None if processes else hook)
             if missing:
                 with told(f"The Auto Scaling group {group} cannot be held still"):
                     scaling.suspend_processes(AutoScalingGroupName=group, ScalingProcesses=missing)
@@ -170,13 +176,93 @@ def _existing(scaling: Any, group: str) -> list[str]:
     return [one["AutoScalingGroupName"] for one in answer["AutoScalingGroups"]]
 
 
-def answer_hooks(record: Record, deployments: Sequence[Deployment], hook: str) -> list[str]:
+class HookWatch(Watch):
+    """Keep instances waiting at a launch hook until the deployment can answer for them.
+
+    A hook gives up after its heartbeat timeout; a deployment may take longer. Every heartbeat
+    begins that time anew (RecordLifecycleActionHeartbeat).
+    """
+
+    def __init__(
+        self,
+        opened: Callable[[], Record],
+        deployment_id: str,
+        scaling: Mapping[str, Any],
+        interval: float = HEARTBEAT_SECONDS,
+    ) -> None:
+        """Keep how to open the record.
+
+        :param scaling: ``hook``, ``groups``, and ``held_for``: ids of the deployments before this
+            one for which the groups are held
+        :param interval: seconds between two heartbeats
+        """
+        super().__init__(opened, deployment_id)
+        self._hook, self._groups = str(scaling["hook"]), [str(one) for one in scaling["groups"]]
+        self._among = [deployment_id, *scaling.get("held_for", ())]
+        self._interval = interval
+
+    def turn(self, record: Record) -> float:
+        """Send heartbeats for the groups whose turn it is."""
+        waits = []
+        for group in self._groups:
+            region, wait = record.hook_turn(self._deployment_id, self._among, group, self._interval)
+            waits.append(wait)
+            if not region:
+                continue
+            try:
+                heartbeat(group, self._hook, region)
+            except BasculeError as error:
+                record.note_hook_failure(self._deployment_id, str(error))
+        return min(waits)
+
+
+def heartbeat(group: str, hook: str, region: str) -> list[str]:
+    """Begin the time anew that instances of a group may wait at a launch hook; return their ids.
+
+    :raises ScalingError: AWS refuses
+    """
+    # Beside other work: it must not hang for long when AWS does not answer.
+    scaling: Any = client("autoscaling", region=region, attempts=2, connect=5, read=10)
+    kept = []
+    for instance in _waiting(scaling, [group]):
+        with told(f"{instance} of {group} cannot be kept waiting at the hook {hook}"):
+            scaling.record_lifecycle_action_heartbeat(
+                LifecycleHookName=hook, AutoScalingGroupName=group, InstanceId=instance
+            )
+        kept.append(instance)
+    return kept
+
+
+def _waiting(scaling: Any, groups: Sequence[str]) -> dict[str, str]:
+    """Return the instances that wait at a launch hook, with their groups."""
+    if not groups:
+        return {}
+    with told("The Auto Scaling groups cannot be described"):
+        answer = (
+            scaling.get_paginator("describe_auto_scaling_groups")
+            .paginate(AutoScalingGroupNames=list(groups))
+            .build_full_result()
+        )
+    return {
+        one["InstanceId"]: found["AutoScalingGroupName"]
+        for found in answer["AutoScalingGroups"]
+        for one in found.get("Instances") or ()
+        if one["LifecycleState"] == _WAITING
+    }
+
+
+def answer_hooks(
+    record: Record, deployments: Sequence[Deployment], hook: str, groups: Sequence[str] = ()
+) -> tuple[list[str], list[str]]:
     """Answer the launch hook of every instance that waits for it and has got its revision, or not.
 
-    CONTINUE puts an instance into service, ABANDON has it replaced.
+    CONTINUE puts an instance into service, ABANDON has it replaced. That is also for an instance
+    that nobody has brought a revision because the deployment failed and was not rolled back: it
+    would wait for nothing, and go into service without one.
 
     :param deployments: what was done, oldest first; the last word on a target counts
-    :returns: what was answered, as sentences
+    :param groups: where others may wait that no deployment knows
+    :returns: what was answered, and who is left waiting for the next deployment, as sentences
     :raises ScalingError: AWS refuses
     """
     verdicts: dict[str, str] = {}
@@ -184,11 +270,12 @@ def answer_hooks(record: Record, deployments: Sequence[Deployment], hook: str) -
         known = {row["target"]: row.get("instance") for row in one.options.get("endpoints") or ()}
         for target in record.targets(one.id):
             instance = str(known.get(target.name) or "")
-            if instance.startswith("i-") and target.status in ("Succeeded", "Failed"):
+            if instance.startswith("i-"):
                 verdicts[instance] = "CONTINUE" if target.status == "Succeeded" else "ABANDON"
     scaling: Any = client("autoscaling")
-    ids = sorted(verdicts)
-    answered = []
+    waiting = _waiting(scaling, groups)
+    region = str(scaling.meta.region_name)
+    ids = sorted(set(verdicts) - set(waiting))
     for first in range(0, len(ids), IDS_A_CALL):
         with told("The instances of the Auto Scaling groups cannot be described"):
             answer = (
@@ -196,19 +283,32 @@ def answer_hooks(record: Record, deployments: Sequence[Deployment], hook: str) -
                 .paginate(InstanceIds=ids[first : first + IDS_A_CALL])
                 .build_full_result()
             )
-        for one in answer["AutoScalingInstances"]:
-            if one["LifecycleState"] != "Pending:Wait":
-                continue
-            instance, group = one["InstanceId"], one["AutoScalingGroupName"]
-            with told(f"The lifecycle hook {hook} of {instance} cannot be answered"):
-                scaling.complete_lifecycle_action(
-                    LifecycleHookName=hook,
-                    AutoScalingGroupName=group,
-                    InstanceId=instance,
-                    LifecycleActionResult=verdicts[instance],
-                )
-            answered.append(f"{instance} of {group}: {verdicts[instance]}")
-    return answered
+        waiting |= {
+            one["InstanceId"]: one["AutoScalingGroupName"]
+            for one in answer["AutoScalingInstances"]
+            if one["LifecycleState"] == _WAITING
+        }
+    succeeded = any(one.status == "Succeeded" for one in deployments)
+    answered, left = [], []
+    for instance, group in sorted(waiting.items()):
+        others = any(not held.ended for held in record.holds(group, region))
+        verdict = verdicts.get(instance) or ("" if succeeded or others else "ABANDON")
+        if not verdict:
+            left.append(
+                f"{instance} of {group} was launched too late for this deployment and waits at the "
+                f"hook {hook}. Bring it its revision with deploy_revision=current and "
+                "deploy_only_outdated=true."
+            )
+            continue
+        with told(f"The lifecycle hook {hook} of {instance} cannot be answered"):
+            scaling.complete_lifecycle_action(
+                LifecycleHookName=hook,
+                AutoScalingGroupName=group,
+                InstanceId=instance,
+                LifecycleActionResult=verdict,
+            )
+        answered.append(f"{instance} of {group}: {verdict}")
+    return answered, left
 
 
 def gone(instance: str, *, ask: Callable[[str], Any] | None = None) -> str:

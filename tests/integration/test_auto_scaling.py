@@ -15,7 +15,9 @@ from ansible_collections.bascule.deploy.plugins.module_utils._errors import Usag
 from ansible_collections.bascule.deploy.plugins.plugin_utils import _aws
 from ansible_collections.bascule.deploy.plugins.plugin_utils._record import Record
 from ansible_collections.bascule.deploy.plugins.plugin_utils._scaling import (
+    HookWatch,
     ScalingError,
+    answer_hooks,
     hold,
     let_go,
     release,
@@ -222,12 +224,78 @@ def test_an_instance_that_is_launched_meanwhile_gets_the_revision_and_goes_into_
     scaling.set_desired_capacity(AutoScalingGroupName=NAME, DesiredCapacity=2)
     [newcomer] = set(members(aws, NAME)) - set(first)
     assert state_of(aws, newcomer) == "Pending:Wait"
+    # A hook gives up after its timeout, unless somebody says that it is still worth waiting.
+    wait_for(lambda: heartbeats(aws, newcomer))
     (tmp_path / "go").touch()
     said, _none = run.communicate(timeout=300)
     assert run.returncode == 0, said
     assert state_of(aws, newcomer) == "InService", said
     installed = tmp_path / "hosts" / newcomer / "opt/files/VERSION"
     assert installed.read_text() == "v1\n"
+
+    # One that is launched while a bad revision is tried gets the one that is brought back.
+    for name in ("running", "go"):
+        (tmp_path / name).unlink()
+    run = fleet.start(
+        fleet.revision("v2", f"{waiting(tmp_path)}; exit 1"),
+        deploy_auto_scaling_suspend=[], deploy_auto_scaling_hook="bascule",
+        deploy_rollback_on=["DEPLOYMENT_FAILURE"],
+    )  # fmt: skip
+    wait_for((tmp_path / "running").exists)
+    known = set(members(aws, NAME))
+    scaling.set_desired_capacity(AutoScalingGroupName=NAME, DesiredCapacity=3)
+    [later] = set(members(aws, NAME)) - known
+    (tmp_path / "go").touch()
+    said, _none = run.communicate(timeout=300)
+    assert run.returncode == 2, said
+    assert state_of(aws, later) == "InService", said
+    assert (tmp_path / "hosts" / later / "opt/files/VERSION").read_text() == "v1\n"
+    assert {state_of(aws, one) for one in members(aws, NAME)} == {"InService"}
+
+
+def heartbeats(aws: moto.Aws, instance: str) -> int:
+    answer = aws.client("ec2").describe_tags(
+        Filters=[{"Name": "resource-id", "Values": [instance]}]
+    )
+    tags = {one["Key"]: one["Value"] for one in answer["Tags"]}
+    return int(tags.get("heartbeats", 0))
+
+
+def test_nobody_is_left_waiting_by_a_deployment_that_failed(aws: moto.Aws, tmp_path: Path) -> None:
+    scaling_group(aws, NAME, 0)
+    scaling = aws.client("autoscaling")
+    scaling.put_lifecycle_hook(
+        AutoScalingGroupName=NAME, LifecycleHookName="bascule",
+        LifecycleTransition="autoscaling:EC2_INSTANCE_LAUNCHING",
+    )  # fmt: skip
+    scaling.set_desired_capacity(AutoScalingGroupName=NAME, DesiredCapacity=3)
+    good, untried, unknown = sorted(members(aws, NAME))
+    endpoints = [{"target": one, "instance": one} for one in (good, untried)]
+    with Record.open(f"sqlite:///{tmp_path}/record.db") as record:
+        deployment = create(record, [good, untried], 0, options={"endpoints": endpoints})
+        hold(record, deployment.id, [NAME], [], hook="bascule")
+        told = {"hook": "bascule", "groups": [NAME]}
+        with HookWatch(
+            lambda: Record.open(f"sqlite:///{tmp_path}/record.db"), deployment.id, told, 0.05
+        ):
+            wait_for(lambda: min(heartbeats(aws, one) for one in (good, untried, unknown)) > 1)
+        assert record.admit(deployment.id, good).verdict == "admitted"
+        record.settle(deployment.id, good, "Succeeded")
+        record.halt(deployment.id, "HEALTH_CONSTRAINTS", "too few")
+        ended = record.finish(deployment.id)
+        assert ended.status == "Failed"
+        # Another deployment of the group may still bring one its revision.
+        other = create(record, ["x"], group="api")
+        hold(record, other.id, [NAME], [], hook="bascule")
+        assert answer_hooks(record, [ended], "bascule", [NAME])[0] == [
+            f"{one} of {NAME}: {verdict}"
+            for one, verdict in sorted({good: "CONTINUE", untried: "ABANDON"}.items())
+        ]
+        assert state_of(aws, unknown) == "Pending:Wait"
+        record.finish(other.id)
+        answered, left = answer_hooks(record, [ended], "bascule", [NAME])
+        assert f"{unknown} of {NAME}: ABANDON" in answered
+        assert left == []
 
 
 def state_of(aws: moto.Aws, instance: str) -> str:

@@ -58,6 +58,7 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._revisions import _
 from ansible_collections.bascule.deploy.plugins.plugin_utils._scaling import (
     answer_hooks,
     gone,
+    heartbeat,
     hold,
     release,
 )
@@ -198,7 +199,9 @@ def test_each_flow_with_its_policy_and_without(
         release(record, [deployment.id])
 
     def answer() -> None:
-        assert answer_hooks(record, [waiting], "bascule") == [f"{newcomer} of launched: CONTINUE"]
+        assert heartbeat("launched", "bascule", "eu-central-1") == [newcomer]
+        told, left = answer_hooks(record, [waiting], "bascule")
+        assert (told, left) == ([f"{newcomer} of launched: CONTINUE"], [])
 
     def log() -> None:
         courier = Courier(

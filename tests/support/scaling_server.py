@@ -6,6 +6,8 @@ are AWS's behaviour:
 - an instance that a group with a launch hook launches is ``Pending:Wait`` until it is answered
 - CompleteLifecycleAction: CONTINUE makes it ``InService``, ABANDON terminates and replaces it; it
   refuses an instance that does not wait, and a hook that there is not
+- RecordLifecycleActionHeartbeat is counted in the instance's tag ``heartbeats``; it refuses as the
+  other does
 - while ``Launch`` is suspended a group launches nothing, whatever its desired capacity is; when it
   is resumed the group launches what it lacks
 - DescribeAutoScalingInstances refuses more than 50 ids
@@ -58,6 +60,7 @@ def patch(_plane: object = None) -> None:
     backend.describe_auto_scaling_instances = describe_few
     backend.resume_processes = resume_and_launch
     responses.AutoScalingResponse.complete_lifecycle_action = complete_lifecycle_action
+    responses.AutoScalingResponse.record_lifecycle_action_heartbeat = heartbeat
 
 
 def hooks_of(backend: Any, name: str) -> list[str]:
@@ -70,25 +73,39 @@ def hooks_of(backend: Any, name: str) -> list[str]:
     ]
 
 
-def complete_lifecycle_action(self: Any) -> ActionResult:
-    """Answer a hook, as CompleteLifecycleAction does."""
-    name, hook = self._get_param("AutoScalingGroupName"), self._get_param("LifecycleHookName")
-    instance, verdict = self._get_param("InstanceId"), self._get_param("LifecycleActionResult")
-    backend = self.autoscaling_backend
+def waiting_one(asked: Any) -> tuple[Any, Any]:
+    """Return the group and the instance, which waits at the hook, that a request names."""
+    name, hook = asked._get_param("AutoScalingGroupName"), asked._get_param("LifecycleHookName")
+    instance = asked._get_param("InstanceId")
+    backend = asked.autoscaling_backend
     if hook not in hooks_of(backend, name):
         raise ValidationError(f"No lifecycle hook {hook} of the group {name}")
     group = backend.autoscaling_groups[name]
-    waiting = [
-        one
-        for one in group.instance_states
-        if one.instance.id == instance and one.lifecycle_state == "Pending:Wait"
-    ]
-    if not waiting:
-        raise ValidationError(f"No active Lifecycle Action found with instance ID {instance}")
+    for one in group.instance_states:
+        if one.instance.id == instance and one.lifecycle_state == "Pending:Wait":
+            return group, one
+    raise ValidationError(f"No active Lifecycle Action found with instance ID {instance}")
+
+
+def heartbeat(self: Any) -> EmptyResult:
+    """Count a heartbeat, as RecordLifecycleActionHeartbeat takes it."""
+    _group, waiting = waiting_one(self)
+    ec2 = self.autoscaling_backend.ec2_backend
+    known = {tag["key"]: tag["value"] for tag in ec2.describe_tags(
+        filters={"resource-id": [waiting.instance.id]})}  # fmt: skip
+    ec2.create_tags([waiting.instance.id], {"heartbeats": str(int(known.get("heartbeats", 0)) + 1)})
+    return EmptyResult()
+
+
+def complete_lifecycle_action(self: Any) -> ActionResult:
+    """Answer a hook, as CompleteLifecycleAction does."""
+    verdict = self._get_param("LifecycleActionResult")
+    group, waiting = waiting_one(self)
+    backend, instance = self.autoscaling_backend, waiting.instance.id
     if verdict == "CONTINUE":
-        waiting[0].lifecycle_state = "InService"
+        waiting.lifecycle_state = "InService"
     elif verdict == "ABANDON":
-        group.instance_states.remove(waiting[0])
+        group.instance_states.remove(waiting)
         backend.ec2_backend.terminate_instances([instance])
         group.set_desired_capacity(group.desired_capacity)
     else:

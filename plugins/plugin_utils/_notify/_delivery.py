@@ -43,7 +43,7 @@ def family(record: Record, deployment_id: str) -> list[Deployment]:
     found = [root]
     if root.rolled_back_by:
         found.append(record.deployment(root.rolled_back_by))
-    elif root.is_final:
+    if root.is_final:
         newest = record.deployments(root.application, root.group, limit=1)
         found += [one for one in newest if one.options.get("follows") == root.id]
     return found

@@ -163,8 +163,8 @@ class Event:
     OutOfService, Published, Settled, Halted, StopRequested, Paused, ApprovalAsked,
     ApprovalDecided, StepStarted, StepResumed, StepEnded, TrafficRouted, GatesAsked, GateDecided,
     GatesExtended, GatesDecided, AlarmState, AlarmsUnknown, TakenOver, Lost, NotificationFailed,
-    Left, ScalingHeld, ScalingReleased, Finished or Abandoned; ``target`` is empty where none is
-    meant).
+    Left, ScalingHeld, ScalingReleased, HookUnanswered, Finished or Abandoned; ``target`` is empty
+    where none is meant).
     """
 
     sequence: int

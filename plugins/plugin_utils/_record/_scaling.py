@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 from ._rows import FINAL_STATUSES
 from ._session import Query, Session
@@ -49,8 +50,18 @@ def holds_of(session: Session, deployment_ids: Sequence[str]) -> list[Hold]:
     return [_hold(session, row) for row in session.rows(Query(table="scaling", among=among))]
 
 
-def hold(change: Change, scaling_group: str, region: str, processes: Sequence[str]) -> None:
-    """Write down what is going to be suspended; a hold that is there already grows."""
+def hold(
+    change: Change,
+    scaling_group: str,
+    region: str,
+    processes: Sequence[str],
+    *,
+    hook: str | None = None,
+) -> None:
+    """Write down what is going to be suspended; a hold that is there already grows.
+
+    :param hook: the launch hook, where that is all there is to be told of
+    """
     key = {
         "deployment_id": change.deployment["id"], "scaling_group": scaling_group, "region": region,
     }  # fmt: skip
@@ -62,12 +73,50 @@ def hold(change: Change, scaling_group: str, region: str, processes: Sequence[st
         return
     change.session.insert("scaling", [{**key, "processes": text, "at": change.now}])
     names = ", ".join(sorted(processes)) or "nothing that was not"
+    said = f"{names} suspended" if hook is None else f"who waits at the hook {hook} is kept waiting"
     change.add(
         {
             "kind": "record", "target": "", "event": "ScalingHeld", "status": "",
-            "message": f"Auto Scaling group {scaling_group}: {names} suspended",
+            "message": f"Auto Scaling group {scaling_group}: {said}",
         }
     )  # fmt: skip
+
+
+def wait_for(
+    session: Session, deployment_ids: Sequence[str], scaling_group: str, interval: float
+) -> float | None:
+    """Return without a lock in how many seconds it is time for a heartbeat; 0 if it is now.
+
+    ``at`` of a hold is when it was written, or when somebody had the turn last. None means that
+    these deployments do not hold the group.
+    """
+    rows = _turns(session, deployment_ids, scaling_group)
+    return max(0.0, float(rows[0]["at"]) + interval - time.time()) if rows else None
+
+
+def take_turn(
+    change: Change, deployment_ids: Sequence[str], scaling_group: str, interval: float
+) -> str:
+    """Take the turn to send heartbeats for a group; return its region, empty for who has it not."""
+    for row in _turns(change.session, deployment_ids, scaling_group):
+        if float(row["at"]) + interval > change.now:
+            return ""
+        key = {name: row[name] for name in ("deployment_id", "scaling_group", "region")}
+        change.session.update("scaling", {"at": change.now}, **key)
+        return str(row["region"])
+    return ""
+
+
+def _turns(
+    session: Session, deployment_ids: Sequence[str], scaling_group: str
+) -> list[dict[str, Any]]:
+    return session.rows(
+        Query(
+            table="scaling",
+            equals={"scaling_group": scaling_group},
+            among=("deployment_id", tuple(deployment_ids)),
+        )
+    )
 
 
 def release(change: Change, held: Hold) -> None:

@@ -615,13 +615,49 @@ class Record(FunctionRecord, GatedRecord):
     # Auto Scaling
 
     def hold(
-        self, deployment_id: str, scaling_group: str, region: str, processes: Sequence[str]
+        self,
+        deployment_id: str,
+        scaling_group: str,
+        region: str,
+        processes: Sequence[str],
+        *,
+        hook: str | None = None,
     ) -> None:
-        """Write down that processes of an Auto Scaling group are suspended for a deployment."""
+        """Write down that processes of an Auto Scaling group are suspended for a deployment.
+
+        Or that its instances wait at a launch hook, where nothing is suspended.
+        """
         self._change(
             deployment_id,
-            lambda change: _scaling.hold(change, scaling_group, region, processes),
+            lambda change: _scaling.hold(change, scaling_group, region, processes, hook=hook),
             synced=True,
+        )
+
+    def hook_turn(
+        self, deployment_id: str, among: Sequence[str], scaling_group: str, interval: float
+    ) -> tuple[str, float]:
+        """Return the group's region for the one who sends heartbeats to its hook now.
+
+        :param among: the deployments for which the group may be held
+        :param interval: seconds between two heartbeats
+        :returns: the region, empty for who has not the turn, and the seconds until the next
+        """
+        wait = self._read(
+            lambda session: _scaling.wait_for(session, among, scaling_group, interval)
+        )
+        if wait is None or wait > 0:
+            return "", interval if wait is None else wait
+        region = self._change(
+            deployment_id,
+            lambda change: _scaling.take_turn(change, among, scaling_group, interval),
+        )
+        return region, interval
+
+    def note_hook_failure(self, deployment_id: str, message: str) -> None:
+        """Write down that instances could not be kept waiting at a launch hook."""
+        self._change(
+            deployment_id,
+            lambda change: change.note("HookUnanswered", status="Error", message=message),
         )
 
     def holds(self, scaling_group: str, region: str) -> list[_scaling.Hold]:

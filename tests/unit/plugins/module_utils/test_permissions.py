@@ -103,6 +103,7 @@ def statements(**more: Any) -> dict[str, Any]:
         (
             {"deploy_auto_scaling_hook": "bascule", "deploy_auto_scaling_groups": ["w"]},
             {
+                "Scaling": "*",
                 "ScalingInstances": "*",
                 "ScalingHook": [
                     "arn:aws:autoscaling:*:*:autoScalingGroup:*:autoScalingGroupName/w",
