@@ -16,12 +16,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ._errors import UsageError
+from ._green_fleet import ORIGIN_TAG, POOL_TAG
 from ._tags import is_tagged, tag_groups
 
 SERVER = "Server"
 _PREDEFINED = frozenset(
     f"CodeDeployDefault.{name}" for name in ("OneAtATime", "HalfAtATime", "AllAtOnce")
 )
+# What DeploymentGroupInfo can hold (botocore's model of 2014-10-06): carried over or named here.
+FIELDS = frozenset({
+    "alarmConfiguration", "applicationName", "autoRollbackConfiguration", "autoScalingGroups",
+    "blueGreenDeploymentConfiguration", "computePlatform", "deploymentConfigName",
+    "deploymentGroupId", "deploymentGroupName", "deploymentStyle", "ec2DeploymentOptions",
+    "ec2TagFilters", "ec2TagSet",
+    "ecsServices", "lastAttemptedDeployment", "lastSuccessfulDeployment", "loadBalancerInfo",
+    "onPremisesInstanceTagFilters", "onPremisesTagSet", "outdatedInstancesStrategy",
+    "serviceRoleArn", "targetRevision", "terminationHookEnabled", "triggerConfigurations",
+})  # fmt: skip
+COPY = "COPY_AUTO_SCALING_GROUP"
 _TAG_OF_GROUP = "aws:autoscaling:groupName"
 
 
@@ -71,19 +83,28 @@ def convert(
         **_rollback(group, known, notes),
         **_late_joiners(group),
         **_load_balancer(group, notes),
-        **_scaling(group, notes),
+        **_scaling(group, known, notes),
         **_alarms(group, notes),
         **_notifications(group),
     }
     strategy = _strategy(group, variables, notes)
     hosts = _hosts(group, on_premises, notes)
-    condition = _condition(group)
+    condition = _condition(group, variables.get("deploy_green_fleet_group", ""))
     if not condition and not hosts:
         notes.append("It has no targets: neither tags nor Auto Scaling groups. Add hosts.")
     if group.get("terminationHookEnabled"):
         notes.append(
             "terminationHookEnabled: nothing runs on an instance when Auto Scaling terminates it."
         )
+    if group.get("deploymentGroupId") and (group.get("lastSuccessfulDeployment") or {}):
+        notes.append(
+            f"deploymentGroupId {group['deploymentGroupId']} and the deployments under it: the "
+            "record begins with the first deployment. To it the files that CodeDeploy has "
+            "installed are foreign ones: allow it to replace them once, with "
+            "deploy_file_exists_behavior=OVERWRITE."
+        )
+    for name in sorted(set(group) - FIELDS):
+        notes.append(f"{name} {_short(group[name])}: not carried over; it was not known here.")
     if group.get("serviceRoleArn"):
         notes.append(
             f"serviceRoleArn {group['serviceRoleArn']}: Bascule works with the credentials of "
@@ -186,7 +207,9 @@ def _load_balancer(group: Mapping[str, Any], notes: list[str]) -> dict[str, Any]
     return {}
 
 
-def _scaling(group: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
+def _scaling(
+    group: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]], notes: list[str]
+) -> dict[str, Any]:
     names = [str(one["name"]) for one in _scaling_groups(group)]
     hooks = [str(one["hook"]) for one in _scaling_groups(group) if one.get("hook")]
     if hooks:
@@ -194,7 +217,16 @@ def _scaling(group: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
             f"Lifecycle hooks {', '.join(hooks)}: CodeDeploy's own. Delete them when CodeDeploy "
             "deploys no more, or instances wait for it."
         )
-    return {"deploy_auto_scaling_groups": names} if names else {}
+    if not names:
+        return {}
+    found: dict[str, Any] = {"deploy_auto_scaling_groups": names}
+    options = group.get("ec2DeploymentOptions") or {}
+    wanted = [str(one) for one in options.get("autoScalingGroupProcessesToSuspend") or ()]
+    if wanted:
+        # What CodeDeploy's launch hook does for newcomers, suspending does here: it stays.
+        ours = [str(one) for one in known["deploy_auto_scaling_suspend"]["default"]]
+        found["deploy_auto_scaling_suspend"] = list(dict.fromkeys([*ours, *wanted]))
+    return found
 
 
 def _scaling_groups(group: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -233,7 +265,11 @@ def _strategy(group: Mapping[str, Any], variables: dict[str, Any], notes: list[s
     style = group.get("deploymentStyle") or {}
     if style.get("deploymentType") != "BLUE_GREEN":
         return "rolling" if "deploy_traffic_provider" in variables else "in_place"
-    variables.update(_blue_green(group.get("blueGreenDeploymentConfiguration") or {}, notes))
+    about = group.get("blueGreenDeploymentConfiguration") or {}
+    variables.update(_blue_green(about, variables.get("deploy_auto_scaling_groups") or (), notes))
+    if "deploy_green_fleet_group" in variables:
+        # The groups take turns, and each is held still in its turn.
+        del variables["deploy_auto_scaling_groups"]
     notes.append(
         "It is a blue/green group. CodeDeploy moves instances in and out of one target group; here "
         "two target groups take turns: name them in deploy_traffic_pools and their listener in "
@@ -242,7 +278,9 @@ def _strategy(group: Mapping[str, Any], variables: dict[str, Any], notes: list[s
     return "blue_green"
 
 
-def _blue_green(about: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
+def _blue_green(
+    about: Mapping[str, Any], scaling: Sequence[str], notes: list[str]
+) -> dict[str, Any]:
     found: dict[str, Any] = {}
     ready = about.get("deploymentReadyOption") or {}
     if ready.get("actionOnTimeout") == "STOP_DEPLOYMENT":
@@ -253,23 +291,51 @@ def _blue_green(about: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
     if blue.get("action") == "TERMINATE":
         found["deploy_retire"] = "drain"
         found["deploy_retire_after"] = f"{int(blue.get('terminationWaitTimeInMinutes') or 0)}m"
+    elif blue:
+        found["deploy_retire"] = "keep"
+    return found | _green_fleet(about, scaling, found, notes)
+
+
+def _green_fleet(
+    about: Mapping[str, Any], scaling: Sequence[str], found: Mapping[str, Any], notes: list[str]
+) -> dict[str, Any]:
+    """Return where the hosts of the new pool come from."""
+    fleet = (about.get("greenFleetProvisioningOption") or {}).get("action")
+    if fleet == COPY and len(scaling) == 1:
+        notes.append(
+            f"greenFleetProvisioningOption {COPY}: give the group {scaling[0]} and its instances "
+            f"the tag {POOL_TAG} with the name of their pool, and each pool a target group of its "
+            "own (docs/aws.md)."
+        )
+        copied = {
+            "deploy_green_fleet": "copy_auto_scaling_group",
+            "deploy_green_fleet_group": scaling[0],
+            "deploy_pool": "{{ ec2_tags['" + POOL_TAG + "'] }}",
+        }
+        return copied | ({"deploy_retire": "terminate"} if "deploy_retire_after" in found else {})
+    if fleet == COPY:
+        notes.append(
+            f"greenFleetProvisioningOption {COPY}: not carried over; one Auto Scaling group can be "
+            f"copied, this deployment group has {len(scaling)}."
+        )
+    elif fleet:
+        notes.append(
+            f"greenFleetProvisioningOption {fleet}: the hosts of both pools are those of the "
+            "inventory; give each its deploy_pool."
+        )
+    if "deploy_retire_after" in found:
         notes.append(
             "terminateBlueInstancesOnDeploymentSuccess TERMINATE: the old pool leaves the load "
             "balancer, but its instances are not terminated."
         )
-    elif blue:
-        found["deploy_retire"] = "keep"
-    fleet = (about.get("greenFleetProvisioningOption") or {}).get("action")
-    if fleet:
-        notes.append(
-            f"greenFleetProvisioningOption {fleet}: not carried over; the hosts of both pools are "
-            "those of the inventory."
-        )
-    return found
+    return {}
 
 
-def _condition(group: Mapping[str, Any]) -> str:
-    """Return which instances are targets: those with the tags, and those of the groups."""
+def _condition(group: Mapping[str, Any], copied: str) -> str:
+    """Return which instances are targets: those with the tags, and those of the groups.
+
+    :param copied: the Auto Scaling group of which copies are made, empty for none
+    """
     parts = []
     filters = (group.get("ec2TagSet") or {}).get("ec2TagSetList") or group.get("ec2TagFilters")
     if filters and any(tag_groups(filters)):
@@ -277,6 +343,8 @@ def _condition(group: Mapping[str, Any]) -> str:
     names = [str(one["name"]) for one in _scaling_groups(group)]
     if names:
         parts.append(f"ec2_tags.get({_literal(_TAG_OF_GROUP)}, '') in {_literal(names)}")
+    if copied:
+        parts.append(f"ec2_tags.get({_literal(ORIGIN_TAG)}, '') == {_literal(copied)}")
     return " or ".join(f"({part})" for part in parts) if len(parts) > 1 else "".join(parts)
 
 

@@ -106,7 +106,7 @@ def copy_of(group: Mapping[str, Any], origin: str, pool: str, mark: str) -> dict
     made["Tags"] = [
         *kept,
         {"Key": POOL_TAG, "Value": pool, "PropagateAtLaunch": True},
-        {"Key": ORIGIN_TAG, "Value": origin, "PropagateAtLaunch": False},
+        {"Key": ORIGIN_TAG, "Value": origin, "PropagateAtLaunch": True},
     ]
     return made
 

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import boto3
 import pytest
 from ansible_collections.bascule.deploy.plugins.module_utils._codedeploy_group import (
+    FIELDS,
     Converted,
     convert,
     host_group,
@@ -86,6 +88,12 @@ def test_groups_of_tags_and_scaling_groups_together() -> None:
     )
     assert found.variables["deploy_auto_scaling_groups"] == ["web-asg"]
     assert any("CodeDeploy-managed-hook" in note for note in found.notes)
+    options = {"autoScalingGroupProcessesToSuspend": ["Terminate", "AZRebalance"]}
+    more = variables(autoScalingGroups=["web-asg"], ec2DeploymentOptions=options)
+    assert more["deploy_auto_scaling_suspend"] == [
+        "Launch", "ReplaceUnhealthy", "AZRebalance", "AlarmNotification", "ScheduledActions",
+        "Terminate",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -135,6 +143,10 @@ def test_what_follows_a_failure_and_who_is_told() -> None:
 @pytest.mark.parametrize(
     ("more", "named"),
     [
+        (
+            {"deploymentGroupId": "4c1f", "lastSuccessfulDeployment": {"deploymentId": "d-1"}},
+            "deploy_file_exists_behavior=OVERWRITE",
+        ),
         ({"terminationHookEnabled": True}, "terminationHookEnabled"),
         ({"serviceRoleArn": "arn:aws:iam::1:role/x"}, "arn:aws:iam::1:role/x"),
         ({"ec2TagFilters": []}, "no targets"),
@@ -192,6 +204,46 @@ def test_blue_green(about: dict[str, Any], wanted: dict[str, Any]) -> None:
     assert {name: found.variables[name] for name in own if name in found.variables} == wanted
     if "deploy_schedule" in wanted:
         assert parse_schedule(found.variables["deploy_schedule"])
+
+
+COPYING = {
+    "greenFleetProvisioningOption": {"action": "COPY_AUTO_SCALING_GROUP"},
+    "terminateBlueInstancesOnDeploymentSuccess": {
+        "action": "TERMINATE", "terminationWaitTimeInMinutes": 5,
+    },
+}  # fmt: skip
+
+
+def test_a_group_that_is_copied() -> None:
+    style = {"deploymentType": "BLUE_GREEN", "deploymentOption": "WITH_TRAFFIC_CONTROL"}
+    more = {
+        "deploymentStyle": style, "blueGreenDeploymentConfiguration": COPYING, "ec2TagFilters": [],
+    }  # fmt: skip
+    found = made(**more, autoScalingGroups=[{"name": "web-asg"}])
+    own = {name: value for name, value in found.variables.items() if "retire" in name or
+           "green" in name or "scaling" in name or name == "deploy_pool"}  # fmt: skip
+    assert own == {
+        "deploy_green_fleet": "copy_auto_scaling_group", "deploy_green_fleet_group": "web-asg",
+        "deploy_retire": "terminate", "deploy_retire_after": "5m",
+        "deploy_pool": "{{ ec2_tags['bascule:pool'] }}",
+    }  # fmt: skip
+    # A copy has a name of its own, and its instances the tag that leads back.
+    assert found.condition == (
+        '(ec2_tags.get("aws:autoscaling:groupName", \'\') in ["web-asg"]) or '
+        '(ec2_tags.get("bascule:origin", \'\') == "web-asg")'
+    )
+    assert any("bascule:pool" in note for note in found.notes)
+    two = made(**more, autoScalingGroups=[{"name": "a"}, {"name": "b"}])
+    assert "deploy_green_fleet" not in two.variables
+    assert two.variables["deploy_retire"] == "drain"
+    assert any("one Auto Scaling group can be copied" in note for note in two.notes)
+    assert any("TERMINATE" in note for note in two.notes)
+
+
+def test_every_field_of_a_group_is_carried_over_or_named() -> None:
+    model: Any = boto3.client("codedeploy", region_name="eu-central-1").meta.service_model
+    assert set(model.shape_for("DeploymentGroupInfo").members) == FIELDS
+    assert any("brandNew" in note for note in made(brandNew={"a": 1}).notes)
 
 
 def test_alarms() -> None:

@@ -45,7 +45,7 @@ def test_a_copy_is_the_same_group_for_another_pool_behind_no_load_balancer() -> 
         "Tags": [
             {"Key": "Application", "Value": "shop", "PropagateAtLaunch": True},
             {"Key": "bascule:pool", "Value": "green", "PropagateAtLaunch": True},
-            {"Key": "bascule:origin", "Value": "workers", "PropagateAtLaunch": False},
+            {"Key": "bascule:origin", "Value": "workers", "PropagateAtLaunch": True},
         ],
     }
 
