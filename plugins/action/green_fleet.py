@@ -53,6 +53,16 @@ class ActionModule(BasculeAction):
             seen = retire(origin, options, keep=arguments["keep"], check=self.checking)
             message = f"{seen['terminated'] or 'nothing'} terminated; {seen['group']} serves"
             before, after = f"{seen['terminated']}\n" if seen["terminated"] else "", ""
+        # Whoever only looks cannot plan for instances that are not there yet.
+        facts = (
+            {
+                "bascule_fleet_foreseen": seen["group"] == "",
+                "bascule_fleet_groups": [seen["source"], seen["group"]],
+                "bascule_fleet_provided": not self.checking,
+            }
+            if arguments["state"] == "provided"
+            else {}
+        )
         return {
             "changed": seen["changed"],
             "msg": message,
@@ -63,9 +73,5 @@ class ActionModule(BasculeAction):
                 "after_header": "Auto Scaling groups",
             },
             "bascule": seen,
-            # Whoever only looks cannot plan for instances that are not there yet.
-            "ansible_facts": {
-                "bascule_fleet_foreseen": seen["group"] == "",
-                "bascule_fleet_provided": not self.checking and arguments["state"] == "provided",
-            },
+            "ansible_facts": facts,
         }

@@ -256,6 +256,8 @@ def _scaling(settings: Mapping[str, Any], need: Any) -> None:
         groups = "arn:aws:autoscaling:*:*:autoScalingGroup:*:autoScalingGroupName/"
         need("scaling")
         need("scaling_copy", f"{groups}{copied}", f"{groups}{copied}-*")
+        if settings.get("deploy_auto_scaling_suspend"):
+            need("scaling_hold", f"{groups}{copied}", f"{groups}{copied}-*")
         need("scaling_launch")
         need("scaling_role")
     if not names and not hook:

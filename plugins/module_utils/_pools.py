@@ -15,7 +15,18 @@ from typing import Any
 
 from ._capabilities import sticky_wishes
 from ._errors import PlanError, UsageError
-from ._schedule import APPROVAL, BAKE, HOOK, POOL, RETIRE, SHIFT, TEST, schedule_times, step_text
+from ._schedule import (
+    APPROVAL,
+    BAKE,
+    FLEET,
+    HOOK,
+    POOL,
+    RETIRE,
+    SHIFT,
+    TEST,
+    schedule_times,
+    step_text,
+)
 
 BLUE_GREEN, CANARY, ROLLBACK, AB_TEST = "blue_green", "canary", "rollback", "ab_test"
 STRATEGIES = (BLUE_GREEN, CANARY)
@@ -157,6 +168,7 @@ def deployment_steps(
     ready_on_timeout: str = "continue",
     retire_after: float = 0.0,
     attach: bool = True,
+    fleet: bool = False,
 ) -> list[Step]:
     """Return all steps of a deployment, timed, numbered, each with its ``part`` and ``text``.
 
@@ -166,6 +178,7 @@ def deployment_steps(
     :param ready_timeout: seconds to wait for a person before the first shift; 0 waits for none
     :param retire_after: seconds until the old pool is retired
     :param attach: whether the new pool's targets must be brought into service at a load balancer
+    :param fleet: whether the pools' targets are those of Auto Scaling groups that take turns
     :raises PlanError: a share is to be shifted and there are no pools
     """
     steps: list[Step] = []
@@ -198,6 +211,8 @@ def deployment_steps(
         if retire_after:
             steps.append({"kind": BAKE, "seconds": retire_after, "part": KEPT_PART})
         steps.append({"kind": RETIRE, "how": pools["retire"], "part": RETIRE_PART})
+    if pools is not None and fleet:
+        steps.append({"kind": FLEET, "how": pools["retire"], "part": RETIRE_PART})
     return _told(steps, pools)
 
 

@@ -10,9 +10,10 @@ Pure functions over plain values. A step is one of
     {"kind": "approval", "timeout": seconds, "on_timeout": "stop" or "continue"}
 A deployment adds steps of its own around them (``_pools.deployment_steps``): {"kind": "pool"}, see
 the targets of the new pool in service; {"kind": "test"}, open its test route; {"kind": "retire",
-"how"}, retire the old pool. Functions that follow each other have {"kind": "hook", "target",
-"event", "hook": the function that is asked, empty where none is, "settles": whether the target is
-done with it} (``_aliases.schedule_in_order``).
+"how"}, retire the old pool; {"kind": "fleet", "how"}, let the new pool's Auto Scaling group keep it
+filled from now on, and end that of the old pool if ``how`` is "terminate". Functions that follow
+each other have {"kind": "hook", "target", "event", "hook": the function that is asked, empty where
+none is, "settles": whether the target is done with it} (``_aliases.schedule_in_order``).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from ._configuration import parse_duration
 from ._errors import UsageError
 
 SHIFT, BAKE, GATE, APPROVAL = "shift", "bake", "gate", "approval"
-POOL, TEST, RETIRE, HOOK = "pool", "test", "retire", "hook"
+POOL, TEST, RETIRE, FLEET, HOOK = "pool", "test", "retire", "fleet", "hook"
 ALL_AT_ONCE = "all_at_once"
 STOP, CONTINUE = "stop", "continue"
 
@@ -120,7 +121,7 @@ def schedule_times(
     timed: list[dict[str, Any]] = []
     passed = 0.0
     for number, step in enumerate(steps, 1):
-        seconds = shift_seconds if step["kind"] in (SHIFT, TEST, POOL, RETIRE) else 0.0
+        seconds = shift_seconds if step["kind"] in (SHIFT, TEST, POOL, RETIRE, FLEET) else 0.0
         seconds = step["seconds"] if step["kind"] == BAKE else seconds
         timed.append({**step, "number": number, "seconds": seconds, "starts_after": passed})
         passed += seconds
@@ -153,6 +154,8 @@ def step_text(step: Mapping[str, Any], new: str = "", old: str = "") -> str:
         POOL: f"see the targets of {new} in service",
         TEST: f"open the test route to {new}",
         RETIRE: f"retire {old} ({step.get('how')})",
+        FLEET: f"let the Auto Scaling group of {new} keep it filled"
+        + (f", delete that of {old}" if step.get("how") == "terminate" else ""),
     }
     if kind in own:
         return own[kind]

@@ -51,6 +51,7 @@ TASKS = {
     "approval": "ask",
     "retire": "retire",
     "hook": "function",
+    "fleet": "fleet",
 }
 
 # In check mode nothing is written, but the plays still need a name for the deployment.

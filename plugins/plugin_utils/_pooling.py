@@ -139,6 +139,9 @@ def plan_pools(
         ready_timeout=parse_duration(rules["deploy_ready_timeout"], "deploy_ready_timeout"),
         ready_on_timeout=rules["deploy_ready_on_timeout"],
         retire_after=parse_duration(rules["deploy_retire_after"], "deploy_retire_after"),
+        fleet=kind == BLUE_GREEN
+        and strategy != ROLLBACK
+        and settings.get("deploy_green_fleet") == "copy_auto_scaling_group",
     )
     for share in sorted({float(step["share"]) for step in steps if step.get("share") is not None}):
         refuse_beyond(settings["deploy_traffic_provider"], routing_for(pools, share, "plan"))

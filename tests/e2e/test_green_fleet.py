@@ -151,11 +151,50 @@ def test_a_copied_group_takes_over_and_the_old_one_ends(shop: Shop, tmp_path: Pa
     assert "+a copy of shop" in foreseen.said
     assert mutating(shop) == []
 
+    # With what the group's policy allows, and no more.
+    printed = shop.controller.command("iam-policy", "shop", "-i", str(shop.controller.inventory))
+    assert printed.status == 0, printed.said
+    shop.service.guard(json.loads(printed.said), "ci")
+    shop.controller.environment = {**shop.service.environment, "AWS_ACCESS_KEY_ID": "ci"}
     run = shop.controller.playbook("blue_green", deploy_revision=revision)
-    assert run.status == 0, run.said
+    refused = [one for one in shop.service.asked_for() if not one["allowed"]]
+    assert (run.status, refused) == (0, []), run.said
     second = shop.instances()
     assert {pool: len(found) for pool, found in second.items()} == {"green": SIZE}, run.said
     assert [shop.text(one) for one in second["green"]] == ["one\n"] * SIZE
     assert shop.answering() == {"green"}
     [group] = shop.scaling.describe_auto_scaling_groups()["AutoScalingGroups"]
     assert group["TargetGroupARNs"] == [shop.groups["green"]]
+    assert suspended(shop) == []
+    [deployment] = shop.controller.deployments()
+    with shop.controller.record() as record:
+        steps = {step.kind: step.status for step in record.steps(deployment.id)}
+        held = [one.message for one in record.events(deployment.id) if one.event == "ScalingHeld"]
+    # A deployment with a step left is resumed: the fleets are settled before it has succeeded.
+    assert (steps["retire"], steps["fleet"]) == ("Succeeded", "Succeeded")
+    assert len(held) == 2, "the group that serves and its copy stand still meanwhile"
+
+    # The old group can be kept; it is what the next deployment goes on with.
+    revision = files(tmp_path / "two", {"text": "two\n"})
+    run = shop.controller.playbook("blue_green", deploy_revision=revision, deploy_retire="keep")
+    refused = [one for one in shop.service.asked_for() if not one["allowed"]]
+    assert (run.status, refused) == (0, []), run.said
+    third = shop.instances()
+    assert {pool: len(found) for pool, found in third.items()} == {"green": SIZE, "blue": SIZE}
+    assert third["green"] == second["green"]
+    assert [shop.text(one) for one in third["blue"]] == ["two\n"] * SIZE
+    assert shop.answering() == {"blue"}
+    attached = {
+        group["TargetGroupARNs"][0]
+        for group in shop.scaling.describe_auto_scaling_groups()["AutoScalingGroups"]
+    }
+    assert attached == set(shop.groups.values())
+    assert suspended(shop) == []
+
+
+def suspended(shop: Shop) -> list[str]:
+    return [
+        process["ProcessName"]
+        for group in shop.scaling.describe_auto_scaling_groups()["AutoScalingGroups"]
+        for process in group["SuspendedProcesses"]
+    ]

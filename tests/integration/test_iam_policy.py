@@ -63,6 +63,7 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._scaling import (
     release,
 )
 from support import aws as moto
+from support import lambda_plane
 from support.bundles import files
 from support.ec2 import launch, members, scaling_group
 from support.lambda_plane import HANDLER, package, packed
@@ -494,6 +495,80 @@ def test_functions_with_the_policy_and_without(
         ),
     ]
     prove(account, flows)
+
+
+def test_provisioned_layers_and_images_with_the_policy_and_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What moto does not ask for: the guard before the Lambda service does."""
+    with lambda_plane.running(tmp_path) as plane:
+        plane.use(monkeypatch)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "ci")
+        digest = "b" * 64
+        registry = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
+        plane.create("greet", package("1"))
+        plane.create(
+            "paint", b"", Code={"ImageUri": f"{registry}/paint@sha256:{'a' * 64}"},
+            PackageType="Image",
+        )  # fmt: skip
+        layer = plane.client("lambda").publish_layer_version(
+            LayerName="base", Content={"ZipFile": package("0")}
+        )["LayerVersionArn"]
+        ecr = plane.client("ecr")
+        ecr.create_repository(repositoryName="paint")
+        manifest = {"schemaVersion": 2, "config": {"digest": f"sha256:{digest}"}, "layers": []}
+        put = ecr.put_image(
+            repositoryName="paint", imageManifest=json.dumps(manifest), imageTag="2",
+            imageManifestMediaType="application/vnd.oci.image.manifest.v1+json",
+        )["image"]  # fmt: skip
+        plane.image(f"{registry}/paint@{put['imageId']['imageDigest']}", package("2"))
+        (tmp_path / "code").mkdir()
+        (tmp_path / "code" / "app.py").write_text(HANDLER.format(build="2", errors=0.0))
+
+        def publish(one: FunctionSettings, source: str) -> None:
+            service = Service()
+            settings = {
+                "deploy_revision": source, "deploy_revision_checksum": "",
+                "deploy_revision_subdirectory": "",
+            }  # fmt: skip
+            revision = resolve_functions(
+                settings, [one], cache=tmp_path / "cache", base=tmp_path, service=service
+            )
+            wanted = functions_of(revision)[one.target]
+            made = _publish.publish(
+                service, one, wanted, (), cache=tmp_path / "cache", description="by a test"
+            )
+            if one.provisioned_concurrency:
+                service.release(wanted["function"], made.version)
+
+        greet = FunctionSettings(
+            "greet", "greet", configuration={"layers": [layer]}, provisioned_concurrency=1
+        )
+        paint = FunctionSettings("paint", "paint")
+        image = f"{registry}/paint:2"
+        layers = {"deploy_lambda_configuration": {"layers": [layer]}}
+        for made, work, lacking in (
+            (policy(layers, functions=["greet"]), lambda: publish(greet, str(tmp_path / "code")),
+             ["lambda:GetLayerVersion", *sorted(PROVISIONED, reverse=True)]),
+            (policy({"deploy_revision": image}, functions=["paint"]),
+             lambda: publish(paint, image),
+             ["ecr:DescribeImages", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]),
+        ):  # fmt: skip
+            for action in lacking:
+                plane.guard(without(made, action), "ci")
+                refused = failure(Flow(made, work))
+                assert f"not authorized to perform: {action}" in refused, refused
+            plane.guard(made, "ci")
+            assert failure(Flow(made, work)) == ""
+
+
+def without(made: dict[str, Any], action: str) -> dict[str, Any]:
+    """Return a policy that does not have one action."""
+    statements = [
+        {**one, "Action": [name for name in one["Action"] if name != action]}
+        for one in made["Statement"]
+    ]
+    return {**made, "Statement": statements}
 
 
 def part(made: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import time
 from pathlib import Path
@@ -80,6 +81,12 @@ def wires(aws: moto.Aws) -> tuple[dict[str, str], dict[str, str], str]:
 def test_a_deployment_and_its_rollback_are_told_everywhere(
     aws: moto.Aws, receiver: Receiver, tmp_path: Path
 ) -> None:
+    # A receiver that takes what it is told and never answers.
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        tell_everywhere(aws, receiver, tmp_path, f"http://127.0.0.1:{deaf.getsockname()[1]}/x")
+
+
+def tell_everywhere(aws: moto.Aws, receiver: Receiver, tmp_path: Path, hanging: str) -> None:
     heard, seen, topic = wires(aws)
     sysroots = {name: tmp_path / "hosts" / name for name in ("one", "two")}
     for sysroot in sysroots.values():
@@ -98,6 +105,10 @@ def test_a_deployment_and_its_rollback_are_told_everywhere(
                 {"type": "eventbridge", **everything},
                 {"type": "webhook", "url": f"{receiver.url}/services/{secret}"},
                 {"type": "webhook", "name": "dead", "url": f"http://127.0.0.1:9/{secret}"},
+                {
+                    "type": "webhook", "name": "hanging", "url": hanging, "timeout": "1s",
+                    "events": ["DeploymentSuccess"],
+                },
                 {"type": "command", "command": ["/bin/sh", "-c", f"cat >>{note}; echo >>{note}"]},
             ],
         },
@@ -154,14 +165,16 @@ def test_a_deployment_and_its_rollback_are_told_everywhere(
         "DeploymentRollback", "DeploymentStart", "DeploymentSuccess",
     ]  # fmt: skip
 
+    assert no_teller_lives()
     with controller.record() as record:
-        for one, number in ((succeeded, 2), (failed, 5)):
+        for one, number in ((succeeded, 3), (failed, 6)):
             assert len(notification_failures(record, one.id)) == number
         kept = json.dumps([event.as_dict() for event in record.events(failed.id)])
+        kept_of_rollback = json.dumps([one.as_dict() for one in record.events(rollback.id)])
     assert "was not told to dead" in kept
+    assert "was not told to hanging: " in kept_of_rollback
     assert secret not in kept
     assert secret not in (tmp_path / "state" / "record.db").read_bytes().decode("latin-1")
-    assert no_teller_lives()
 
 
 def no_teller_lives() -> bool:

@@ -51,6 +51,8 @@ def patch(_plane: object = None) -> None:
         return describe(self, instance_ids)
 
     def resume_and_launch(self: Any, group_name: str, scaling_processes: list[str]) -> None:
+        if group_name not in self.autoscaling_groups:
+            raise ValidationError(f"AutoScalingGroup name not found - no such group: {group_name}")
         resume(self, group_name, scaling_processes)
         one = self.autoscaling_groups[group_name]
         one.set_desired_capacity(one.desired_capacity)

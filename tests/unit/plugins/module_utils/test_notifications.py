@@ -201,6 +201,52 @@ def test_an_event_of_the_bus(trigger: str, kind: str, state: str) -> None:
     ]
 
 
+# What CodeDeploy's messages have, by the kind of what they are about; a rollback's has one more.
+OF_DEPLOYMENT = {
+    "region", "accountId", "eventTriggerName", "applicationName", "deploymentId",
+    "deploymentGroupName", "createTime", "completeTime", "deploymentOverview", "status",
+    "errorInformation",
+}  # fmt: skip
+OF_INSTANCE = {
+    "region", "accountId", "eventTriggerName", "deploymentId", "instanceId", "lastUpdatedAt",
+    "instanceStatus", "lifecycleEvents",
+}  # fmt: skip
+STATES = {
+    "Start": "START", "Success": "SUCCESS", "Failure": "FAILURE", "Stop": "STOP", "Ready": "READY",
+    "Rollback": "START",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("trigger", EVENTS)
+def test_each_of_the_ten_events_has_its_shape(trigger: str) -> None:
+    about_instance = trigger.startswith("Instance")
+    end = trigger.removeprefix("Instance" if about_instance else "Deployment")
+    ended = end in ("Success", "Failure", "Stop")
+    seen = told(
+        trigger, status="x", target="web-1", instances={"web-1": "i-1"},
+        deployment={
+            "error_code": "E" if end == "Failure" else None,
+            "finished_at": 2.0 if ended else None,
+            "rollback_of": "d-FAILED000" if end == "Rollback" else None,
+        },
+    )  # fmt: skip
+    message = sns_message(seen, channel(), region="r", account="1")
+    more = {"rollbackInformation"} if end == "Rollback" else set()
+    # CodeDeploy leaves out what there is not: an end, an error.
+    optional = {"completeTime", "errorInformation"}
+    wanted = OF_INSTANCE if about_instance else OF_DEPLOYMENT | more
+    assert set(message) - optional == wanted - optional
+    assert message["eventTriggerName"] == "bascule-1"
+    assert all(isinstance(value, (str, dict, list)) for value in message.values())
+    on_bus = channel(type="eventbridge")
+    detail = json.loads(eventbridge_entry(seen, on_bus, region="r", account="1")["Detail"])
+    own = {"instanceId"} if about_instance else set()
+    assert set(detail) == own | {
+        "region", "deploymentId", "instanceGroupId", "deploymentGroup", "application", "state",
+    }  # fmt: skip
+    assert detail["state"] == STATES[end]
+
+
 def test_a_line_for_people() -> None:
     hook = parse_channels([{"type": "webhook", "url": "https://x/y"}])[0]
     assert webhook_body(told("DeploymentSuccess"), hook) == {

@@ -112,6 +112,7 @@ def test_what_stands_before_the_first_shift_is_asked_before_users_come() -> None
         ready_timeout=3600,
         ready_on_timeout="stop",
         retire_after=7200,
+        fleet=True,
     )
     assert told(steps) == [
         ("test", "see the targets of green in service"),
@@ -124,8 +125,13 @@ def test_what_stands_before_the_first_shift_is_asked_before_users_come() -> None
         ("shift", "bake for 1m"),
         ("kept", "bake for 2h"),
         ("retire", "retire blue (drain)"),
+        ("retire", "let the Auto Scaling group of green keep it filled"),
     ]
-    assert [step["number"] for step in steps] == list(range(1, 11))
+    assert [step["number"] for step in steps] == list(range(1, 12))
+    ending = deployment_steps(schedule, pools(retire="terminate"), fleet=True)
+    assert told(ending)[-1][1] == (
+        "let the Auto Scaling group of green keep it filled, delete that of blue"
+    )
     assert all(step["part"] in PARTS for step in steps)
 
 
