@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import TrafficError
+from ansible_collections.bascule.deploy.plugins.module_utils._host import _traffic
+from support import proxies
 from support.pools import START, Pools, pools
+from support.site import sites
+from support.twopools import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -148,3 +153,86 @@ def test_a_program_that_was_killed_between_file_and_proxy_is_caught_up_with(site
     site.share(blue=0, green=100)
     assert path.read_text() == new
     assert site.ask(60) == {"green": 60}
+
+
+# The documented configuration, with connections passed on instead of requests.
+ENVOY = proxies.example("yaml", "static_resources")
+HTTP_FILTERS = ENVOY[ENVOY.index("- filters:") : ENVOY.index("  clusters:")]
+TCP_FILTERS = """\
+- filters:
+            - name: envoy.filters.network.tcp_proxy
+              typed_config:
+                "@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+                stat_prefix: tcp
+                cluster: shop
+"""
+TCP = {
+    "haproxy": {"mode http": "mode tcp"},
+    "envoy": {HTTP_FILTERS: TCP_FILTERS},
+}
+
+
+@pytest.mark.parametrize("provider", sorted(TCP))
+def test_in_the_mode_tcp_a_drain_waits_until_connections_end(provider: str, tmp_path: Path) -> None:
+    with sites(tmp_path) as make:
+        site = make(provider, changes=TCP[provider])
+        port = int(site.proxy.url.rpartition(":")[2])
+        connections = [http.client.HTTPConnection("127.0.0.1", port, timeout=60) for _ in range(4)]
+        for connection in connections:
+            connection.request("GET", "/")
+            connection.getresponse().read()
+        active = {name: site.state(name)["active"] for name in site.endpoints}
+        assert sum(active.values()) == 4
+        busy = max(active, key=lambda name: active[name])
+        with ThreadPoolExecutor(1) as one:
+            drain = one.submit(site.call, "drain", busy, drain_timeout=120)
+            until(lambda: not site.state(busy)["in_service"])
+            # It gets no new connection, and those that it has still answer.
+            before = site.state(busy)["active"]
+            for _ in range(6):
+                site.get()
+            assert site.state(busy)["active"] == before
+            for connection in connections:
+                connection.request("GET", "/")
+                assert connection.getresponse().read()
+            assert not drain.done()
+            for connection in connections:
+                connection.close()
+            assert drain.result()["targets"][busy]["cut"] == 0
+        assert site.call("restore", busy)["targets"][busy]["in_service"]
+
+
+def test_in_the_mode_tcp_nothing_is_shared_between_pools(tmp_path: Path) -> None:
+    socket, table = tmp_path / "admin.sock", tmp_path / "bascule.map"
+    table.write_text("routing a,shop-blue,10000\n")
+    configuration = tmp_path / "haproxy.cfg"
+    configuration.write_text(
+        f"global\n  stats socket {socket} mode 600 level admin\n"
+        f"  setenv BASCULE_MAP {table}\n  lua-load-per-thread {proxies.LUA}\n"
+        "defaults\n  mode tcp\n  timeout connect 1s\n  timeout client 9s\n  timeout server 9s\n"
+        "backend shop-blue\n  server b 127.0.0.1:1\nbackend shop-green\n  server g 127.0.0.1:1\n"
+    )
+    process = subprocess.Popen(  # noqa: S603 (the words are ours)
+        [proxies.haproxy_binary(), "-f", str(configuration), "-db"]
+    )
+    try:
+        until(socket.exists)
+        with pytest.raises(TrafficError, match="shop-blue, shop-green is of mode tcp"):
+            _traffic.run(
+                {
+                    "operation": "traffic",
+                    "action": "route",
+                    "provider": "haproxy",
+                    "provider_options": {
+                        "socket": str(socket),
+                        "map_path": str(table),
+                        "pools": {
+                            "blue": {"backend": "shop-blue"},
+                            "green": {"backend": "shop-green"},
+                        },
+                    },
+                    "routing": {"weights": {"blue": 50, "green": 50}},
+                }
+            )
+    finally:
+        proxies.stop(process)

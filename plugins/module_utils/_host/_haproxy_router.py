@@ -86,6 +86,13 @@ class HAProxyRouter(Router):
     def order(self, routing: Routing) -> None:
         """Set the entry, in the process and in the file."""
         known = self._known()
+        plain = [name for name in self._backends.values() if known.get(name) == "tcp"]
+        if plain:
+            raise TrafficError(
+                f"{self.where}: the backend {', '.join(plain)} is of mode tcp, and traffic is "
+                "shared between pools by request: give it and its frontend 'mode http'. Targets "
+                "of a tcp backend can be taken out and put back (deploy_haproxy_backend)."
+            )
         unknown = [name for name in self._backends.values() if name not in known]
         if unknown:
             raise TrafficError(
@@ -140,8 +147,10 @@ class HAProxyRouter(Router):
             for pool, backend in self._backends.items()
         }
 
-    def _known(self) -> set[str]:
-        return {row["pxname"] for row in parse_stat(self._api.ask("show stat -1 2 -1"))}
+    def _known(self) -> dict[str, str]:
+        """Return the mode of each backend by its name."""
+        rows = parse_stat(self._api.ask("show stat -1 2 -1"))
+        return {str(row["pxname"]): str(row.get("mode") or "") for row in rows}
 
     def _entries(self) -> dict[str, str]:
         answer = self._api.ask(f"show map {self._path}")
