@@ -87,10 +87,14 @@ def test_two_target_groups_take_turns_and_the_old_one_is_left_until_users_are_se
     with two_pools("elbv2", tmp_path, pools, **given) as site:
         assert isinstance(site.proxy, Balancer)
         service, listener = site.proxy.service, site.proxy.site
-        first = site.controller.playbook("blue_green", deploy_revision=site.revision("1.0"))
+        site.controller.timeout = 900
+        # There are no users yet, who could be seen anywhere.
+        first = site.controller.playbook(
+            "blue_green", deploy_revision=site.revision("1.0"), deploy_share_timeout="0s"
+        )
         assert first.status == 0, first.said
         service.tell_late(LATE)
-        end = site.load(RATE)
+        end = site.load(RATE / 4)
         seen = {}
         for version in ("2.0", "3.0"):
             service.forget_calls()
