@@ -142,6 +142,12 @@ def test_requests_are_counted_by_target_group(site: Site) -> None:
     before = site.sum("RequestCount", blue)
     ask(url, 50)
     until(lambda: site.sum("RequestCount", blue) >= before + 50, "all are counted")
+    # Also those of a group that was attached later.
+    green = site.group("green")
+    site.register(green, "green")
+    site.forward({blue: 0, green: 1})
+    until(lambda: ask(url, 1) == {"green": 1}, "the other one answers")
+    until(lambda: site.sum("RequestCount", green) > 0, "it is counted")
 
 
 def test_calls_are_counted_and_throttled_as_wished(site: Site, service: alb.Alb) -> None:

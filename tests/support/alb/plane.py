@@ -227,18 +227,24 @@ class Plane:
         for balancer in list(self.backend("elbv2").load_balancers.values()):
             http = balancer.type == "application"
             for one in list(balancer.listeners.values()):
-                rules = sorted(one._non_default_rules.values(), key=lambda rule: int(rule.priority))
-                read = [
-                    Rule(tuple(conditions(rule.conditions)), action_of(rule.actions))
-                    for rule in rules
-                ]
-                read.append(Rule((), action_of(one.default_actions)))
-                found.append(Listener(int(one.port), tuple(read), http))
+                found.append(Listener(int(one.port), rules_of(one), http))
         for balancer in list(self.backend("elb").load_balancers.values()):
             for one in balancer.listeners:
                 forward = Forward(((classic(balancer.name), 1),))
                 found.append(Listener(int(one.load_balancer_port), (Rule((), forward),)))
         return found
+
+    def balancers_of(self, name: str) -> list[str]:
+        """Return the load balancers that forward to a target group, also if at weight 0."""
+        return [
+            balancer.arn
+            for balancer in list(self.backend("elbv2").load_balancers.values())
+            if any(
+                name in pools_of(rule)
+                for listener in list(balancer.listeners.values())
+                for rule in rules_of(listener)
+            )
+        ]
 
     def address(self, identity: str, kind: str) -> str:
         """Return where a target really is; empty for what is no host."""
@@ -417,6 +423,13 @@ def conditions(given: list[dict[str, Any]]) -> list[tuple[str, str, tuple[str, .
             config = one.get(CONFIGS[kind]) or one
             found.append((kind, "", tuple(config["Values"])))
     return found
+
+
+def rules_of(listener: Any) -> tuple[Rule, ...]:
+    """Return the rules of a listener of moto by priority, its default action last."""
+    rules = sorted(listener._non_default_rules.values(), key=lambda rule: int(rule.priority))
+    read = [Rule(tuple(conditions(rule.conditions)), action_of(rule.actions)) for rule in rules]
+    return (*read, Rule((), action_of(listener.default_actions)))
 
 
 def action_of(actions: list[Any]) -> Forward | Answer:

@@ -230,7 +230,7 @@ def measure(plane: Plane, fresh: list[dict[str, Any]], at: datetime.datetime) ->
         if group is None:
             continue
         name = group.arn.split(":")[-1]
-        for balancer in dict.fromkeys(group.load_balancer_arns):
+        for balancer in plane.balancers_of(group.arn):
             dimensions = [
                 {"Name": "TargetGroup", "Value": name},
                 {"Name": "LoadBalancer", "Value": balancer.split(":loadbalancer/")[-1]},
