@@ -106,9 +106,14 @@ def test_ansible_reaches_every_host(fleet: Fleet, tmp_path: Path) -> None:
     assert {"h1", "h2", "h3"} <= set(said.stdout.split())
 
 
-def test_a_fleet_whose_owner_was_killed_is_removed_by_the_next(fleet: Fleet) -> None:
+def test_a_fleet_whose_owner_was_killed_is_removed_by_the_next(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Under names of its own: other tests make fleets meanwhile, and would remove it first.
+    monkeypatch.setattr("support.fleet.PREFIX", "bascule-lost-")
     code = (
-        "import os, signal\nfrom support.fleet import Fleet\nfleet = Fleet(2).__enter__()\n"
+        "import os, signal\nimport support.fleet\nsupport.fleet.PREFIX = 'bascule-lost-'\n"
+        "fleet = support.fleet.Fleet(2).__enter__()\n"
         "print(fleet.name, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
     )
     killed = subprocess.run(

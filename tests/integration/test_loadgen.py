@@ -190,14 +190,17 @@ def test_sigterm_ends_the_program_with_its_report(tmp_path: Path) -> None:
              "--rate", "50", "--json", str(report)],
             stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
-        # A program that is still starting is ended by the signal itself.
-        deadline = time.monotonic() + 60
-        while not caught(process.pid, signal.SIGTERM):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        time.sleep(1)
-        process.send_signal(signal.SIGTERM)
-        output, _none = process.communicate(timeout=60)
+        try:
+            # A program that is still starting is ended by the signal itself.
+            deadline = time.monotonic() + 60
+            while not caught(process.pid, signal.SIGTERM):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            time.sleep(1)
+            process.send_signal(signal.SIGTERM)
+            output, _none = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 0
     content = json.loads(report.read_text())
     assert content["sent"] == content["ok"] > 20

@@ -10,6 +10,7 @@ from ansible_collections.bascule.deploy.plugins.module_utils._admission import (
     HALT,
     WAIT,
     Counts,
+    Zone,
     conclude,
     decide,
 )
@@ -226,3 +227,22 @@ def test_in_a_pool_that_no_user_reaches_only_failures_count(
     decision = decide(counts, minimum, "idle")
     assert decision.verdict == verdict
     assert (decision.error_code == "HEALTH_CONSTRAINTS") == (verdict == HALT)
+
+
+@pytest.mark.parametrize(
+    ("zone", "verdict", "slots", "told"),
+    [
+        # The fleet has four slots left; the zone has fewer, and they decide.
+        (Zone("a", Counts(total=4, in_flight=1), 2), ADMIT, 1, "zone a"),
+        (Zone("a", Counts(total=4, in_flight=2), 2), WAIT, 0, "zone a"),
+        (Zone("a", Counts(total=4, failed=2, in_flight=1), 2), WAIT, -1, "zone a"),
+        # It has more: those of the fleet decide.
+        (Zone("a", Counts(total=9), 1), ADMIT, 4, "12 targets"),
+    ],
+)
+def test_the_tighter_of_fleet_and_zone_decides(
+    zone: Zone, verdict: str, slots: int, told: str
+) -> None:
+    decision = decide(Counts(total=12, in_flight=2), 6, zone=zone)
+    assert (decision.verdict, decision.slots) == (verdict, slots)
+    assert told in decision.reason

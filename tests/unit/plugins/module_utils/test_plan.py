@@ -53,6 +53,14 @@ def test_order_is_unhealthy_unknown_old_current() -> None:
     }  # fmt: skip
 
 
+def test_canaries_come_before_all_others_in_the_same_order() -> None:
+    made = plan(first=["has-it", "old"])
+    assert [target["name"] for target in made["targets"]] == [
+        "old", "has-it", "broken", "broken-but-known", "joined", "current-1", "current-2",
+    ]  # fmt: skip
+    assert made["canaries"] == ["has-it", "old"]
+
+
 def test_stages_divide_the_order() -> None:
     made = plan(stages=[1, 2, 4])
     assert made["stages"][:2] == [["broken"], ["broken-but-known", "joined"]]

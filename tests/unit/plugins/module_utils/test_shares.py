@@ -4,6 +4,7 @@ import random
 
 import pytest
 from ansible_collections.bascule.deploy.plugins.module_utils._shares import (
+    Share,
     binomial_interval,
     share_confirmed,
 )
@@ -20,6 +21,15 @@ def test_the_interval_is_scipy_s(total: int, share: float, alpha: float) -> None
     wanted_high = beta.ppf(1 - alpha / 2, count + 1, total - count) if count < total else 1.0
     assert low == pytest.approx(wanted_low, abs=1e-9)
     assert high == pytest.approx(wanted_high, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "confirmed"), [(0.04, False), (0.05, True), (0.15, True), (0.16, False)]
+)
+def test_a_share_is_confirmed_from_one_end_of_its_interval_to_the_other(
+    wanted: float, confirmed: bool
+) -> None:
+    assert Share(wanted=wanted, seen=0.1, low=0.05, high=0.15).confirmed is confirmed
 
 
 def test_nothing_seen_confirms_nothing() -> None:
