@@ -88,6 +88,9 @@ LOW, HIGH = parse_condition("< 1", "success"), parse_condition("> 9", "failure")
         # Where both hold, it has failed.
         ([0.5], LOW, parse_condition("< 9", "failure"), "Failed"),
         ([math.nan], LOW, HIGH, "Inconclusive"),
+        # What is no number neither passes where only a failure is named, nor fails otherwise.
+        ([math.nan], None, HIGH, "Inconclusive"),
+        ([math.nan], LOW, None, "Inconclusive"),
         ([], LOW, None, "NoData"),
         # Every series has to be good, one bad one is enough.
         ([0.5, 0.6], LOW, None, "Successful"),
