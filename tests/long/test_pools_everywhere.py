@@ -110,6 +110,7 @@ def story_of(provider: str, folder: Any) -> Story:
     story = Story()
     pools = {"blue": ["b1", "b2"], "green": ["g1", "g2"]}
     with two_pools(provider, folder, pools) as site:
+        site.controller.timeout = 1200
         first = site.controller.playbook("blue_green", deploy_revision=site.revision("1.0"))
         assert first.status == 0, first.said
         end = site.load(RATE)
