@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # How long anything may take on a machine that does much else.
-DEADLINE = 120.0
+DEADLINE = 300.0
 
 
 RETURNS = """
@@ -121,7 +121,7 @@ class FunctionSite:
         inventory.write_text(json.dumps({"all": {"children": {"targets": {"hosts": hosts}}}}))
         variables = {"deploy_application": "shop", "deploy_compute_platform": "lambda"}
         self.controller = Controller(
-            inventory, folder / "state", variables, environment=plane.environment
+            inventory, folder / "state", variables, environment=plane.environment, timeout=900.0
         )
 
     def revision(self, build: str, errors: float = 0.0) -> Path:
