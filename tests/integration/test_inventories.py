@@ -118,6 +118,10 @@ def test_a_deployment_to_instances_and_a_host_of_our_own(aws: moto.Aws, tmp_path
     assert found["rack-7"]["origin"] == "prod/on_premises.yml"
     assert found[ids[0]]["origin"] == "prod/aws_ec2.yml, EC2"
     assert found[ids[0]]["address"].startswith("10.")
+    told = aws.client("ec2").describe_instances(InstanceIds=[ids[0]])["Reservations"][0]
+    public = told["Instances"][0]["PublicIpAddress"]
+    outside = bascule.targets("web", inventory=place, variables={"ec2_reach": "public"})
+    assert {one.target: one.address for one in outside}[ids[0]] == public
     by_ssm = bascule.targets("web", inventory=place, variables={"ec2_reach": "ssm"})
     reached = {one.target: (one.address, one.connection) for one in by_ssm}
     assert reached[ids[0]] == (ids[0], "aws_ssm")
