@@ -205,7 +205,7 @@ def test_nobody_in_time_stops_and_no_user_was_there(story: Story) -> None:
     assert (late.status, late.error_code) == ("Stopped", "APPROVAL_TIMEOUT"), story.said["late"]
     assert story.exits["late"] != 0
     assert story.after["late"] == {"2.0": 20}
-    assert story.site.weights(late.id) == []
+    assert story.site.weights(late.id) == [{"blue": 100.0, "green": 0.0}], "home, where it was"
     assert story.site.hooks(late.id) == [], "what was not begun has no hooks"
     assert "3.0" not in story.load["versions"]
 
