@@ -58,6 +58,13 @@ def test_counts_confirm_weights_or_do_not(
     assert str(shares.requests) in shares.describe()
 
 
+def test_the_intervals_of_several_pools_hold_together() -> None:
+    counts = {"a": 330, "b": 340, "c": 330}
+    found = share_confirmed(counts, {"a": 33.3, "b": 33.4, "c": 33.3}, alpha=0.02)
+    for pool, share in found.pools.items():
+        assert (share.low, share.high) == binomial_interval(counts[pool], 1000, 0.01)
+
+
 def test_right_weights_are_rarely_doubted_and_wrong_ones_are_found() -> None:
     draw = random.Random(7)  # noqa: S311 (a simulation)
     doubted = found = 0

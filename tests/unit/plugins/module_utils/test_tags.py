@@ -21,6 +21,8 @@ TEST = {"Key": "Env", "Value": "test", "Type": "KEY_AND_VALUE"}
         ([WEB], True),
         (WEB, True),
         ([EDGE], False),
+        ([{**WEB, "Value": "we"}], False),
+        ([{**WEB, "Value": "web2"}], False),
         ([EDGE, WEB], True),
         ([[EDGE, WEB], [PROD]], True),
         ([[EDGE, WEB], [TEST]], False),

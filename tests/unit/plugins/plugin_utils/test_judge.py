@@ -48,6 +48,12 @@ def test_rates(seen: tuple[int, int, int, int], expected: str) -> None:
     assert verdict(ERRORS, counts(*seen)) == expected
 
 
+def test_before_the_least_number_of_requests_nothing_is_good() -> None:
+    seen = counts(0, 2000, 0, 18000)
+    assert verdict({**ERRORS, "minimum": 2000}, seen) == "Pass"
+    assert verdict({**ERRORS, "minimum": 2001}, seen) == "Continue"
+
+
 def test_what_is_open_at_the_end_is_inconclusive_and_no_failure() -> None:
     assert verdict(ERRORS, counts(5, 10, 0, 10), final=True) == "Inconclusive"
 
@@ -119,7 +125,7 @@ def test_a_sample_ratio_mismatch_blocks_every_verdict() -> None:
     assert found["sample_ratio"]["alarm"]
 
 
-JUDGE = {
+JUDGE: dict[str, Any] = {
     "metrics": [
         {"name": "a", "kind": "rate", "group": "errors"},
         {"name": "b", "kind": "rate", "group": "errors"},
@@ -130,6 +136,20 @@ JUDGE = {
     "marginal": 60,
 }
 GOOD, BAD, OPEN = (0, 9000, 0, 9000), (900, 9000, 0, 9000), (0, 3, 0, 3)
+
+
+@pytest.mark.parametrize(("critical", "expected"), [(False, "Pass"), (True, "Continue")])
+def test_no_score_is_good_enough_while_what_is_critical_is_open(
+    critical: bool, expected: str
+) -> None:
+    metrics = [{**metric, "critical": metric["name"] == "c" and critical}
+               for metric in JUDGE["metrics"]]  # fmt: skip
+    data = {
+        name: counts(*state)["metrics"]["errors"]
+        for name, state in zip("abc", (GOOD, GOOD, OPEN), strict=True)
+    }
+    judge = parse_judge({**JUDGE, "metrics": metrics, "pass": 80})
+    assert decide(judge, {"metrics": data})["verdict"] == expected
 
 
 @pytest.mark.parametrize(
