@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import UsageError
 from ansible_collections.bascule.deploy.plugins.module_utils._plan import PlanTarget, make_plan
-from ansible_collections.bascule.deploy.plugins.plugin_utils._closing import close_deployment
+from ansible_collections.bascule.deploy.plugins.plugin_utils._closing import (
+    close_deployment,
+    good_of,
+)
 from ansible_collections.bascule.deploy.plugins.plugin_utils._opening import resume_deployment
 from ansible_collections.bascule.deploy.plugins.plugin_utils._planning import Endpoint
 from ansible_collections.bascule.deploy.plugins.plugin_utils._record import (
@@ -286,3 +289,11 @@ def test_a_stopped_deployment_is_rolled_back_if_that_is_asked_for(
         assert f"`bascule rollback {stopped.id}`" in closed.note
     else:
         assert [one["name"] for one in closed.rollback.plan["targets"]] == ["web1"]
+
+
+def test_what_others_have_moved_goes_back_to_what_was_there(record: Record) -> None:
+    deployment, good = begin(record, "a"), RevisionRow(digest="g" * 16)
+    assert good_of(deployment, good) == good
+    there = RevisionRow(digest="t" * 16, source="was there")
+    moved = replace(deployment, options={**deployment.options, "before": asdict(there)})
+    assert good_of(moved, good) == there
