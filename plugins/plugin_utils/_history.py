@@ -8,7 +8,6 @@ from __future__ import annotations
 import typing as t
 
 from ..module_utils._errors import UsageError
-from ._fresh_baseline import follower_of, is_baseline
 
 if t.TYPE_CHECKING:
     from ._record import Deployment, Record, RevisionRow
@@ -88,6 +87,9 @@ def left_open(deployment: Deployment, record: Record) -> Deployment:
     if deployment.is_final and deployment.rolled_back_by:
         rollback = record.deployment(deployment.rolled_back_by)
         return rollback if not rollback.is_final else deployment
+    # Here, as it brings the whole record, which commands are parsed without.
+    from ._fresh_baseline import follower_of, is_baseline
+
     if deployment.is_final and is_baseline(deployment):
         following = follower_of(deployment, record)
         return left_open(following, record) if following is not None else deployment
