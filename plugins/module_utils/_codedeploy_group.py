@@ -96,7 +96,7 @@ def convert(
         notes.append(
             "terminationHookEnabled: nothing runs on an instance when Auto Scaling terminates it."
         )
-    if group.get("deploymentGroupId") and (group.get("lastSuccessfulDeployment") or {}):
+    if group.get("deploymentGroupId") and group.get("lastSuccessfulDeployment"):
         notes.append(
             f"deploymentGroupId {group['deploymentGroupId']} and the deployments under it: the "
             "record begins with the first deployment. To it the files that CodeDeploy has "
