@@ -111,8 +111,8 @@ def test_an_unknown_strategy_is_refused_with_the_known_ones(url: str) -> None:
     done = command(url, "deploy", "yolo")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        "bascule: There is no strategy yolo. There are: blue_green, canary, in_place, rollback, "
-        "rolling.\n"
+        "bascule: There is no strategy yolo. There are: ab_test, blue_green, canary, in_place, "
+        "rollback, rolling.\n"
     )
 
 

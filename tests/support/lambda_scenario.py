@@ -19,8 +19,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from support.aws import REGION
-from support.lambda_plane import SERVER, LambdaPlane, package
+from support.lambda_plane import TESTS, LambdaPlane, package
 
+SERVER = "support.lambda_plane_server"
 CONFIGURATION = """\
 [default]
 region = {region}
@@ -37,8 +38,8 @@ def start(folder: Path) -> None:
         port = free.getsockname()[1]
     with (folder / "service.log").open("wb") as log:
         server = subprocess.Popen(
-            [sys.executable, str(SERVER), str(port)],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            [sys.executable, "-m", SERVER, str(port)],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=TESTS,
         )  # fmt: skip
     (folder / "service.pid").write_text(str(server.pid))
     plane = LambdaPlane(port, server)
@@ -61,7 +62,7 @@ def stop(folder: Path) -> None:
     process = int(file.read_text())
     with contextlib.suppress(ProcessLookupError):
         command = Path(f"/proc/{process}/cmdline").read_bytes() if Path("/proc").exists() else b""
-        if SERVER.name.encode() in command:
+        if SERVER.encode() in command:
             os.kill(process, signal.SIGTERM)
     file.unlink()
 
