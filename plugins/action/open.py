@@ -66,6 +66,7 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._settings import (
     public_variables,
     refuse_unknown,
     require,
+    scaling_settings,
     traffic_settings,
 )
 
@@ -403,6 +404,7 @@ class ActionModule(BasculeAction):
         host_settings(settings)
         traffic_settings(settings)
         fleet_settings(settings)
+        scaling_settings(settings)
         return settings
 
     def _endpoints(

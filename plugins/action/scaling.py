@@ -16,6 +16,7 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._action import (
     Variables,
     open_record,
 )
+from ansible_collections.bascule.deploy.plugins.plugin_utils._hook_watch import see_off
 from ansible_collections.bascule.deploy.plugins.plugin_utils._notify import family
 from ansible_collections.bascule.deploy.plugins.plugin_utils._scaling import (
     answer_hooks,
@@ -85,6 +86,14 @@ class ActionModule(BasculeAction):
         if arguments["hook"] and all(one.is_final for one in done):
             try:
                 answered, left = answer_hooks(record, done, arguments["hook"], arguments["groups"])
+                warnings += left
+            except BasculeError as error:
+                warnings.append(str(error))
+        scaling = arguments["deployment"].get("scaling") or {}
+        if scaling.get("termination_hook") and all(one.is_final for one in done):
+            try:
+                gone, left = see_off(record, done, scaling, scaling["groups"], last=True)
+                answered += gone
                 warnings += left
             except BasculeError as error:
                 warnings.append(str(error))

@@ -85,7 +85,7 @@ NEEDS: tuple[Need, ...] = (
          ("ec2:CreateTags", "ec2:RunInstances"), False),
     Need("scaling_role", "the role of the instances that a copied group launches",
          ("iam:PassRole",), False),
-    Need("scaling_hook", "launch hooks: keeping instances waiting, and answering",
+    Need("scaling_hook", "lifecycle hooks: keeping instances waiting, and answering",
          ("autoscaling:CompleteLifecycleAction", "autoscaling:RecordLifecycleActionHeartbeat"),
          True),
     Need("sns", "notifications to SNS", ("sns:Publish",), True),
@@ -249,7 +249,7 @@ def _target_group(name: str) -> str:
 
 def _scaling(settings: Mapping[str, Any], need: Any) -> None:
     names = [str(one) for one in settings.get("deploy_auto_scaling_groups") or ()]
-    hook = settings.get("deploy_auto_scaling_hook")
+    hook = any(settings.get(f"deploy_auto_scaling_{name}") for name in ("hook", "termination_hook"))
     copied = str(settings.get("deploy_green_fleet_group") or "")
     if copied and settings.get("deploy_green_fleet") == "copy_auto_scaling_group":
         # Copies have names that begin with that of the group.

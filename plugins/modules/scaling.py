@@ -51,7 +51,7 @@ options:
     description:
       - Name of the launch hook at which instances of the groups may wait. They are kept waiting
         while the deployment goes on, and answered for with V(released), also those that no
-        deployment knows because it failed.
+        deployment knows because it failed. The termination hook is in O(deployment).
     type: str
     default: ""
 """

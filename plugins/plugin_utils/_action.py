@@ -71,7 +71,7 @@ class BasculeAction(ActionBase):
             )
             kept.enter_context(watch)
         if deployment.get("scaling"):
-            from ._scaling import HookWatch
+            from ._hook_watch import HookWatch
 
             kept.enter_context(
                 HookWatch(lambda: open_record(arguments), deployment["id"], deployment["scaling"])

@@ -20,6 +20,7 @@ from ..module_utils._plan import NO_PROVIDER, render_plan
 from ..module_utils._plan_hash import plan_hash
 from ..module_utils._pools import AB_TEST, PARTS, hooks_of_pools, routing_for, routing_home
 from ..module_utils._realised import confirmation
+from ..module_utils._routing import PROVIDER_OPTIONS
 from ..module_utils._saved_plan import Saved, first_difference, plan_difference
 from ._alarms import refuse_active
 from ._choosing import find_revision
@@ -393,9 +394,35 @@ def gated_facts(plan: Plan, options: dict[str, t.Any]) -> dict[str, t.Any]:
 
 
 def scaling_of(settings: Settings) -> dict[str, t.Any] | None:
-    """Return at which launch hook of which Auto Scaling groups instances may wait meanwhile."""
+    """Return at which hooks of which Auto Scaling groups instances may wait meanwhile.
+
+    ``traffic`` is what takes them out of the traffic before they end: provider and options of the
+    action traffic, None where there is no load balancer or no termination hook.
+    """
     hook, groups = settings["deploy_auto_scaling_hook"], settings["deploy_auto_scaling_groups"]
-    return {"hook": str(hook), "groups": [str(one) for one in groups]} if hook and groups else None
+    last = settings["deploy_auto_scaling_termination_hook"]
+    if not groups or not (hook or last):
+        return None
+    return {
+        "hook": str(hook),
+        "termination_hook": str(last),
+        "groups": [str(one) for one in groups],
+        "traffic": _traffic_of(settings) if last else None,
+    }
+
+
+def _traffic_of(settings: Settings) -> dict[str, t.Any] | None:
+    provider = settings["deploy_traffic_provider"]
+    if provider in NO_PROVIDER:
+        return None
+    names = ("traffic_drain_timeout", "traffic_restore_timeout", *PROVIDER_OPTIONS[provider])
+    options = {
+        name.removeprefix("traffic_"): settings[f"deploy_{name}"]
+        for name in names
+        if f"deploy_{name}" in settings
+    }
+    pools = settings.get("deploy_traffic_pools") or {}
+    return {"provider": provider, "options": {**options, "pools": pools, "interval": "1s"}}
 
 
 def new_deployment(

@@ -10,18 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from ..module_utils._errors import BasculeError, UsageError
 from ._aws import client, error_code, reason
-from ._watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from ._record import Deployment, Hold, Record
 
 # DescribeAutoScalingInstances takes so many ids at once.
 IDS_A_CALL = 50
-# The shortest heartbeat timeout of a hook is 30 s; it is 1 h unless somebody says otherwise.
-HEARTBEAT_SECONDS = 20.0
-_WAITING = "Pending:Wait"
+# LifecycleState of an instance that waits at a launch hook, and at a termination hook.
+COMING, LEAVING = "Pending:Wait", "Terminating:Wait"
 # Failures behind which the end of an instance may stand.
 _SUSPECT = frozenset({"host", "traffic"})
 # What EC2 calls an instance that does not come back.
@@ -176,46 +174,6 @@ def _existing(scaling: Any, group: str) -> list[str]:
     return [one["AutoScalingGroupName"] for one in answer["AutoScalingGroups"]]
 
 
-class HookWatch(Watch):
-    """Keep instances waiting at a launch hook until the deployment can answer for them.
-
-    A hook gives up after its heartbeat timeout; a deployment may take longer. Every heartbeat
-    begins that time anew (RecordLifecycleActionHeartbeat).
-    """
-
-    def __init__(
-        self,
-        opened: Callable[[], Record],
-        deployment_id: str,
-        scaling: Mapping[str, Any],
-        interval: float = HEARTBEAT_SECONDS,
-    ) -> None:
-        """Keep how to open the record.
-
-        :param scaling: ``hook``, ``groups``, and ``held_for``: ids of the deployments before this
-            one for which the groups are held
-        :param interval: seconds between two heartbeats
-        """
-        super().__init__(opened, deployment_id)
-        self._hook, self._groups = str(scaling["hook"]), [str(one) for one in scaling["groups"]]
-        self._among = [deployment_id, *scaling.get("held_for", ())]
-        self._interval = interval
-
-    def turn(self, record: Record) -> float:
-        """Send heartbeats for the groups whose turn it is."""
-        waits = []
-        for group in self._groups:
-            region, wait = record.hook_turn(self._deployment_id, self._among, group, self._interval)
-            waits.append(wait)
-            if not region:
-                continue
-            try:
-                heartbeat(group, self._hook, region)
-            except BasculeError as error:
-                record.note_hook_failure(self._deployment_id, str(error))
-        return min(waits)
-
-
 def heartbeat(group: str, hook: str, region: str) -> list[str]:
     """Begin the time anew that instances of a group may wait at a launch hook; return their ids.
 
@@ -224,7 +182,7 @@ def heartbeat(group: str, hook: str, region: str) -> list[str]:
     # Beside other work: it must not hang for long when AWS does not answer.
     scaling: Any = client("autoscaling", region=region, attempts=2, connect=5, read=10)
     kept = []
-    for instance in _waiting(scaling, [group]):
+    for instance in waiting_at(scaling, [group], COMING):
         with told(f"{instance} of {group} cannot be kept waiting at the hook {hook}"):
             scaling.record_lifecycle_action_heartbeat(
                 LifecycleHookName=hook, AutoScalingGroupName=group, InstanceId=instance
@@ -233,8 +191,11 @@ def heartbeat(group: str, hook: str, region: str) -> list[str]:
     return kept
 
 
-def _waiting(scaling: Any, groups: Sequence[str]) -> dict[str, str]:
-    """Return the instances that wait at a launch hook, with their groups."""
+def waiting_at(scaling: Any, groups: Sequence[str], state: str) -> dict[str, str]:
+    """Return the instances that wait at a hook, with their groups.
+
+    :param state: ``COMING`` or ``LEAVING``
+    """
     if not groups:
         return {}
     with told("The Auto Scaling groups cannot be described"):
@@ -247,7 +208,7 @@ def _waiting(scaling: Any, groups: Sequence[str]) -> dict[str, str]:
         one["InstanceId"]: found["AutoScalingGroupName"]
         for found in answer["AutoScalingGroups"]
         for one in found.get("Instances") or ()
-        if one["LifecycleState"] == _WAITING
+        if one["LifecycleState"] == state
     }
 
 
@@ -273,7 +234,7 @@ def answer_hooks(
             if instance.startswith("i-"):
                 verdicts[instance] = "CONTINUE" if target.status == "Succeeded" else "ABANDON"
     scaling: Any = client("autoscaling")
-    waiting = _waiting(scaling, groups)
+    waiting = waiting_at(scaling, groups, COMING)
     region = str(scaling.meta.region_name)
     ids = sorted(set(verdicts) - set(waiting))
     for first in range(0, len(ids), IDS_A_CALL):
@@ -286,7 +247,7 @@ def answer_hooks(
         waiting |= {
             one["InstanceId"]: one["AutoScalingGroupName"]
             for one in answer["AutoScalingInstances"]
-            if one["LifecycleState"] == _WAITING
+            if one["LifecycleState"] == COMING
         }
     succeeded = any(one.status == "Succeeded" for one in deployments)
     answered, left = [], []
@@ -347,6 +308,31 @@ def _describe(instance: str) -> Any:
     return ec2.describe_instances(InstanceIds=[instance])
 
 
+def leaving(instance: str) -> str:
+    """Return that Auto Scaling is terminating an instance, as a sentence; empty if it is not.
+
+    At a termination hook it still runs, so that EC2 says nothing of it.
+    """
+    if not instance.startswith("i-"):
+        return ""
+    # Asked when something has failed already, as ``_describe``.
+    scaling: Any = client("autoscaling", attempts=2, connect=5, read=10)
+    try:
+        with told(f"The instance {instance} cannot be described"):
+            answer = scaling.describe_auto_scaling_instances(InstanceIds=[instance])
+    except ScalingError:
+        return ""
+    for one in answer["AutoScalingInstances"]:
+        if one["LifecycleState"].startswith("Terminating"):
+            return leaves(instance, one["AutoScalingGroupName"])
+    return ""
+
+
+def leaves(instance: str, group: str) -> str:
+    """Return what is written down of a target whose instance Auto Scaling takes away."""
+    return f"The instance {instance} of the Auto Scaling group {group} is being terminated."
+
+
 def leave_if_gone(record: Record, deployment_id: str, target: str, kind: str) -> str:
     """Write a target that failed off as one that has left the fleet, if its instance is gone.
 
@@ -355,9 +341,13 @@ def leave_if_gone(record: Record, deployment_id: str, target: str, kind: str) ->
     """
     if kind not in _SUSPECT:
         return ""
-    endpoints = record.deployment(deployment_id).options.get("endpoints") or []
-    instance = next((one.get("instance") for one in endpoints if one["target"] == target), "")
-    message = gone(str(instance or ""))
+    options = record.deployment(deployment_id).options
+    endpoints = options.get("endpoints") or []
+    found = next((one.get("instance") for one in endpoints if one["target"] == target), "")
+    instance = str(found or "")
+    message = gone(instance)
+    if not message and (options.get("scaling") or {}).get("termination_hook"):
+        message = leaving(instance)
     if message:
         record.leave(deployment_id, target, message)
     return message

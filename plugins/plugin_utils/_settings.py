@@ -71,6 +71,25 @@ def host_settings(settings: dict[str, t.Any]) -> None:
     parse_channels(settings["deploy_notifications"])
 
 
+def scaling_settings(settings: dict[str, t.Any]) -> None:
+    """Check that instances that leave can be taken out of the traffic by whoever notices it.
+
+    :raises UsageError: the traffic provider is reached on its own hosts, or there is no group
+    """
+    if not settings["deploy_auto_scaling_termination_hook"]:
+        return
+    provider = settings["deploy_traffic_provider"]
+    if provider not in ("none", "elb", "elbv2"):
+        raise UsageError(
+            "deploy_auto_scaling_termination_hook goes with the traffic providers elbv2 and elb, "
+            f"and without one; deploy_traffic_provider is {provider}."
+        )
+    if not settings["deploy_auto_scaling_groups"]:
+        raise UsageError(
+            "deploy_auto_scaling_termination_hook needs deploy_auto_scaling_groups: set it beside."
+        )
+
+
 def fleet_settings(settings: dict[str, t.Any]) -> None:
     """Check what copying an Auto Scaling group needs.
 

@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import UsageError
 from ansible_collections.bascule.deploy.plugins.plugin_utils import _aws
+from ansible_collections.bascule.deploy.plugins.plugin_utils._hook_watch import (
+    HookWatch,
+    see_off,
+)
 from ansible_collections.bascule.deploy.plugins.plugin_utils._record import Record
 from ansible_collections.bascule.deploy.plugins.plugin_utils._scaling import (
-    HookWatch,
     ScalingError,
     answer_hooks,
     hold,
+    leave_if_gone,
     let_go,
     release,
 )
@@ -155,7 +159,14 @@ def test_a_group_stands_still_and_a_terminated_instance_is_no_failure(
 
 
 def test_checking_a_deployment_changes_nothing_at_aws(aws: moto.Aws, tmp_path: Path) -> None:
-    scaling_group(aws, NAME, 2, Environment="prod", Application="shop")
+    [_stays, leaver] = scaling_group(aws, NAME, 2, Environment="prod", Application="shop")
+    aws.client("autoscaling").put_lifecycle_hook(
+        AutoScalingGroupName=NAME, LifecycleHookName="goodbye",
+        LifecycleTransition="autoscaling:EC2_INSTANCE_TERMINATING",
+    )  # fmt: skip
+    aws.client("autoscaling").terminate_instance_in_auto_scaling_group(
+        InstanceId=leaver, ShouldDecrementDesiredCapacity=True
+    )
     topic = aws.client("sns").create_topic(Name="t")["TopicArn"]
     iam = aws.client("iam")
     iam.create_user(UserName="looks")
@@ -173,6 +184,7 @@ def test_checking_a_deployment_changes_nothing_at_aws(aws: moto.Aws, tmp_path: P
     run = fleet.controller.playbook(
         "rolling", "--check", "--diff", deploy_revision=str(fleet.revision("v1", "true")),
         deploy_notifications=[{"type": "sns", "topic": topic}],
+        deploy_auto_scaling_termination_hook="goodbye",
     )  # fmt: skip
     # Whatever it had tried to change would have been refused.
     assert run.status == 0, run.said
@@ -207,28 +219,46 @@ def test_a_killed_controller_leaves_nothing_suspended_for_good(
 def test_an_instance_that_is_launched_meanwhile_gets_the_revision_and_goes_into_service(
     aws: moto.Aws, tmp_path: Path
 ) -> None:
-    first = scaling_group(aws, NAME, 1, Environment="prod", Application="shop")
+    scaling_group(aws, NAME, 2, Environment="prod", Application="shop")
     scaling = aws.client("autoscaling")
-    scaling.put_lifecycle_hook(
-        AutoScalingGroupName=NAME, LifecycleHookName="bascule",
-        LifecycleTransition="autoscaling:EC2_INSTANCE_LAUNCHING",
-    )  # fmt: skip
+    for name, transition in (("bascule", "LAUNCHING"), ("goodbye", "TERMINATING")):
+        scaling.put_lifecycle_hook(
+            AutoScalingGroupName=NAME, LifecycleHookName=name,
+            LifecycleTransition=f"autoscaling:EC2_INSTANCE_{transition}",
+        )  # fmt: skip
     fleet = Fleet(tmp_path, aws)
     run = fleet.start(
         fleet.revision("v1", waiting(tmp_path)),
         deploy_auto_scaling_suspend=[], deploy_auto_scaling_hook="bascule",
-        deploy_minimum_healthy_hosts=0,
+        deploy_auto_scaling_termination_hook="goodbye",
+        deploy_minimum_healthy_hosts=1,
     )  # fmt: skip
     wait_for((tmp_path / "running").exists)
     assert suspended(aws) == []
+    [deployment] = fleet.controller.deployments()
+    [leaver] = [
+        name
+        for name, one in fleet.controller.targets(deployment.id).items()
+        if one.status == "Pending"
+    ]
+    scaling.terminate_instance_in_auto_scaling_group(
+        InstanceId=leaver, ShouldDecrementDesiredCapacity=True
+    )
+    assert state_of(aws, leaver) == "Terminating:Wait"
+    first = members(aws, NAME)
     scaling.set_desired_capacity(AutoScalingGroupName=NAME, DesiredCapacity=2)
     [newcomer] = set(members(aws, NAME)) - set(first)
     assert state_of(aws, newcomer) == "Pending:Wait"
     # A hook gives up after its timeout, unless somebody says that it is still worth waiting.
     wait_for(lambda: heartbeats(aws, newcomer))
+    # Who leaves is let go at once; nobody has begun with it.
+    wait_for(lambda: leaver not in members(aws, NAME))
+    left = fleet.controller.targets(deployment.id)[leaver]
+    assert (left.status, left.error_code) == ("Skipped", "INSTANCE_TERMINATED")
     (tmp_path / "go").touch()
     said, _none = run.communicate(timeout=300)
     assert run.returncode == 0, said
+    assert not (tmp_path / "hosts" / leaver / "opt/files/VERSION").exists()
     assert state_of(aws, newcomer) == "InService", said
     installed = tmp_path / "hosts" / newcomer / "opt/files/VERSION"
     assert installed.read_text() == "v1\n"
@@ -296,6 +326,83 @@ def test_nobody_is_left_waiting_by_a_deployment_that_failed(aws: moto.Aws, tmp_p
         answered, left = answer_hooks(record, [ended], "bascule", [NAME])
         assert f"{unknown} of {NAME}: ABANDON" in answered
         assert left == []
+
+
+def test_who_leaves_is_drained_before_its_hook_is_answered(aws: moto.Aws, tmp_path: Path) -> None:
+    ids = scaling_group(aws, NAME, 4)
+    scaling = aws.client("autoscaling")
+    scaling.put_lifecycle_hook(
+        AutoScalingGroupName=NAME, LifecycleHookName="goodbye",
+        LifecycleTransition="autoscaling:EC2_INSTANCE_TERMINATING",
+    )  # fmt: skip
+    network = aws.client("ec2").create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
+    elb = aws.client("elbv2")
+    [group] = elb.create_target_group(Name="web", Protocol="HTTP", Port=80, VpcId=network)[
+        "TargetGroups"
+    ]
+    arn = group["TargetGroupArn"]
+    elb.register_targets(TargetGroupArn=arn, Targets=[{"Id": one, "Port": 80} for one in ids])
+
+    def registered() -> set[str]:
+        described = elb.describe_target_health(TargetGroupArn=arn)["TargetHealthDescriptions"]
+        return {one["Target"]["Id"] for one in described}
+
+    pending, done, working, stays = ids
+    options = {
+        "elbv2_target_groups": ["web"], "elbv2_propagation": "0s", "pools": {},
+        "drain_timeout": "30s", "restore_timeout": "30s", "interval": "50ms",
+    }  # fmt: skip
+    told: dict[str, Any] = {
+        "hook": "", "termination_hook": "goodbye", "groups": [NAME],
+        "traffic": {"provider": "elbv2", "options": options},
+    }  # fmt: skip
+    endpoints = [
+        {"target": one, "name": one, "address": "10.9.0.1", "port": 80, "instance": one}
+        for one in ids
+    ]
+    url = f"sqlite:///{tmp_path}/record.db"
+    with Record.open(url) as record:
+        deployment = create(
+            record, [done, working, pending, stays], 0,
+            options={"endpoints": endpoints, "scaling": told},
+        )  # fmt: skip
+        hold(record, deployment.id, [NAME], [], hook="goodbye")
+        for one in (done, working):
+            assert record.admit(deployment.id, one).verdict == "admitted"
+        record.settle(deployment.id, done, "Succeeded")
+        for one in (pending, done, working):
+            scaling.terminate_instance_in_auto_scaling_group(
+                InstanceId=one, ShouldDecrementDesiredCapacity=True
+            )
+        # What has been ordered just now is not answered yet; the next look sees it done.
+        now = record.deployment(deployment.id)
+        assert see_off(record, [now], told, [NAME]) == ([], [])
+        assert registered() == {working, stays}
+        assert state_of(aws, pending) == state_of(aws, done) == "Terminating:Wait"
+        with HookWatch(lambda: Record.open(url), deployment.id, told, 0.05):
+            wait_for(lambda: sorted(members(aws, NAME)) == sorted([working, stays]))
+            # Nobody takes a host away under the scripts that run on it.
+            before = heartbeats(aws, working)
+            wait_for(lambda: heartbeats(aws, working) > before)
+        assert state_of(aws, working) == "Terminating:Wait"
+        assert registered() == {working, stays}
+        seen = {one.name: (one.status, one.in_service) for one in record.targets(deployment.id)}
+        assert (seen[pending], seen[done]) == (("Skipped", False), ("Succeeded", False))
+        # A failure of one that is being taken away is none, though it still runs.
+        assert leave_if_gone(record, deployment.id, stays, "traffic") == ""
+        assert "is being terminated" in leave_if_gone(record, deployment.id, working, "traffic")
+        record.finish(deployment.id)
+        # Where the load balancer refuses it is left waiting, and somebody is told.
+        wrong = {"provider": "elbv2", "options": {**options, "elbv2_target_groups": ["nobody"]}}
+        answered, [trouble] = see_off(record, [now], {**told, "traffic": wrong}, [NAME], last=True)
+        assert answered == []
+        assert "could not be taken out of the traffic" in trouble
+        ended = see_off(record, [now], told, [NAME], last=True)
+        assert ended == ([f"{working} of {NAME}: CONTINUE at goodbye"], [])
+        assert registered() == {stays}
+        assert members(aws, NAME) == [stays]
+        statuses = {one.name: one.status for one in record.targets(deployment.id)}
+        assert statuses[working] == "Skipped"
 
 
 def state_of(aws: moto.Aws, instance: str) -> str:

@@ -34,6 +34,7 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._gates._cloudwatch 
     alarm_states,
     metric_values,
 )
+from ansible_collections.bascule.deploy.plugins.plugin_utils._hook_watch import see_off
 from ansible_collections.bascule.deploy.plugins.plugin_utils._lambda import (
     _hooks,
     _metrics,
@@ -60,6 +61,7 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._scaling import (
     gone,
     heartbeat,
     hold,
+    leaving,
     release,
 )
 from support import aws as moto
@@ -186,6 +188,17 @@ def test_each_flow_with_its_policy_and_without(
     endpoints = [{"target": "new", "instance": newcomer}]
     waiting = create(record, ["new"], group="launched", options={"endpoints": endpoints})
     roll_target(record, waiting.id, "new", fails=False)
+    [leaver] = scaling_group(aws, "shrinking", 1)
+    scaling.put_lifecycle_hook(
+        AutoScalingGroupName="shrinking", LifecycleHookName="goodbye",
+        LifecycleTransition="autoscaling:EC2_INSTANCE_TERMINATING",
+    )  # fmt: skip
+    scaling.terminate_instance_in_auto_scaling_group(
+        InstanceId=leaver, ShouldDecrementDesiredCapacity=True
+    )
+    endpoints = [{"target": "old", "instance": leaver}]
+    rolling = create(record, ["old"], 0, group="shrinking", options={"endpoints": endpoints})
+    assert record.admit(rolling.id, "old").verdict == "admitted"
 
     def notify(kind: str) -> None:
         [channel] = parse_channels([{"type": kind, "topic": topic}])
@@ -203,6 +216,18 @@ def test_each_flow_with_its_policy_and_without(
         assert heartbeat("launched", "bascule", "eu-central-1") == [newcomer]
         told, left = answer_hooks(record, [waiting], "bascule")
         assert (told, left) == ([f"{newcomer} of launched: CONTINUE"], [])
+
+    def farewell() -> None:
+        """Keep one waiting that is worked on, and let it go when that is over."""
+        assert "is being terminated" in leaving(leaver)
+        told = {"termination_hook": "goodbye"}
+        answered, troubles = see_off(record, [rolling], told, ["shrinking"])
+        if troubles:
+            raise AssertionError(troubles[0])
+        assert answered == []
+        record.settle(rolling.id, "old", "Succeeded")
+        answered, troubles = see_off(record, [rolling], told, ["shrinking"])
+        assert (answered, troubles) == ([f"{leaver} of shrinking: CONTINUE at goodbye"], [])
 
     def log() -> None:
         courier = Courier(
@@ -248,6 +273,10 @@ def test_each_flow_with_its_policy_and_without(
                  "deploy_auto_scaling_suspend": ["Launch"]}), hold_and_release),
         Flow(policy({"deploy_auto_scaling_groups": ["launched"],
                  "deploy_auto_scaling_hook": "bascule"}), answer),
+        # Without it nobody tells that the instance of a target that failed is going.
+        Flow(policy({"deploy_auto_scaling_groups": ["shrinking"],
+                 "deploy_auto_scaling_termination_hook": "goodbye"}), farewell,
+             spare={"ScalingInstances"}),
         Flow(policy({}, log_group="/b"), log),
         Flow(policy({"deploy_alarms": ["cpu"]}), lambda: alarm_states(["cpu"])),
         Flow(policy({"deploy_gates": [METRIC]}), ask_gate),

@@ -118,8 +118,8 @@ def carry_out(request: dict[str, Any], opener: Opener) -> dict[str, Any]:
 
     :param request: see ``run``
     :param opener: returns the balancer for a provider's name, its options and the targets
-    :returns: ``{"changed", "msg", "targets": {name: {"in_service", "state", "active", "waited",
-        "cut", "answered", "errors"}}, "diff": {"before", "after"}, "waited", "where",
+    :returns: ``{"changed", "msg", "targets": {name: {"in_service", "state", "active", "ending",
+        "waited", "cut", "answered", "errors"}}, "diff": {"before", "after"}, "waited", "where",
         "warnings"}``; ``cut`` counts the requests that were still open when the drain's time was
         over, ``answered`` and ``errors`` are those of ``Seen``
     :raises UsageError: a request that cannot be worked with
@@ -321,6 +321,7 @@ def _result(
                 "in_service": now.in_service,
                 "state": now.state,
                 "active": now.active,
+                "ending": now.ending,
                 "waited": progress.waited.get(name, 0.0),
                 "cut": cut.get(name, 0),
                 "answered": now.answered,

@@ -148,6 +148,22 @@ def leave(change: Change, name: str, message: str) -> None:
     change.note("Left", name, status="Skipped", error_code="INSTANCE_TERMINATED", message=message)
 
 
+def see_off(change: Change, name: str, message: str) -> bool:
+    """Write down that a target is being taken away; False while it is worked on.
+
+    How one has ended that was begun stays; it is no healthy one any more.
+    """
+    before = change.target(name)
+    if before["status"] == "InProgress":
+        return False
+    if before["status"] == "Pending":
+        leave(change, name, message)
+    elif before["in_service"]:
+        change.set_target(name, in_service=False)
+        change.note("OutOfService", name, message=message)
+    return True
+
+
 def _hold(session: Session, row: dict[str, object]) -> Hold:
     query = Query(
         table="deployments",

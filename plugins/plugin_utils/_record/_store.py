@@ -654,7 +654,7 @@ class Record(FunctionRecord, GatedRecord):
         return region, interval
 
     def note_hook_failure(self, deployment_id: str, message: str) -> None:
-        """Write down that instances could not be kept waiting at a launch hook."""
+        """Write down that instances could not be kept waiting at a hook, or seen off."""
         self._change(
             deployment_id,
             lambda change: change.note("HookUnanswered", status="Error", message=message),
@@ -675,6 +675,10 @@ class Record(FunctionRecord, GatedRecord):
     def leave(self, deployment_id: str, target: str, message: str) -> None:
         """Write down that a target has left the fleet; it counts neither as done nor as failed."""
         self._change(deployment_id, lambda change: _scaling.leave(change, target, message))
+
+    def see_off(self, deployment_id: str, target: str, message: str) -> bool:
+        """Write down that a target is being taken away; False while it is worked on."""
+        return self._change(deployment_id, lambda change: _scaling.see_off(change, target, message))
 
     # What is known between deployments
 

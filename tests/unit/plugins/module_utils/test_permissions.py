@@ -111,6 +111,16 @@ def statements(**more: Any) -> dict[str, Any]:
             },
         ),
         (
+            {"deploy_auto_scaling_termination_hook": "bye", "deploy_auto_scaling_groups": ["w"]},
+            {
+                "Scaling": "*",
+                "ScalingInstances": "*",
+                "ScalingHook": [
+                    "arn:aws:autoscaling:*:*:autoScalingGroup:*:autoScalingGroupName/w",
+                ],
+            },
+        ),
+        (
             {"log_group": "/bascule"},
             {
                 "Logs": [

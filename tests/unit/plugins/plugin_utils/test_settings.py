@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import UsageError
-from ansible_collections.bascule.deploy.plugins.plugin_utils import _settings
+from ansible_collections.bascule.deploy.plugins.plugin_utils import _opening, _settings
 
 ROOT = Path(__file__).resolve().parents[4]
 
@@ -51,3 +51,55 @@ def test_pools_name_what_a_provider_needs() -> None:
 
 def test_no_provider_needs_no_settings() -> None:
     _settings.traffic_settings({"deploy_traffic_provider": "none"})
+
+
+LEAVING = {
+    "deploy_auto_scaling_hook": "", "deploy_auto_scaling_termination_hook": "goodbye",
+    "deploy_auto_scaling_groups": ["w"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("more", "refusal"),
+    [
+        ({"deploy_traffic_provider": "nginx"}, "deploy_traffic_provider is nginx"),
+        ({"deploy_traffic_provider": "lambda_alias"}, "deploy_traffic_provider is lambda_alias"),
+        (
+            {"deploy_traffic_provider": "none", "deploy_auto_scaling_groups": []},
+            "needs deploy_auto_scaling_groups",
+        ),
+    ],
+)
+def test_who_leaves_is_taken_out_of_the_traffic_from_here(
+    more: dict[str, object], refusal: str
+) -> None:
+    with pytest.raises(UsageError, match=refusal):
+        _settings.scaling_settings({**LEAVING, **more})
+    for provider in ("none", "elb", "elbv2"):
+        _settings.scaling_settings({**LEAVING, "deploy_traffic_provider": provider})
+    without = {**LEAVING, **more, "deploy_auto_scaling_termination_hook": ""}
+    _settings.scaling_settings(without)
+
+
+def test_what_a_deployment_keeps_of_its_hooks() -> None:
+    plain = {**LEAVING, "deploy_traffic_provider": "none"}
+    assert _opening.scaling_of({**plain, "deploy_auto_scaling_termination_hook": ""}) is None
+    assert _opening.scaling_of({**plain, "deploy_auto_scaling_groups": []}) is None
+    known = {"hook": "", "termination_hook": "goodbye", "groups": ["w"], "traffic": None}
+    assert _opening.scaling_of(plain) == known
+    balanced = {
+        **LEAVING, "deploy_traffic_provider": "elbv2", "deploy_elbv2_target_groups": ["web"],
+        "deploy_elbv2_propagation": "5s", "deploy_traffic_drain_timeout": "60s",
+        "deploy_traffic_restore_timeout": "90s", "deploy_traffic_pools": {},
+    }  # fmt: skip
+    options = {
+        "elbv2_target_groups": ["web"], "elbv2_propagation": "5s", "drain_timeout": "60s",
+        "restore_timeout": "90s", "pools": {}, "interval": "1s",
+    }  # fmt: skip
+    traffic = {"provider": "elbv2", "options": options}
+    assert _opening.scaling_of(balanced) == {**known, "traffic": traffic}
+    # At a launch hook alone nobody leaves.
+    coming = {**balanced, "deploy_auto_scaling_hook": "hello",
+              "deploy_auto_scaling_termination_hook": ""}  # fmt: skip
+    found = _opening.scaling_of(coming)
+    assert found == {"hook": "hello", "termination_hook": "", "groups": ["w"], "traffic": None}
