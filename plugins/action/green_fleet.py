@@ -47,17 +47,20 @@ class ActionModule(BasculeAction):
                 tell=tell,
             )
             shown = seen["group"] or f"a copy of {seen['source']}"
-            message = f"{shown} for the pool {seen['pool']}: {len(seen['instances'])} instances"
+            number = len(seen["instances"]) if seen["group"] else seen["size"]
+            message = f"{shown} for the pool {seen['pool']}: {number} instances"
             before, after = "", f"{shown}\n"
         else:
             seen = retire(origin, options, keep=arguments["keep"], check=self.checking)
             message = f"{seen['terminated'] or 'nothing'} terminated; {seen['group']} serves"
             before, after = f"{seen['terminated']}\n" if seen["terminated"] else "", ""
-        # Whoever only looks cannot plan for instances that are not there yet.
+        # Whoever only looks plans for instances that are not there yet.
         facts = (
             {
-                "bascule_fleet_foreseen": seen["group"] == "",
-                "bascule_fleet_groups": [seen["source"], seen["group"]],
+                "bascule_fleet_foreseen": {}
+                if seen["group"]
+                else {name: seen[name] for name in ("source", "pool", "size")},
+                "bascule_fleet_groups": [one for one in (seen["source"], seen["group"]) if one],
                 "bascule_fleet_provided": not self.checking,
             }
             if arguments["state"] == "provided"

@@ -123,6 +123,7 @@ class ActionModule(BasculeAction):
         "follows": {"type": "str", "default": ""},
         "routing": {"type": "list", "elements": "dict", "default": []},
         "pool_routing": {"type": "list", "elements": "dict", "default": []},
+        "foreseen": {"type": "dict", "default": {}},
     }
 
     def act(self, arguments: Arguments, variables: Variables) -> Result:
@@ -158,16 +159,20 @@ class ActionModule(BasculeAction):
                 )
             else:
                 endpoints = self._endpoints(arguments["targets"], settings, variables)
+                observed = self._observed(arguments, settings, endpoints, variables)
+                coming = self._foreseen(arguments["foreseen"], settings)
+                for one in coming:
+                    observed.endpoints[one.pool].append(one)
                 opened = open_deployment(
                     arguments["strategy"],
                     settings,
-                    endpoints,
+                    [*endpoints, *coming],
                     record=record,
                     cache=state / "cache",
                     base=base_folder(),
                     check=self.checking,
                     situation=self._situation(arguments, settings, endpoints, variables),
-                    observed=self._observed(arguments, settings, endpoints, variables),
+                    observed=observed,
                     functions=self._functions(arguments["targets"], settings, variables),
                 )
             channels = parse_channels(settings["deploy_notifications"])
@@ -177,6 +182,13 @@ class ActionModule(BasculeAction):
             lines = self._evidence(settings, opened, variables, where)
             text = opened.plan_text + "".join(f"{line}\n" for line in lines)
             opened = dataclasses.replace(opened, plan_text=text)
+        if arguments["foreseen"]:
+            from ansible_collections.bascule.deploy.plugins.plugin_utils._green_fleet import (
+                foreseen_text,
+            )
+
+            text = f"{foreseen_text(arguments['foreseen'])}\n\n{opened.plan_text}"
+            opened = dataclasses.replace(opened, plan_text=text, fleet=NOBODY)
         if opened.fleet["targets"] and not self.checking:
             employ_clerk(record_url(where))
         return {
@@ -226,6 +238,24 @@ class ActionModule(BasculeAction):
             recall=recall,
             share=len(arms["canary"]) / compared if compared else None,
         )
+
+    def _foreseen(self, foreseen: dict[str, t.Any], settings: dict[str, t.Any]) -> list[Endpoint]:
+        """Return the targets that a copied Auto Scaling group would bring.
+
+        :raises UsageError: the plan is to be saved, which is for targets that there are
+        """
+        if not foreseen:
+            return []
+        if settings["deploy_plan"] or settings["deploy_plan_output"]:
+            raise UsageError(
+                f"A plan cannot be saved for a copy of the Auto Scaling group {foreseen['source']} "
+                "that is not there yet: its instances get their names when they are launched."
+            )
+        from ansible_collections.bascule.deploy.plugins.plugin_utils._green_fleet import (
+            foreseen_targets,
+        )
+
+        return foreseen_targets(foreseen)
 
     def _follow_up(
         self, arguments: Arguments, settings: dict[str, t.Any], variables: Variables

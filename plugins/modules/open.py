@@ -58,6 +58,12 @@ options:
     type: list
     elements: dict
     default: []
+  foreseen:
+    description:
+      - In check mode, the Auto Scaling group that would be copied (C(source)), for which C(pool),
+        and its C(size). The plan has its instances by number, and nothing is done with them.
+    type: dict
+    default: {}
 author:
   - Bascule contributors (@bascule)
 """

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..module_utils._errors import PlanError, UsageError
 from ..module_utils._green_fleet import by_pool, copy_of, missing
 from ._aws import client
+from ._planning import Endpoint
 from ._providers._calls import service
 from ._providers._desk import Desk
 from ._providers._elbv2 import connect_router, describe_groups
@@ -66,8 +67,8 @@ def provide(
     :param origin: name of the group that the first deployment found
     :param timeout: seconds within which all instances must be in service
     :param check: create nothing
-    :returns: ``{"changed", "group", "source", "pool", "instances"}``; no group and no instances
-        when one would be created
+    :returns: ``{"changed", "group", "source", "pool", "size", "instances"}``; no group and no
+        instances when one would be created
     :raises PlanError: the groups do not fit the pools
     :raises ScalingError: AWS refuses, or the instances do not come into service
     """
@@ -80,7 +81,11 @@ def provide(
             "that was copied from it. Check deploy_auto_scaling_groups and the region."
         )
     source = str(groups[live]["AutoScalingGroupName"])
-    answer = {"source": source, "pool": idle, "group": "", "instances": [], "changed": False}
+    size = int(groups[live]["DesiredCapacity"])
+    answer = {
+        "source": source, "pool": idle, "group": "", "size": size, "instances": [],
+        "changed": False,
+    }  # fmt: skip
     if idle in groups:
         name = str(groups[idle]["AutoScalingGroupName"])
     else:
@@ -92,6 +97,28 @@ def provide(
         with told(f"The Auto Scaling group {source} could not be copied"):
             scaling.create_auto_scaling_group(**made)
     return {**answer, "group": name, "instances": _wait(scaling, name, timeout, check, tell)}
+
+
+def foreseen_targets(foreseen: Mapping[str, Any]) -> list[Endpoint]:
+    """Return the targets that a copy would bring, by number: their instances do not exist yet.
+
+    :param foreseen: ``source``, ``pool`` and ``size`` of what ``provide`` would do
+    """
+    names = [f"copy-of-{foreseen['source']}-{n}" for n in range(1, int(foreseen["size"]) + 1)]
+    pool = str(foreseen["pool"])
+    return [
+        Endpoint(target=name, name=name, address="", port=0, zone="", pool=pool) for name in names
+    ]
+
+
+def foreseen_text(foreseen: Mapping[str, Any]) -> str:
+    """Return what a person has to know of a plan for targets that there are not yet."""
+    source, size = foreseen["source"], int(foreseen["size"])
+    return (
+        f"The Auto Scaling group {source} would be copied for the pool {foreseen['pool']}, with "
+        f"{size} instance{'' if size == 1 else 's'}. They do not exist yet: the plan has them by "
+        f"number (copy-of-{source}-1 …), and what a revision would change on them is not shown."
+    )
 
 
 def retire(

@@ -149,6 +149,12 @@ def test_a_copied_group_takes_over_and_the_old_one_ends(shop: Shop, tmp_path: Pa
     foreseen = shop.controller.playbook("blue_green", "--check", "--diff", deploy_revision=revision)
     assert foreseen.status == 0, foreseen.said
     assert "+a copy of shop" in foreseen.said
+    # Those that are not there yet are planned for by number, with all steps to the end.
+    assert "would be copied for the pool green, with 2 instances" in foreseen.said
+    for name in ("copy-of-shop-1", "copy-of-shop-2"):
+        assert name in foreseen.said, foreseen.said
+    print(foreseen.said)
+    assert shop.controller.deployments() == []
     assert mutating(shop) == []
 
     # With what the group's policy allows, and no more.

@@ -121,6 +121,9 @@ def test_check_mode_makes_no_call_that_changes_anything(workers: Workers) -> Non
     workers.service.forget_calls()
     seen = workers.provide(check=True)
     assert (seen["changed"], seen["group"], seen["instances"]) == (True, "", [])
+    targets = _green_fleet.foreseen_targets(seen)
+    assert [one.target for one in targets] == ["copy-of-workers-1", "copy-of-workers-2"]
+    assert {one.pool for one in targets} == {"green"}
     assert _green_fleet.retire("workers", workers.options, check=True)["changed"] is False
     assert workers.mutating() == []
 
