@@ -307,6 +307,7 @@ targets:
       in_service: false
       state: DRAINING
       active: 0
+      ending: false
       waited: 1.27
       cut: 0
 routing:
