@@ -84,6 +84,8 @@ def steps(site: TwoPools, pool: str) -> list[dict[str, Any]]:
     errors = {
         "name": "errors", "type": "proxy", "metric": "error_rate", "pool": pool,
         "success": "< 0.01", "interval": "500ms", "count": 3,
+        # CloudWatch counts come seconds after the requests.
+        "consecutive_error_limit": 60,
     }  # fmt: skip
     return [
         {"gate": smoke}, {"shift": f"{SHARE:g}%"}, {"bake": "3s"}, {"gate": errors},
@@ -124,6 +126,7 @@ def story_of(provider: str, folder: Any) -> Story:
             )
             after = site.ask(20)
             new = [one for one in site.controller.deployments() if one.id not in known]
+            assert new, run.said
             story.told[name] = tell(site, new[-1].id, run, after)
             if len(new) > 1:
                 story.backs[name] = tell(site, new[0].id, run, after)
