@@ -45,7 +45,9 @@ if TYPE_CHECKING:
 
     from ansible_collections.bascule.deploy.plugins.plugin_utils._record import RevisionRow
 
-IMAGE = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/greet"
+# Not where the functions are: the image's address says where it is.
+ELSEWHERE = "eu-west-3"
+IMAGE = f"123456789012.dkr.ecr.{ELSEWHERE}.amazonaws.com/greet"
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +203,7 @@ def test_an_image_is_pinned_to_its_digest(plane: LambdaPlane, tmp_path: Path) ->
     assert publish(tmp_path, revision, one).version == "2"
     assert plane.invoke("greet", qualifier="2")["payload"]["build"] == "2"
     assert resolve(tmp_path, second, GREET).digest == revision.digest
-    ecr = plane.client("ecr")
+    ecr = plane.client("ecr", ELSEWHERE)
     ecr.create_repository(repositoryName="greet")
     manifest = {"schemaVersion": 2, "config": {"digest": "sha256:" + "c" * 64}, "layers": []}
     put = ecr.put_image(

@@ -58,12 +58,12 @@ class Aws:
         for name, value in self.environment.items():
             monkeypatch.setenv(name, value)
 
-    def client(self, service: str) -> Any:
+    def client(self, service: str, region: str = REGION) -> Any:
         """Return a client for the test's own use."""
         return boto3.client(
             service,
             endpoint_url=self.url,
-            region_name=REGION,
+            region_name=region,
             aws_access_key_id="testing",
             aws_secret_access_key="testing",  # noqa: S106 - moto takes any
         )

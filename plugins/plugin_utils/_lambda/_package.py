@@ -209,9 +209,11 @@ def _digest_of_tag(address: str) -> str:
 
     registry, _slash, rest = address.partition("/")
     repository_name, _colon, tag = rest.partition(":")
+    # ACCOUNT.dkr.ecr.REGION.amazonaws.com
+    account, _dkr, _ecr, region = registry.split(".")[:4]
     try:
-        told = client("ecr").describe_images(
-            registryId=registry.partition(".")[0],
+        told = client("ecr", region=region).describe_images(
+            registryId=account,
             repositoryName=repository_name,
             imageIds=[{"imageTag": tag or "latest"}],
         )
