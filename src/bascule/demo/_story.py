@@ -197,6 +197,12 @@ def _deploy(story: Story, strategy: str, version: str, about: str, **variables: 
     say(f"\nDeploying {version}, {strategy}: {about}")
     revision = write_release(story.directory / "releases" / version, version)
     show = _renderer()
+    interrupted: list[str] = []
+
+    def notice(text: str) -> None:
+        interrupted.append(text)
+        say(text)
+
     deployment = bascule.deploy(
         strategy,
         inventory=story.fleet.inventory,
@@ -204,9 +210,11 @@ def _deploy(story: Story, strategy: str, version: str, about: str, **variables: 
         variables=variables,
         record=story.record,
         on_event=show.event,
+        notice=notice,
     )
     show.close()
-    if deployment.interrupted:
+    # A deployment whose targets were all in flight ends well; the story must not go on.
+    if interrupted or deployment.interrupted:
         raise KeyboardInterrupt
     if deployment.id is None:
         reason = deployment.error.message if deployment.error else deployment.status
