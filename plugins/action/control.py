@@ -17,8 +17,8 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._action import (
     open_record,
 )
 from ansible_collections.bascule.deploy.plugins.plugin_utils._opening import deployment_fact
+from ansible_collections.bascule.deploy.plugins.plugin_utils._parting import give_up
 from ansible_collections.bascule.deploy.plugins.plugin_utils._record import tell
-from ansible_collections.bascule.deploy.plugins.plugin_utils._scaling import let_go
 from ansible_collections.bascule.deploy.plugins.plugin_utils._stopping import stop
 
 if t.TYPE_CHECKING:
@@ -60,8 +60,7 @@ class ActionModule(BasculeAction):
         """Ask, and return warnings."""
         identifier, request, why = arguments["id"], arguments["request"], arguments["why"]
         if request == "abandon":
-            ended = record.abandon(identifier, why)
-            return let_go(record, [one for one in (ended.id, ended.rollback_of) if one])
+            return give_up(record, identifier, why)[1]
         if request == "stop":
             self._stop(record, arguments)
         else:

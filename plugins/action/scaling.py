@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.bascule.deploy.plugins.module_utils._errors import BasculeError
 from ansible_collections.bascule.deploy.plugins.plugin_utils._action import (
     DEPLOYMENT_OPTIONS,
     Arguments,
@@ -16,13 +15,9 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._action import (
     Variables,
     open_record,
 )
-from ansible_collections.bascule.deploy.plugins.plugin_utils._hook_watch import see_off
 from ansible_collections.bascule.deploy.plugins.plugin_utils._notify import family
-from ansible_collections.bascule.deploy.plugins.plugin_utils._scaling import (
-    answer_hooks,
-    hold,
-    release,
-)
+from ansible_collections.bascule.deploy.plugins.plugin_utils._parting import part
+from ansible_collections.bascule.deploy.plugins.plugin_utils._scaling import hold
 
 if t.TYPE_CHECKING:
     from ansible_collections.bascule.deploy.plugins.plugin_utils._record import Record
@@ -80,33 +75,13 @@ class ActionModule(BasculeAction):
     def _release(self, arguments: Arguments, record: Record) -> Result:
         """Let go what nobody needs any more; what goes wrong is a warning, not a failure."""
         done = family(record, arguments["deployment"]["id"])
-        warnings = []
-        answered: list[str] = []
-        names: list[str] = []
-        if arguments["hook"] and all(one.is_final for one in done):
-            try:
-                answered, left = answer_hooks(record, done, arguments["hook"], arguments["groups"])
-                warnings += left
-            except BasculeError as error:
-                warnings.append(str(error))
-        scaling = arguments["deployment"].get("scaling") or {}
-        if scaling.get("termination_hook") and all(one.is_final for one in done):
-            try:
-                gone, left = see_off(record, done, scaling, scaling["groups"], last=True)
-                answered += gone
-                warnings += left
-            except BasculeError as error:
-                warnings.append(str(error))
-        first = done[0]
-        try:
-            names = release(record, [one for one in (first.id, first.rollback_of) if one])
-        except BasculeError as error:
-            warnings.append(str(error))
+        parted = part(record, done, hook=arguments["hook"], groups=arguments["groups"])
         return {
-            "changed": bool(names or answered),
-            "msg": "; ".join([*(f"{name} is let go" for name in names), *answered]) or "nothing",
-            "warnings": warnings,
-            "bascule": {"released": names, "answered": answered},
+            "changed": bool(parted.released or parted.answered),
+            "msg": "; ".join([*(f"{name} is let go" for name in parted.released), *parted.answered])
+            or "nothing",
+            "warnings": parted.warnings,
+            "bascule": {"released": parted.released, "answered": parted.answered},
         }
 
 

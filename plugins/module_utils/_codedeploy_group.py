@@ -94,7 +94,9 @@ def convert(
         notes.append("It has no targets: neither tags nor Auto Scaling groups. Add hosts.")
     if group.get("terminationHookEnabled"):
         notes.append(
-            "terminationHookEnabled: nothing runs on an instance when Auto Scaling terminates it."
+            "terminationHookEnabled: nothing of the revision runs on an instance when Auto Scaling "
+            "terminates it. That it leaves the load balancer before it ends is "
+            "deploy_auto_scaling_termination_hook, with a lifecycle hook of your own (docs/aws.md)."
         )
     if group.get("deploymentGroupId") and group.get("lastSuccessfulDeployment"):
         notes.append(
@@ -193,8 +195,9 @@ def _load_balancer(group: Mapping[str, Any], notes: list[str]) -> dict[str, Any]
         return {}
     pools = [str(one["name"]) for one in about.get("targetGroupInfoList") or ()]
     classic = [str(one["name"]) for one in about.get("elbInfoList") or ()]
-    if about.get("targetGroupPairInfoList"):
-        notes.append("targetGroupPairInfoList: it belongs to ECS and is not carried over.")
+    pair = _pair(about.get("targetGroupPairInfoList") or (), notes)
+    if pair:
+        return pair
     if pools and classic:
         notes.append(
             f"elbInfoList {', '.join(classic)}: a group has one traffic provider; the target "
@@ -207,11 +210,42 @@ def _load_balancer(group: Mapping[str, Any], notes: list[str]) -> dict[str, Any]
     return {}
 
 
+def _pair(pairs: Sequence[Mapping[str, Any]], notes: list[str]) -> dict[str, Any]:
+    """Return two target groups that take turns, from a pair with its listeners."""
+    for one in pairs:
+        names = [str(group["name"]) for group in one.get("targetGroups") or ()]
+        listeners = (one.get("prodTrafficRoute") or {}).get("listenerArns") or ()
+        for listener in (one.get("testTrafficRoute") or {}).get("listenerArns") or ():
+            notes.append(
+                f"testTrafficRoute {listener}: here test requests come to the listener of all "
+                "users and are told apart by a header: set deploy_test_route."
+            )
+        if len(names) == 2 and listeners:
+            return {
+                "deploy_traffic_provider": "elbv2",
+                "deploy_elbv2_listener": str(listeners[0]),
+                "deploy_traffic_pools": {
+                    pool: {"target_group": name}
+                    for pool, name in zip(("blue", "green"), names, strict=True)
+                },
+            }
+        notes.append(
+            f"targetGroupPairInfoList {_short(one)}: not carried over; two target groups and the "
+            "listener of prodTrafficRoute are needed."
+        )
+    return {}
+
+
 def _scaling(
     group: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]], notes: list[str]
 ) -> dict[str, Any]:
     names = [str(one["name"]) for one in _scaling_groups(group)]
-    hooks = [str(one["hook"]) for one in _scaling_groups(group) if one.get("hook")]
+    hooks = [
+        str(one[kind])
+        for one in _scaling_groups(group)
+        for kind in ("hook", "terminationHook")
+        if one.get(kind)
+    ]
     if hooks:
         notes.append(
             f"Lifecycle hooks {', '.join(hooks)}: CodeDeploy's own. Delete them when CodeDeploy "
@@ -270,10 +304,15 @@ def _strategy(group: Mapping[str, Any], variables: dict[str, Any], notes: list[s
     if "deploy_green_fleet_group" in variables:
         # The groups take turns, and each is held still in its turn.
         del variables["deploy_auto_scaling_groups"]
+    missing = (
+        ""
+        if "deploy_traffic_pools" in variables
+        else ("name them in deploy_traffic_pools and their listener in deploy_elbv2_listener, and ")
+    )
     notes.append(
         "It is a blue/green group. CodeDeploy moves instances in and out of one target group; here "
-        "two target groups take turns: name them in deploy_traffic_pools and their listener in "
-        "deploy_elbv2_listener, and which hosts belong to which pool (docs/strategies.md)."
+        f"two target groups take turns: {missing}say which hosts belong to which pool "
+        "(docs/strategies.md)."
     )
     return "blue_green"
 
@@ -285,6 +324,12 @@ def _blue_green(
     ready = about.get("deploymentReadyOption") or {}
     if ready.get("actionOnTimeout") == "STOP_DEPLOYMENT":
         minutes = int(ready.get("waitTimeInMinutes") or 0)
+        if not minutes:
+            minutes = 60
+            notes.append(
+                "deploymentReadyOption STOP_DEPLOYMENT without waitTimeInMinutes: a person has an "
+                "hour to approve."
+            )
         found["deploy_schedule"] = [{"approval": f"{minutes}m"}, {"shift": "100%"}]
         found["deploy_approval_on_timeout"] = "stop"
     blue = about.get("terminateBlueInstancesOnDeploymentSuccess") or {}

@@ -275,7 +275,7 @@ def eventbridge_entry(told: Told, channel: Channel, *, region: str, account: str
         "instanceGroupId": about["group_id"],
         "deploymentGroup": group,
         "application": application,
-        "state": _STATE[_moment(told.trigger)],
+        "state": state_of(told.trigger),
     }
     of_instance = told.trigger in INSTANCE_EVENTS
     if of_instance:
@@ -291,6 +291,11 @@ def eventbridge_entry(told: Told, channel: Channel, *, region: str, account: str
         "Detail": json.dumps(detail),
         "EventBusName": channel.address,
     }
+
+
+def state_of(trigger: str) -> str:
+    """Return the state that an event on a bus tells of."""
+    return _STATE[_moment(trigger)]
 
 
 def sentence(told: Told) -> str:

@@ -173,6 +173,9 @@ def _source(source: str, need: Any) -> None:
         name = source.partition("://")[2].rpartition("@")[0]
         region, _slash, repository = name.rpartition("/")
         need("codecommit", f"arn:aws:codecommit:{region or '*'}:*:{repository}")
+    elif parts.scheme == "git+https" and (parts.hostname or "").startswith("git-codecommit"):
+        region, repository = parts.netloc.split(".")[1], parts.path.rpartition("/")[2]
+        need("codecommit", f"arn:aws:codecommit:{region}:*:{repository}")
 
 
 def _traffic(settings: Mapping[str, Any], need: Any) -> None:

@@ -308,6 +308,7 @@ targets:
       state: DRAINING
       active: 0
       ending: false
+      ordered: true
       waited: 1.27
       cut: 0
 routing:

@@ -8,6 +8,7 @@ Credentials, region and endpoint are looked for as boto3 does: environment, shar
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from ..module_utils._errors import UsageError
@@ -31,6 +32,7 @@ def client(
 ) -> BaseClient:
     """Return a client of an AWS service, in the region that boto3 finds or in another.
 
+    ``AWS_REGION`` comes first, as for the AWS CLI; boto3 itself reads ``AWS_DEFAULT_REGION`` alone.
     Times are in seconds.
 
     :raises UsageError: boto3 is not installed, or no region is set
@@ -49,7 +51,7 @@ def client(
     )
     try:
         made: BaseClient = boto3.session.Session().client(
-            service, region_name=region, config=config
+            service, region_name=region or os.environ.get("AWS_REGION") or None, config=config
         )
     except (BotoCoreError, ValueError) as error:
         raise UsageError(f"AWS ({service}) cannot be used: {reason(error)}") from error

@@ -5,13 +5,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..module_utils._errors import BasculeError
 from ..module_utils._routing import traffic_request
 from ._aws import client, error_code
 from ._providers import run_on_controller
-from ._scaling import LEAVING, ScalingError, heartbeat, leaves, told, waiting_at
+from ._scaling import (
+    LEAVING,
+    ScalingError,
+    about_instances,
+    heartbeat,
+    leaves,
+    told,
+    waiting_at,
+)
 from ._watch import Watch
 
 if TYPE_CHECKING:
@@ -21,6 +29,7 @@ if TYPE_CHECKING:
 
 # The shortest heartbeat timeout of a hook is 30 s; it is 1 h unless somebody says otherwise.
 HEARTBEAT_SECONDS = 20.0
+HTTP_PORT = 80
 
 
 class HookWatch(Watch):
@@ -83,7 +92,7 @@ def see_off(
     region: str | None = None,
     last: bool = False,
 ) -> tuple[list[str], list[str]]:
-    """Let instances of deployments go that wait at a termination hook, once no user reaches them.
+    """Let instances go that wait at a termination hook, once no user reaches them.
 
     A target that nobody has begun with ends as one that has left the fleet. One that is worked on
     is kept waiting until that has ended: nobody takes it away under its hooks, and what would put
@@ -96,7 +105,8 @@ def see_off(
     :param deployments: those whose targets they may be, oldest first
     :param scaling: ``termination_hook``, and ``traffic``: ``provider`` and ``options`` of the
         action traffic, None without a load balancer
-    :param last: the deployments have ended; wait for the drain as long as the options say
+    :param last: the deployments have ended; wait for the drain as long as the options say, and see
+        those off, too, that no deployment has made a target
     :returns: what was answered, and what went wrong, as sentences
     :raises ScalingError: the groups cannot be described
     """
@@ -105,25 +115,28 @@ def see_off(
     asked: Any = client("autoscaling", region=region, attempts=2, connect=5, read=10)
     waiting = waiting_at(asked, groups, LEAVING)
     found = {
-        str(one["instance"]): (deployment, one)
+        str(one["instance"]): Leaver(deployment, one)
         for deployment in deployments
         for one in deployment.options.get("endpoints") or ()
         if one.get("instance") in waiting
     }
-    answered, troubles = [], []
     if last:
-        # All of them drain at the same time.
-        for deployment, one in found.values():
-            try:
-                _is_out(record, deployment, traffic, one, wait=False)
-            except BasculeError:
-                # The second time it is told.
-                continue
-    for instance, (deployment, one) in sorted(found.items()):
+        found |= _strangers(record, deployments[-1], waiting, found, str(asked.meta.region_name))
+    answered: list[str] = []
+    troubles: list[str] = []
+    free = []
+    for instance, leaver in sorted(found.items()):
+        try:
+            if last or _is_free(record, leaver, leaves(instance, waiting[instance])):
+                free.append(leaver)
+        except BasculeError as error:
+            troubles.append(str(error))
+    gone, refused = _out(record, traffic, free, wait=last)
+    troubles += refused
+    for instance in sorted(found):
         group = waiting[instance]
         try:
-            free = last or _is_free(record, deployment, one, leaves(instance, group))
-            if free and _is_out(record, deployment, traffic, one, wait=last):
+            if instance in gone:
                 _tell(asked, "complete_lifecycle_action", hook, group, instance,
                       LifecycleActionResult="CONTINUE")  # fmt: skip
                 answered.append(f"{instance} of {group}: CONTINUE at {hook}")
@@ -134,52 +147,123 @@ def see_off(
     return answered, troubles
 
 
-def _is_free(
-    record: Record, deployment: Deployment, endpoint: Mapping[str, Any], message: str
-) -> bool:
+class Leaver(NamedTuple):
+    """An instance that is taken away, as a target of a deployment: an entry of ``endpoints``."""
+
+    deployment: Deployment
+    endpoint: Mapping[str, Any]
+
+    @property
+    def pool(self) -> str:
+        """The pool whose traffic it gets; empty for none."""
+        known = self.deployment.options.get("pool_of") or {}
+        return str(known.get(self.endpoint["target"]) or self.endpoint.get("pool") or "")
+
+
+def _strangers(
+    record: Record,
+    deployment: Deployment,
+    waiting: Mapping[str, str],
+    found: Mapping[str, Leaver],
+    region: str,
+) -> dict[str, Leaver]:
+    """Return those that nobody has made a target of: launched and taken away between two looks.
+
+    Where another deployment holds their group they are left to it.
+    """
+    left = {
+        instance
+        for instance, group in waiting.items()
+        if instance not in found and all(held.ended for held in record.holds(group, region))
+    }
+    known = about_instances(sorted(left), region) if left else {}
+    # Their port is that of the targets there are; a target group has one of its own.
+    ports = [one.get("port") for one in deployment.options.get("endpoints") or ()]
+    about = {"port": next((port for port in ports if port), HTTP_PORT)}
+    return {
+        one: Leaver(
+            deployment, {**about, "target": one, "name": one, "instance": one, **known.get(one, {})}
+        )
+        for one in sorted(left)
+    }
+
+
+def _is_free(record: Record, leaver: Leaver, message: str) -> bool:
     """Write down that a target leaves; False while it is worked on."""
-    name = str(endpoint["target"])
+    deployment, name = leaver.deployment, str(leaver.endpoint["target"])
     if name not in {one.name for one in record.targets(deployment.id)}:
         return True
     return record.see_off(deployment.id, name, message)
 
 
-def _is_out(
+def _out(
     record: Record,
-    deployment: Deployment,
     traffic: Mapping[str, Any] | None,
-    endpoint: Mapping[str, Any],
+    leavers: Sequence[Leaver],
     *,
     wait: bool,
-) -> bool:
-    """Take a target out of the traffic; tell whether its last requests have ended.
+) -> tuple[set[str], list[str]]:
+    """Take targets out of the traffic, in one call where they are of one pool.
 
-    :param wait: until they have, as long as the options say
-    :raises ScalingError: the load balancer does not do it
+    :param wait: until their last requests have ended, as long as the options say
+    :returns: the instances whose last requests have ended, and what went wrong
     """
     if not traffic:
-        return True
-    # It is not put back, however long its requests take.
+        return {str(one.endpoint["instance"]) for one in leavers}, []
+    together: dict[tuple[str, str], list[Leaver]] = {}
+    for one in leavers:
+        together.setdefault((one.deployment.id, one.pool), []).append(one)
+    out: set[str] = set()
+    troubles: list[str] = []
+    for some in together.values():
+        try:
+            out |= _drained(record, traffic, some, wait=wait)
+        except BasculeError as error:
+            if len(some) == 1:
+                troubles.append(str(error))
+                continue
+            # One that the load balancer refuses does not keep the others.
+            for one in some:
+                try:
+                    out |= _drained(record, traffic, [one], wait=wait)
+                except BasculeError as alone:
+                    troubles.append(str(alone))
+    return out, troubles
+
+
+def _drained(
+    record: Record, traffic: Mapping[str, Any], leavers: Sequence[Leaver], *, wait: bool
+) -> set[str]:
+    """Order that targets of one pool leave the traffic; return the instances that are out.
+
+    :raises ScalingError: the load balancer does not do it
+    """
+    # They are not put back, however long their requests take.
     options = {**traffic["options"], "on_drain_timeout": "proceed"}
-    name = str(endpoint["target"])
-    pool = (deployment.options.get("pool_of") or {}).get(name) or endpoint.get("pool")
     request = traffic_request(
         {
-            "state": "drained", "provider": traffic["provider"], "targets": [endpoint],
-            "pool": pool, "options": options if wait else {**options, "drain_timeout": 0},
+            "state": "drained", "provider": traffic["provider"],
+            "targets": [one.endpoint for one in leavers], "pool": leavers[0].pool,
+            "options": options if wait else {**options, "drain_timeout": 0},
         },
-        name,
+        "",
         check=False,
     )  # fmt: skip
-    answer = run_on_controller(request, record=record, deployment=deployment.id)
+    answer = run_on_controller(request, record=record, deployment=leavers[0].deployment.id)
     if answer.get("failed"):
+        names = ", ".join(str(one.endpoint["instance"]) for one in leavers)
         raise ScalingError(
-            f"{endpoint['instance']} waits at the termination hook and could not be taken out of "
+            f"{names} waits at the termination hook and could not be taken out of "
             f"the traffic: {answer['msg']}"
         )
     # What was ordered just now may not be obeyed yet: the next look tells.
-    ending = any(one["ending"] for one in answer["targets"].values())
-    return wait or not (answer["changed"] or ending)
+    told = answer["targets"]
+    return {
+        str(one.endpoint["instance"])
+        for one in leavers
+        for now in [told[one.endpoint.get("name") or one.endpoint["target"]]]
+        if wait or not (now["ordered"] or now["ending"])
+    }
 
 
 def _tell(scaling: Any, operation: str, hook: str, group: str, instance: str, **more: str) -> None:

@@ -9,6 +9,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from ..module_utils._errors import BasculeError, UsageError
+from ..module_utils._green_fleet import POOL_TAG, tag_of
 from ._aws import client, error_code, reason
 
 if TYPE_CHECKING:
@@ -270,6 +271,28 @@ def answer_hooks(
             )
         answered.append(f"{instance} of {group}: {verdict}")
     return answered, left
+
+
+def about_instances(instances: Sequence[str], region: str) -> dict[str, dict[str, str]]:
+    """Return ``address`` and ``pool`` (by its tag) of instances; nothing where EC2 does not say."""
+    ec2: Any = client("ec2", region=region, attempts=2, connect=5, read=10)
+    try:
+        with told("The instances cannot be described"):
+            answer = (
+                ec2.get_paginator("describe_instances")
+                .paginate(InstanceIds=list(instances))
+                .build_full_result()
+            )
+    except ScalingError:
+        return {}
+    return {
+        one["InstanceId"]: {
+            "address": one.get("PrivateIpAddress") or "",
+            "pool": tag_of(one, POOL_TAG),
+        }
+        for part in answer["Reservations"]
+        for one in part["Instances"]
+    }
 
 
 def gone(instance: str, *, ask: Callable[[str], Any] | None = None) -> str:

@@ -269,17 +269,19 @@ def events(
 def abandon(deployment_id: str, *, why: str = "", record: str | None = None) -> Deployment:
     """End an interrupted deployment that nobody will go on with; its group is free again.
 
-    Auto Scaling groups that it held still are let go; a RuntimeWarning tells if AWS refuses.
+    Auto Scaling groups that it held still are let go, and instances that wait for it at a lifecycle
+    hook are answered; a RuntimeWarning tells if AWS refuses. Of a deployment that has ended, and
+    whose controller was killed before it could do so, this is all that is done.
 
     :raises UsageError: there is none of this id
     :raises RecordError: it has ended already
     """
-    from ansible_collections.bascule.deploy.plugins.plugin_utils._scaling import let_go
+    from ansible_collections.bascule.deploy.plugins.plugin_utils._parting import give_up
 
     with _recorded.opened(record) as book:
         found = _recorded.find(book, deployment_id)
-        ended = book.abandon(found.id, why)
-        for problem in let_go(book, [one for one in (ended.id, ended.rollback_of) if one]):
+        ended, problems = give_up(book, found.id, why)
+        for problem in problems:
             warnings.warn(problem, RuntimeWarning, stacklevel=2)
         return _recorded.deployment_of(ended, book.targets(ended.id))
 

@@ -11,7 +11,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from ansible_collections.bascule.deploy.plugins.module_utils._errors import UsageError
+from ansible_collections.bascule.deploy.plugins.module_utils._errors import (
+    RecordError,
+    UsageError,
+)
 from ansible_collections.bascule.deploy.plugins.plugin_utils import _aws
 from ansible_collections.bascule.deploy.plugins.plugin_utils._hook_watch import (
     HookWatch,
@@ -31,6 +34,8 @@ from support.bundles import files
 from support.ec2 import members, scaling_group
 from support.records import create
 from support.rollout import BIN, ROOT, Controller
+
+import bascule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -329,7 +334,7 @@ def test_nobody_is_left_waiting_by_a_deployment_that_failed(aws: moto.Aws, tmp_p
 
 
 def test_who_leaves_is_drained_before_its_hook_is_answered(aws: moto.Aws, tmp_path: Path) -> None:
-    ids = scaling_group(aws, NAME, 4)
+    ids = scaling_group(aws, NAME, 5)
     scaling = aws.client("autoscaling")
     scaling.put_lifecycle_hook(
         AutoScalingGroupName=NAME, LifecycleHookName="goodbye",
@@ -347,7 +352,7 @@ def test_who_leaves_is_drained_before_its_hook_is_answered(aws: moto.Aws, tmp_pa
         described = elb.describe_target_health(TargetGroupArn=arn)["TargetHealthDescriptions"]
         return {one["Target"]["Id"] for one in described}
 
-    pending, done, working, stays = ids
+    pending, done, working, stays, stranger = ids
     options = {
         "elbv2_target_groups": ["web"], "elbv2_propagation": "0s", "pools": {},
         "drain_timeout": "30s", "restore_timeout": "30s", "interval": "50ms",
@@ -359,6 +364,7 @@ def test_who_leaves_is_drained_before_its_hook_is_answered(aws: moto.Aws, tmp_pa
     endpoints = [
         {"target": one, "name": one, "address": "10.9.0.1", "port": 80, "instance": one}
         for one in ids
+        if one != stranger
     ]
     url = f"sqlite:///{tmp_path}/record.db"
     with Record.open(url) as record:
@@ -377,28 +383,40 @@ def test_who_leaves_is_drained_before_its_hook_is_answered(aws: moto.Aws, tmp_pa
         # What has been ordered just now is not answered yet; the next look sees it done.
         now = record.deployment(deployment.id)
         assert see_off(record, [now], told, [NAME]) == ([], [])
-        assert registered() == {working, stays}
+        assert registered() == {working, stays, stranger}
         assert state_of(aws, pending) == state_of(aws, done) == "Terminating:Wait"
         with HookWatch(lambda: Record.open(url), deployment.id, told, 0.05):
-            wait_for(lambda: sorted(members(aws, NAME)) == sorted([working, stays]))
+            wait_for(lambda: sorted(members(aws, NAME)) == sorted([working, stays, stranger]))
             # Nobody takes a host away under the scripts that run on it.
             before = heartbeats(aws, working)
             wait_for(lambda: heartbeats(aws, working) > before)
         assert state_of(aws, working) == "Terminating:Wait"
-        assert registered() == {working, stays}
+        assert registered() == {working, stays, stranger}
         seen = {one.name: (one.status, one.in_service) for one in record.targets(deployment.id)}
         assert (seen[pending], seen[done]) == (("Skipped", False), ("Succeeded", False))
         # A failure of one that is being taken away is none, though it still runs.
         assert leave_if_gone(record, deployment.id, stays, "traffic") == ""
         assert "is being terminated" in leave_if_gone(record, deployment.id, working, "traffic")
         record.finish(deployment.id)
+        # Nobody has made a target of this one: it was launched after the plan was made.
+        scaling.terminate_instance_in_auto_scaling_group(
+            InstanceId=stranger, ShouldDecrementDesiredCapacity=True
+        )
+        assert see_off(record, [now], {**told, "groups": []}, []) == ([], [])
         # Where the load balancer refuses it is left waiting, and somebody is told.
         wrong = {"provider": "elbv2", "options": {**options, "elbv2_target_groups": ["nobody"]}}
-        answered, [trouble] = see_off(record, [now], {**told, "traffic": wrong}, [NAME], last=True)
-        assert answered == []
-        assert "could not be taken out of the traffic" in trouble
+        answered, troubles = see_off(record, [now], {**told, "traffic": wrong}, [NAME], last=True)
+        assert (answered, len(troubles)) == ([], 2)
+        assert all("could not be taken out of the traffic" in one for one in troubles)
+        # Where another deployment holds the group it is that one's business.
+        other = create(record, ["x"], group="api")
+        hold(record, other.id, [NAME], [], hook="goodbye")
         ended = see_off(record, [now], told, [NAME], last=True)
         assert ended == ([f"{working} of {NAME}: CONTINUE at goodbye"], [])
+        assert registered() == {stays, stranger}
+        record.finish(other.id)
+        ended = see_off(record, [now], told, [NAME], last=True)
+        assert ended == ([f"{stranger} of {NAME}: CONTINUE at goodbye"], [])
         assert registered() == {stays}
         assert members(aws, NAME) == [stays]
         statuses = {one.name: one.status for one in record.targets(deployment.id)}
@@ -444,6 +462,40 @@ def test_what_could_not_be_resumed_is_resumed_by_the_next(aws: moto.Aws, tmp_pat
         assert let_go(record, [two.id]) == []
         assert suspended(aws) == []
         assert record.holds_of([one.id, two.id]) == []
+
+
+def test_who_gives_a_deployment_up_leaves_nobody_waiting(aws: moto.Aws, tmp_path: Path) -> None:
+    scaling_group(aws, NAME, 0)
+    scaling = aws.client("autoscaling")
+    scaling.put_lifecycle_hook(
+        AutoScalingGroupName=NAME, LifecycleHookName="bascule",
+        LifecycleTransition="autoscaling:EC2_INSTANCE_LAUNCHING",
+    )  # fmt: skip
+    scaling.set_desired_capacity(AutoScalingGroupName=NAME, DesiredCapacity=2)
+    good, untried = sorted(members(aws, NAME))
+    endpoints = [{"target": one, "instance": one} for one in (good, untried)]
+    told = {"hook": "bascule", "termination_hook": "", "groups": [NAME], "traffic": None}
+    url = f"sqlite:///{tmp_path}/record.db"
+    with Record.open(url) as record:
+        one = create(
+            record, [good, untried], 0, options={"endpoints": endpoints, "scaling": told}
+        )  # fmt: skip
+        hold(record, one.id, [NAME], PROCESSES)
+        assert record.admit(one.id, good).verdict == "admitted"
+        record.settle(one.id, good, "Succeeded")
+        assert bascule.abandon(one.id, record=url).status == "Stopped"
+        assert state_of(aws, good) == "InService"
+        assert untried not in members(aws, NAME)
+        assert suspended(aws) == []
+        # A controller that is killed between the end of a deployment and its last task.
+        two = create(record, ["a"])
+        hold(record, two.id, [NAME], PROCESSES)
+        record.finish(two.id)
+        assert suspended(aws) == PROCESSES
+        assert bascule.abandon(two.id, record=url).status == record.deployment(two.id).status
+        assert suspended(aws) == []
+        with pytest.raises(RecordError, match="nothing to abandon"):
+            bascule.abandon(two.id, record=url)
 
 
 def test_checking_suspends_nothing_and_wrong_names_are_refused(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -71,6 +72,23 @@ def test_a_dead_endpoint_is_waited_for_by_nobody(aws: moto.Aws) -> None:
     sent, lost, why = courier.end()
     assert (sent, lost) == (0, 50_000)
     assert why
+
+
+def test_an_endpoint_that_never_answers_is_waited_for_by_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        given = {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{deaf.getsockname()[1]}",
+            "AWS_REGION": moto.REGION, "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+        }  # fmt: skip
+        for name, value in given.items():
+            monkeypatch.setenv(name, value)
+        courier = Courier({**SETTINGS, "patience": 1})
+        for number in range(1000):
+            courier.line(number, "x")
+        assert courier.end() == (0, 1000, "CloudWatch did not answer in time")
 
 
 class Fleet:

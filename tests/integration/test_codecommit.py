@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import shutil
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import RevisionError
 from ansible_collections.bascule.deploy.plugins.module_utils._permissions import policy
-from ansible_collections.bascule.deploy.plugins.plugin_utils._revisions import resolve
+from ansible_collections.bascule.deploy.plugins.plugin_utils._revisions import (
+    _codecommit,
+    resolve,
+)
+from ansible_collections.bascule.deploy.plugins.plugin_utils._revisions._cache import Cache
+from ansible_collections.bascule.deploy.plugins.plugin_utils._revisions._git import repository
+from ansible_collections.bascule.deploy.plugins.plugin_utils._revisions._sources import (
+    GitSource,
+    parse,
+)
 from support import codecommit
 from support.bundles import files
 
@@ -61,7 +71,26 @@ def test_a_commit_is_fetched_with_a_signed_password(
     server.tokens[KEY] = "token/of+session=="
     assert resolve("codecommit://shop@main", cache=tmp_path / "third").digest == revision.digest
 
-    assert len(server.passwords) >= 6
+    # The repository's own address is enough; where nobody signs it is told what is wanted.
+    plain = f"git+https://{codecommit.HOST}/v1/repos/shop#main"
+    assert policy({"deploy_revision": plain}) == {
+        **server.policy,
+        "Statement": [{
+            **server.policy["Statement"][0],
+            "Resource": [f"arn:aws:codecommit:{codecommit.REGION}:*:shop"],
+        }],
+    }  # fmt: skip
+    assert resolve(plain, cache=tmp_path / "fourth").digest == revision.digest
+    with monkeypatch.context() as nobody:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+            nobody.delenv(name)
+        nobody.setenv("AWS_CONFIG_FILE", os.devnull)
+        nobody.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+        nobody.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        with pytest.raises(RevisionError, match="CodeCommit wants a password that AWS credentials"):
+            resolve(plain, cache=tmp_path / "fifth")
+
+    assert len(server.passwords) >= 8
     arguments = seen.read_text()
     assert "fetch" in arguments
     kept = [path for cache in ("cache", "elsewhere", "third")
@@ -70,6 +99,29 @@ def test_a_commit_is_fetched_with_a_signed_password(
     for secret in (SECRET, *server.passwords):
         assert secret not in arguments, "whoever lists the processes sees it"
         assert not any(secret.encode() in path.read_bytes() for path in kept)
+
+
+def test_a_password_is_signed_when_git_begins(
+    server: codecommit.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A revision that was named long before it is fetched: the first password is worth nothing."""
+    source = parse("codecommit://shop@main", checksum=None, ref=None, base=tmp_path)
+    assert isinstance(source, GitSource)
+    cache = Cache(tmp_path / "cache")
+    cache.prepare()
+    real, offset = _codecommit.credentials_for, [datetime.timedelta(hours=-1)]
+
+    def at(host: str, path: str, region: str, keys: Any, now: Any) -> tuple[str, str]:
+        return real(host, path, region, keys, now + offset[0])
+
+    monkeypatch.setattr(_codecommit, "credentials_for", at)
+    refusal = pytest.raises(RevisionError, match="credentials are wrong or have expired")
+    with refusal, repository(cache, source, 30.0):
+        pass
+    offset[0] = datetime.timedelta()
+    with repository(cache, source, 30.0) as (_git, commit):
+        assert len(commit) == 40
+    assert len(set(server.passwords)) == 2
 
 
 def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -337,7 +337,7 @@ def carried_out(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_load_balancers_and_their_rules_with_the_policy_and_without(
-    aws: moto.Aws, monkeypatch: pytest.MonkeyPatch
+    aws: moto.Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     account = Account(aws, monkeypatch)
     [instance] = launch(aws, 1, Role="web")
@@ -406,12 +406,20 @@ def test_load_balancers_and_their_rules_with_the_policy_and_without(
                 scaling.delete_auto_scaling_group(AutoScalingGroupName=name, ForceDelete=True)
         aws.enforce_permissions()
 
+    record = Record.open(f"sqlite:///{tmp_path}/record.db")
+
     def swap() -> None:
-        """Copy the live group, give the copy all traffic, and delete the old one."""
+        """Copy the live group, hold both, give the copy all traffic, and delete the old one."""
         options = {"listener": swapped, "pools": named}
         begin_again()
         copied = _green_fleet.provide("workers", options, timeout=60.0)
         assert copied["changed"]
+        for one in record.deployments(limit=100):
+            # An attempt before, which lacked a permission, has ended there.
+            if not one.is_final:
+                record.finish(one.id)
+        deployment = create(record, ["a"], group="swap")
+        hold(record, deployment.id, ["workers", copied["group"]], ["Launch"])
         carried_out(
             {
                 "operation": "traffic", "action": "route", "provider": "elbv2",
@@ -421,11 +429,13 @@ def test_load_balancers_and_their_rules_with_the_policy_and_without(
         )  # fmt: skip
         told = _green_fleet.retire("workers", options)
         assert told == {"changed": True, "group": copied["group"], "terminated": "workers"}
+        record.finish(deployment.id)
+        assert sorted(release(record, [deployment.id])) == sorted(["workers", copied["group"]])
 
     settings = {"deploy_traffic_provider": "elbv2", "deploy_traffic_pools": named}
     copies = {
         "deploy_elbv2_listener": swapped, "deploy_green_fleet": "copy_auto_scaling_group",
-        "deploy_green_fleet_group": "workers",
+        "deploy_green_fleet_group": "workers", "deploy_auto_scaling_suspend": ["Launch"],
     }  # fmt: skip
     flows: list[Flow] = [
         Flow(policy({"deploy_traffic_provider": "elb", "deploy_elb_names": ["old"]}),

@@ -148,13 +148,14 @@ def tell_everywhere(aws: moto.Aws, receiver: Receiver, tmp_path: Path, hanging: 
     assert {one["accountId"] for one in messages} == {"123456789012"}
 
     on_bus = received(aws, seen["url"])
-    assert len(on_bus) == len(messages)
+    # CodeDeploy's events have no state of their own for a rollback: it begins once.
+    assert len(on_bus) == len(messages) - 1
     assert {one["detail-type"] for one in on_bus} == {
         "CodeDeploy Deployment State-change Notification",
         "CodeDeploy Instance State-change Notification",
     }
     states = [one["detail"]["state"] for one in on_bus if "instanceId" not in one["detail"]]
-    assert states == ["START", "SUCCESS", "START", "FAILURE", "START", "START", "SUCCESS"]
+    assert states == ["START", "SUCCESS", "START", "FAILURE", "START", "SUCCESS"]
 
     texts = [one["text"] for one in receiver.bodies]
     assert len(texts) == 7

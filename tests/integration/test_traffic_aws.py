@@ -119,6 +119,29 @@ def test_targets_by_address_have_the_port_that_is_wanted(site: Site) -> None:
     assert "set deploy_traffic_target_address" in named["msg"]
 
 
+def test_a_function_leaves_its_target_group_and_returns(site: Site) -> None:
+    made = site.elbv2.create_target_group(Name="greet", TargetType="lambda")["TargetGroups"]
+    group = made[0]["TargetGroupArn"]
+    site.listen(group)
+    arn = "arn:aws:lambda:eu-central-1:123456789012:function:greet:live"
+    options = {"target_groups": ["greet"], "propagation": "0s"}
+
+    def members() -> list[str]:
+        answer = site.elbv2.describe_target_health(TargetGroupArn=group)
+        return [
+            one["Target"]["Id"]
+            for one in answer["TargetHealthDescriptions"]
+            if one["TargetHealth"].get("Reason") != "Target.NotRegistered"
+        ]
+
+    for action, wanted in (("restore", [arn]), ("drain", []), ("restore", [arn])):
+        answer = ask(action, [target(arn)], provider_options=options)
+        assert not answer.get("failed"), answer
+        assert members() == wanted
+    refused = ask("drain", [target("greet")], provider_options=options)
+    assert "takes functions, by their ARN" in refused["msg"]
+
+
 def test_instances_of_a_classic_load_balancer_leave_and_return(site: Site) -> None:
     site.elb.create_load_balancer(
         LoadBalancerName="old",

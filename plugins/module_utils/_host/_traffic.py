@@ -119,8 +119,9 @@ def carry_out(request: dict[str, Any], opener: Opener) -> dict[str, Any]:
     :param request: see ``run``
     :param opener: returns the balancer for a provider's name, its options and the targets
     :returns: ``{"changed", "msg", "targets": {name: {"in_service", "state", "active", "ending",
-        "waited", "cut", "answered", "errors"}}, "diff": {"before", "after"}, "waited", "where",
-        "warnings"}``; ``cut`` counts the requests that were still open when the drain's time was
+        "ordered", "waited", "cut", "answered", "errors"}}, "diff": {"before", "after"}, "waited",
+        "where", "warnings"}``; ``ordered`` says that this request has told the balancer something
+        of the target, ``cut`` counts the requests that were still open when the drain's time was
         over, ``answered`` and ``errors`` are those of ``Seen``
     :raises UsageError: a request that cannot be worked with
     :raises TrafficError: a balancer that cannot be reached, does not know the target, or does not
@@ -322,6 +323,7 @@ def _result(
                 "state": now.state,
                 "active": now.active,
                 "ending": now.ending,
+                "ordered": name in ordered,
                 "waited": progress.waited.get(name, 0.0),
                 "cut": cut.get(name, 0),
                 "answered": now.answered,

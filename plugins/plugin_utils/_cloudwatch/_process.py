@@ -15,10 +15,13 @@ import sys
 import threading
 import time
 from collections import deque
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from .._aws import client, error_code, reason
 from ._limits import Line, batches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # How long lines are collected before they are sent.
 COLLECT_SECONDS = 1.0
@@ -74,7 +77,9 @@ class Shipper:
         """Return how many lines were sent, how many lines and metrics were lost, and why."""
         with self._arrived:
             lost = self.lost + len(self._lines) + len(self._metrics)
-            return {"sent": self.sent, "lost": lost, "why": self.why if lost else ""}
+            # A call may still wait for its first answer.
+            why = self.why or "CloudWatch did not answer in time"
+            return {"sent": self.sent, "lost": lost, "why": why if lost else ""}
 
     def work(self) -> None:
         """Send until the end."""
@@ -94,28 +99,39 @@ class Shipper:
             time.sleep(PAUSE_SECONDS if not ended else 0.2)
 
     def _send(self, lines: list[Line], metrics: list[dict[str, Any]]) -> bool:
-        """Send what there is; tell whether all of it went."""
+        """Send what there is; tell whether all of it went. Logs and metrics are two services."""
+        logged = self._tried(lambda: self._send_lines(lines)) if lines else True
+        counted = self._tried(lambda: self._send_metrics(metrics)) if metrics else True
+        return logged and counted
+
+    def _tried(self, work: Callable[[], None]) -> bool:
+        """Do something with AWS; where that fails, keep why."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         from ...module_utils._errors import BasculeError
 
         try:
-            logs = self._client("logs")
-            self._prepare(logs)
-            for batch in batches(lines):
-                self._put(logs, batch)
-            for first in range(0, len(metrics), METRICS_A_CALL):
-                part = metrics[first : first + METRICS_A_CALL]
-                self._client("cloudwatch").put_metric_data(
-                    Namespace=self._settings["namespace"], MetricData=part
-                )
-                with self._arrived:
-                    for _one in part:
-                        self._metrics.popleft()
+            work()
         except (BasculeError, BotoCoreError, ClientError) as error:
             self.why = reason(error)
             return False
         return True
+
+    def _send_lines(self, lines: list[Line]) -> None:
+        logs = self._client("logs")
+        self._prepare(logs)
+        for batch in batches(lines):
+            self._put(logs, batch)
+
+    def _send_metrics(self, metrics: list[dict[str, Any]]) -> None:
+        for first in range(0, len(metrics), METRICS_A_CALL):
+            part = metrics[first : first + METRICS_A_CALL]
+            self._client("cloudwatch").put_metric_data(
+                Namespace=self._settings["namespace"], MetricData=part
+            )
+            with self._arrived:
+                for _one in part:
+                    self._metrics.popleft()
 
     def _client(self, service: str) -> Any:
         """Return a client that gives up soon: this process tries again by itself."""

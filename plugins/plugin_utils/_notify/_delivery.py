@@ -20,6 +20,7 @@ from ...module_utils._notifications import (
     INSTANCE_EVENTS,
     Channel,
     Told,
+    state_of,
     triggers_of,
 )
 from ._send import send
@@ -62,11 +63,11 @@ def keys_of(deployment: Deployment, events: list[Event], channel: Channel) -> li
             shifts=bool(deployment.plan.get("schedule"))
             and (deployment.plan.get("pools") or {}).get("platform") != PLATFORM,
         )
-        found += [
-            (event.sequence, trigger, channel.label)
-            for trigger in triggers
-            if trigger in channel.events
-        ]
+        wanted = [trigger for trigger in triggers if trigger in channel.events]
+        if channel.kind == "eventbridge" and len({state_of(one) for one in wanted}) < len(wanted):
+            # On a bus a rollback begins as any deployment does: one change of state, one event.
+            wanted = [one for one in wanted if one != "DeploymentRollback"]
+        found += [(event.sequence, trigger, channel.label) for trigger in wanted]
     return found
 
 

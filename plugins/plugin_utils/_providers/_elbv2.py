@@ -126,7 +126,13 @@ class TargetGroups(Members):
         """Return ``ID:PORT``, or the ARN of a function."""
         kind = pool.about["type"]
         if kind == "lambda":
-            return target.name
+            if target.name.startswith("arn:"):
+                return target.name
+            raise TrafficError(
+                f"The target group {pool.name} takes functions, by their ARN; the target is called "
+                f"{target.name}. Name it by the ARN of the function or of its alias in "
+                "deploy_traffic_target_name."
+            )
         port = self._port or pool.about["port"]
         if kind == "ip":
             return f"{address_of(target)}:{port}"

@@ -11,43 +11,84 @@ from __future__ import annotations
 
 import base64
 import datetime
+import re
 import urllib.parse
 from typing import Any
 
 from ...module_utils._errors import RevisionError
 
 _FORMAT = "%Y%m%dT%H%M%S"
+_HOST = re.compile(r"git-codecommit(?:-fips)?\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?\Z")
 
 
-def address(repository: str, region: str | None) -> tuple[str, str]:
-    """Return the URL of a repository and the HTTP header that gives access to it.
+def address(repository: str, region: str | None) -> str:
+    """Return the URL of a repository.
 
     :param region: that of the repository; by default that of the AWS settings
-    :raises RevisionError: there are no credentials, or there is no region
+    :raises RevisionError: there is no region, or boto3 is not installed
     """
     from .._aws import client
 
+    _boto3()
+    chosen = region or str(client("sts").meta.region_name)
+    host = f"git-codecommit.{chosen}.{_suffix(chosen)}"
+    return f"https://{host}/v1/repos/{urllib.parse.quote(repository, safe='')}"
+
+
+def region_of(url: str) -> str:
+    """Return the region of a repository's URL; empty for one that is not CodeCommit's."""
+    parts = urllib.parse.urlsplit(url)
+    found = _HOST.match(parts.hostname or "")
+    ours = found and parts.scheme == "https" and parts.path.startswith("/v1/repos/")
+    return found.group(1) if found and ours else ""
+
+
+def has_credentials() -> bool:
+    """Tell whether a password can be signed here."""
     try:
         import boto3
-        from botocore.exceptions import BotoCoreError
-    except ImportError as error:
-        raise RevisionError("CodeCommit needs boto3: pip install 'bascule[aws]'.") from error
-    chosen = region or str(client("sts").meta.region_name)
+    except ImportError:
+        return False
+    from botocore.exceptions import BotoCoreError
+
     try:
-        found = boto3.session.Session().get_credentials()
+        return boto3.session.Session().get_credentials() is not None
+    except BotoCoreError:
+        return False
+
+
+def sign(url: str) -> str:
+    """Return the HTTP header that gives access to a repository, for 15 minutes.
+
+    It is asked for when a command is about to begin: a command that had to wait would come with one
+    that holds no more, and credentials of a role are renewed meanwhile.
+
+    :raises RevisionError: there are no credentials
+    """
+    from botocore.exceptions import BotoCoreError
+
+    parts = urllib.parse.urlsplit(url)
+    try:
+        found = _boto3().session.Session().get_credentials()
+        frozen = found.get_frozen_credentials() if found else None
     except BotoCoreError as error:
         raise RevisionError(f"CodeCommit cannot be used: {error}") from error
-    if found is None:
+    if frozen is None:
         raise RevisionError(
             "CodeCommit cannot be used: there are no credentials. Set AWS_PROFILE, or run where a "
             "role gives them."
         )
-    host = f"git-codecommit.{chosen}.{_suffix(chosen)}"
-    path = f"/v1/repos/{urllib.parse.quote(repository, safe='')}"
     now = datetime.datetime.now(datetime.UTC)
-    pair = credentials_for(host, path, chosen, found.get_frozen_credentials(), now)
-    header = "Basic " + base64.b64encode(":".join(pair).encode()).decode("ascii")
-    return f"https://{host}{path}", header
+    pair = credentials_for(parts.netloc, parts.path, region_of(url), frozen, now)
+    return "Basic " + base64.b64encode(":".join(pair).encode()).decode("ascii")
+
+
+def _boto3() -> Any:
+    try:
+        import boto3
+    except ImportError as error:
+        raise RevisionError("CodeCommit needs boto3: pip install 'bascule[aws]'.") from error
+    return boto3
 
 
 def credentials_for(

@@ -15,6 +15,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from ...module_utils._errors import RevisionError
+from ._codecommit import region_of, sign
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +41,7 @@ class Git:
         self.source = source
         self.silence = silence
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, *, fetches: bool) -> dict[str, str]:
         keep = {name: value for name, value in os.environ.items() if not name.startswith("GIT_DIR")}
         settings = [
             ("http.lowSpeedLimit", "1"),
@@ -49,8 +50,11 @@ class Git:
             ("tar.umask", "0022"),
             ("gc.auto", "0"),
         ]
-        if self.source.authorization:
-            header = f"Authorization: {self.source.authorization}"
+        authorization = self.source.authorization
+        if self.source.signed and fetches:
+            authorization = sign(self.source.url)
+        if authorization:
+            header = f"Authorization: {authorization}"
             settings.append((f"http.{self.source.url}.extraHeader", header))
         first = int(keep.get("GIT_CONFIG_COUNT", "0") or 0)
         for number, (name, value) in enumerate(settings, start=first):
@@ -79,7 +83,7 @@ class Git:
                     stdin=subprocess.DEVNULL,
                     stdout=target,
                     stderr=subprocess.PIPE,
-                    env=self._environment(),
+                    env=self._environment(fetches=arguments[0] == "fetch"),
                     # Without a terminal neither ssh nor git can ask anybody.
                     start_new_session=True,
                 )
@@ -118,11 +122,17 @@ class Git:
         lines = [line.strip() for line in err.splitlines() if line.strip()]
         told = [line for line in lines if line.startswith(("fatal:", "error:", "remote:"))]
         said = "; ".join(dict.fromkeys(told or lines[-2:])) or "no message"
-        if self.source.shown.startswith("codecommit://") and said.endswith("error: 403"):
+        if self.source.signed and said.endswith("error: 403"):
             return RevisionError(
                 f"CodeCommit refuses {self.source.shown} (403). Either the AWS credentials are "
                 "wrong or have expired, or codecommit:GitPull is not allowed on this repository; "
                 "`bascule iam-policy` prints what a group needs."
+            )
+        if region_of(self.source.url) and not (self.source.signed or self.source.authorization):
+            return RevisionError(
+                f"git cannot get {self.source.shown}: {said}. CodeCommit wants a password that AWS "
+                "credentials sign, and there are none: set AWS_PROFILE, or run where a role gives "
+                "them (pip install 'bascule[aws]')."
             )
         return RevisionError(
             f"git cannot get {self.source.shown}: {said}. Check the address, the access of this "

@@ -29,12 +29,16 @@ _NOT_IN_A_REF = re.compile(r"[\s\x00-\x20\x7f:?*\[\\]|\.\.|//")
 
 @dataclass(frozen=True)
 class GitSource:
-    """A commit; ``url`` has no credentials, ``authorization`` is the HTTP header with them."""
+    """A commit; ``url`` has no credentials, ``authorization`` is the HTTP header with them.
+
+    ``signed`` says that CodeCommit's is made when a command begins: it does not hold for long.
+    """
 
     url: str
     ref: str
     shown: str
     authorization: str = ""
+    signed: bool = False
     local: Path | None = None
 
 
@@ -192,7 +196,17 @@ def _git_url(source: str, ref: str | None) -> GitSource:
         netloc = f"{user}@{host}" if user else host
         return GitSource(urlunsplit((scheme, netloc, parts.path, "", "")), chosen, shown)
     clean, authorization = _split_credentials(url, shown)
-    return GitSource(clean, chosen, shown, authorization)
+    return GitSource(clean, chosen, shown, authorization, signed=_is_signed(clean, authorization))
+
+
+def _is_signed(url: str, authorization: str) -> bool:
+    """Tell whether AWS credentials open a repository that brings none of its own.
+
+    Without them git is left to its own helpers.
+    """
+    from ._codecommit import has_credentials, region_of
+
+    return not authorization and bool(region_of(url)) and has_credentials()
 
 
 def _http_url(source: str, checksum: str | None, ref: str | None) -> UrlSource:
@@ -266,8 +280,8 @@ def _codecommit_url(source: str, ref: str | None) -> GitSource:
 
     name, chosen = _at_ref(source, ref, "codecommit://[REGION/]REPOSITORY@REF")
     region, _slash, repository = name.rpartition("/")
-    url, authorization = address(repository, region or None)
-    return GitSource(url, chosen, f"codecommit://{name}@{chosen}", authorization)
+    url = address(repository, region or None)
+    return GitSource(url, chosen, f"codecommit://{name}@{chosen}", signed=True)
 
 
 def _path(source: str, ref: str | None, base: Path) -> GitSource | PathSource:

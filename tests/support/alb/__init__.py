@@ -48,6 +48,19 @@ class Alb(Aws):
         """Let CloudWatch hear of requests so much later, with the time at which they came."""
         self._post("settings", {"late": seconds})
 
+    def stall(self, action: str = "", *, done: bool = False) -> None:
+        """Leave the next call of an action without an answer until this is called again.
+
+        :param done: what it asks for is done all the same
+        """
+        self._post("settings", {"stall": {"action": action, "done": done} if action else None})
+
+    def stalled(self) -> bool:
+        """Tell whether a call waits for its answer."""
+        with urllib.request.urlopen(f"{self.url}/alb/stalled", timeout=30) as answer:  # noqa: S310
+            told: bool = json.load(answer)
+        return told
+
     def _post(self, name: str, told: dict[str, Any]) -> None:
         request = urllib.request.Request(  # noqa: S310
             f"{self.url}/alb/{name}", data=json.dumps(told).encode(), method="POST"

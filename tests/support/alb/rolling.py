@@ -22,7 +22,7 @@ from support.fleet import CONTROLLER, Fleet, interpreter
 from support.rollout import BIN, Controller, Run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 RATE = 200
@@ -264,8 +264,13 @@ esac
 
 
 @contextmanager
-def rolling(folder: Path, kind: str, *, size: int, floor: int) -> Iterator[Story]:
-    """Give a fleet behind a load balancer, with nothing deployed to it yet."""
+def rolling(
+    folder: Path, kind: str, *, size: int, floor: int, hooks: Sequence[str] = ()
+) -> Iterator[Story]:
+    """Give a fleet behind a load balancer, with nothing deployed to it yet.
+
+    :param hooks: what more of AWS's truth the service has (see ``alb.running``)
+    """
     with (
         Fleet(size) as fleet,
         alb.running(
@@ -273,6 +278,7 @@ def rolling(folder: Path, kind: str, *, size: int, floor: int) -> Iterator[Story
             propagation=PROPAGATION,
             address=CONTROLLER,
             port=API,
+            hooks=hooks,
             popen=fleet.popen,
             inside=fleet.inside,
         ) as service,

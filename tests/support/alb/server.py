@@ -2,7 +2,8 @@
 
 Started by ``support.alb.running``. Beside the API of AWS it answers ``/alb/calls`` (every call
 that was made), ``/alb/settings`` (``throttle``: the share of calls to load balancers that are
-refused; ``late``: seconds until CloudWatch hears of requests) and ``/alb/forget``.
+refused; ``late``: seconds until CloudWatch hears of requests; ``stall``: see ``Front``) and
+``/alb/forget``.
 """
 
 from __future__ import annotations
@@ -47,15 +48,22 @@ METRIC_SECONDS = 1.0
 
 
 class Front:
-    """The WSGI application before moto: it counts, throttles, and tells the plane of changes."""
+    """The WSGI application before moto: it counts, throttles, and tells the plane of changes.
+
+    ``stall`` names an action, and whether it is done: its next call gets no answer as long as that
+    is set. ``stalled`` says that there is such a call.
+    """
 
     def __init__(self, plane: Plane) -> None:
         self._plane = plane
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._random = random.Random(7)  # noqa: S311 - a fixed sequence, not a secret
         self._lock = threading.Lock()
+        self._go_on = threading.Event()
         self.calls: list[dict[str, Any]] = []
         self.throttle = 0.0
+        self.stall: dict[str, Any] = {}
+        self.stalled = False
 
     def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
@@ -83,7 +91,17 @@ class Front:
             )
             start("400 Bad Request", [("Content-Type", "text/xml")])
             return [body]
+        with self._lock:
+            stalls = self.stall.get("action") == action and not self.stalled
+            self.stalled = self.stalled or stalls
+            done, go_on = self.stall.get("done"), self._go_on
+        if stalls and not done:
+            go_on.wait()
+            start("503 Service Unavailable", [])
+            return [b""]
         answered = list(self._moto(environ, start))
+        if stalls:
+            go_on.wait()
         if not READING.match(action):
             self._plane.read()
         return answered
@@ -116,9 +134,15 @@ class Front:
         with self._lock:
             if path == "/alb/calls":
                 answer = list(self.calls)
+            elif path == "/alb/stalled":
+                answer = self.stalled
             elif path == "/alb/settings":
                 self.throttle = float(told.get("throttle", self.throttle))
                 self._plane.late = float(told.get("late", self._plane.late))
+                if "stall" in told:
+                    self._go_on.set()
+                    self._go_on = threading.Event()
+                    self.stall, self.stalled = told["stall"] or {}, False
             elif path == "/alb/forget":
                 self.calls.clear()
         start("200 OK", [("Content-Type", "application/json")])

@@ -80,14 +80,16 @@ def test_a_configuration_of_their_own(minimum: dict[str, Any], wanted: Any) -> N
 def test_groups_of_tags_and_scaling_groups_together() -> None:
     found = made(
         ec2TagFilters=[], ec2TagSet={"ec2TagSetList": [[WEB], [PROD]]},
-        autoScalingGroups=[{"name": "web-asg", "hook": "CodeDeploy-managed-hook"}],
+        autoScalingGroups=[
+            {"name": "web-asg", "hook": "CodeDeploy-managed-hook", "terminationHook": "CD-goodbye"}
+        ],
     )  # fmt: skip
     assert found.condition.startswith("(ec2_tags is bascule.deploy.tagged([[{")
     assert found.condition.endswith(
         ') or (ec2_tags.get("aws:autoscaling:groupName", \'\') in ["web-asg"])'
     )
     assert found.variables["deploy_auto_scaling_groups"] == ["web-asg"]
-    assert any("CodeDeploy-managed-hook" in note for note in found.notes)
+    assert any("CodeDeploy-managed-hook, CD-goodbye" in note for note in found.notes)
     options = {"autoScalingGroupProcessesToSuspend": ["Terminate", "AZRebalance"]}
     more = variables(autoScalingGroups=["web-asg"], ec2DeploymentOptions=options)
     assert more["deploy_auto_scaling_suspend"] == [
@@ -116,6 +118,28 @@ def test_load_balancers(about: dict[str, Any], wanted: dict[str, Any]) -> None:
     without = made(loadBalancerInfo=about)
     assert "deploy_traffic_provider" not in without.variables
     assert any("WITHOUT_TRAFFIC_CONTROL" in note for note in without.notes)
+
+
+def test_a_pair_of_target_groups_takes_turns() -> None:
+    route = {"listenerArns": ["arn:listener/prod"]}
+    pair = {
+        "targetGroups": [{"name": "one"}, {"name": "two"}], "prodTrafficRoute": route,
+        "testTrafficRoute": {"listenerArns": ["arn:listener/test"]},
+    }  # fmt: skip
+    style = {"deploymentType": "BLUE_GREEN", "deploymentOption": "WITH_TRAFFIC_CONTROL"}
+    found = made(loadBalancerInfo={"targetGroupPairInfoList": [pair]}, deploymentStyle=style)
+    assert {
+        "deploy_traffic_provider": "elbv2", "deploy_elbv2_listener": "arn:listener/prod",
+        "deploy_traffic_pools": {"blue": {"target_group": "one"}, "green": {"target_group": "two"}},
+    }.items() <= found.variables.items()  # fmt: skip
+    assert any("arn:listener/test" in note for note in found.notes)
+    assert not any("name them in deploy_traffic_pools" in note for note in found.notes)
+    half = made(
+        loadBalancerInfo={"targetGroupPairInfoList": [{"targetGroups": [{"name": "one"}]}]},
+        deploymentStyle=style,
+    )
+    assert "deploy_traffic_pools" not in half.variables
+    assert any("targetGroupPairInfoList" in note for note in half.notes)
 
 
 def test_what_follows_a_failure_and_who_is_told() -> None:
@@ -188,6 +212,13 @@ def test_what_is_not_carried_over_is_named(more: dict[str, Any], named: str) -> 
             },
         ),
         (
+            {"deploymentReadyOption": {"actionOnTimeout": "STOP_DEPLOYMENT"}},
+            {
+                "deploy_schedule": [{"approval": "60m"}, {"shift": "100%"}],
+                "deploy_approval_on_timeout": "stop",
+            },
+        ),
+        (
             {
                 "deploymentReadyOption": {"actionOnTimeout": "CONTINUE_DEPLOYMENT"},
                 "terminateBlueInstancesOnDeploymentSuccess": {"action": "KEEP_ALIVE"},
@@ -240,9 +271,59 @@ def test_a_group_that_is_copied() -> None:
     assert any("TERMINATE" in note for note in two.notes)
 
 
+# What those fields hold (a list is [], as is one of lists), but for tags and the revision, which
+# have tests of their own, and deployments, of which nothing is carried over.
+INSIDE = [
+    "alarmConfiguration.alarms[].name",
+    "alarmConfiguration.enabled",
+    "alarmConfiguration.ignorePollAlarmFailure",
+    "autoRollbackConfiguration.enabled",
+    "autoRollbackConfiguration.events[]",
+    "autoScalingGroups[].hook",
+    "autoScalingGroups[].name",
+    "autoScalingGroups[].terminationHook",
+    "blueGreenDeploymentConfiguration.deploymentReadyOption.actionOnTimeout",
+    "blueGreenDeploymentConfiguration.deploymentReadyOption.waitTimeInMinutes",
+    "blueGreenDeploymentConfiguration.greenFleetProvisioningOption.action",
+    "blueGreenDeploymentConfiguration.terminateBlueInstancesOnDeploymentSuccess.action",
+    "blueGreenDeploymentConfiguration.terminateBlueInstancesOnDeploymentSuccess."
+    "terminationWaitTimeInMinutes",
+    "deploymentStyle.deploymentOption",
+    "deploymentStyle.deploymentType",
+    "ec2DeploymentOptions.autoScalingGroupProcessesToSuspend[]",
+    "ecsServices[].clusterName",
+    "ecsServices[].serviceName",
+    "loadBalancerInfo.elbInfoList[].name",
+    "loadBalancerInfo.targetGroupInfoList[].name",
+    "loadBalancerInfo.targetGroupPairInfoList[].prodTrafficRoute.listenerArns[]",
+    "loadBalancerInfo.targetGroupPairInfoList[].targetGroups[].name",
+    "loadBalancerInfo.targetGroupPairInfoList[].testTrafficRoute.listenerArns[]",
+    "triggerConfigurations[].triggerEvents[]",
+    "triggerConfigurations[].triggerName",
+    "triggerConfigurations[].triggerTargetArn",
+]
+APART = ("ec2Tag", "onPremises", "targetRevision", "lastSuccessful", "lastAttempted")
+
+
+def inside(shape: Any, path: str) -> list[str]:
+    """Return the paths of all that a shape of botocore holds."""
+    if shape.type_name == "structure":
+        return [
+            found
+            for name, one in shape.members.items()
+            for found in inside(one, f"{path}.{name}" if path else name)
+        ]
+    if shape.type_name == "list":
+        return inside(shape.member, path + "[]")
+    return [path]
+
+
 def test_every_field_of_a_group_is_carried_over_or_named() -> None:
     model: Any = boto3.client("codedeploy", region_name="eu-central-1").meta.service_model
-    assert set(model.shape_for("DeploymentGroupInfo").members) == FIELDS
+    shape = model.shape_for("DeploymentGroupInfo")
+    assert set(shape.members) == FIELDS
+    held = [one for one in inside(shape, "") if "." in one or "[]" in one]
+    assert sorted(one for one in held if not one.startswith(APART)) == sorted(INSIDE)
     assert any("brandNew" in note for note in made(brandNew={"a": 1}).notes)
 
 
