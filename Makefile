@@ -8,6 +8,8 @@ STAMP := $(VENV)/.installed
 AMAZON := collections/ansible_collections/amazon/aws/.from
 PACKAGES := haproxy nginx openssh-server openssh-client iproute2 git acl postgresql prometheus shellcheck
 export LC_ALL := C.UTF-8
+# Hundreds of short processes would compile the same modules again and again.
+unexport PYTHONDONTWRITEBYTECODE
 # Ansible must see the tools of the virtual environment, and none of the user's own settings.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 

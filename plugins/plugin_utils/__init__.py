@@ -1,0 +1,3 @@
+from ._bytecode import install
+
+install()

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.machinery
 import importlib.util
 import json
 import marshal
 import secrets
 import shlex
+import types
 import typing as t
 import zlib
 from pathlib import Path
@@ -92,7 +94,6 @@ _ANY_PYTHON = (
 )
 
 
-@functools.cache
 def program(operation: str) -> tuple[bytes, bytes]:
     """Return the part of the host program that an operation needs, compressed: source and code.
 
@@ -101,26 +102,45 @@ def program(operation: str) -> tuple[bytes, bytes]:
     host uses it if its own interpreter has the same bytecode (PEP 3147's magic number), and
     compiles what it imports if not.
     """
+    return _part(at_proxy=operation == "traffic", looks=operation == "drift")
+
+
+@functools.cache
+def _part(*, at_proxy: bool, looks: bool) -> tuple[bytes, bytes]:
     floor = Path(__file__).resolve().parent.parent / "module_utils"
     shared = [floor / f"{name}.py" for name in ("_errors", "_capabilities", "_routing_data")]
     paths = [*shared, *sorted((floor / "_host").glob("_[!_]*.py"))]
-    at_proxy = operation == "traffic"
     paths = [path for path in paths if path.stem not in MODULES]
     paths = [path for path in paths if path.stem in SHARED or (path.stem in AT_PROXY) == at_proxy]
-    if operation != "drift":
+    if not looks:
         paths = [path for path in paths if path.stem not in LOOKING]
     sources: dict[str, tuple[bool, str]] = {PACKAGE: (True, ""), f"{PACKAGE}._host": (True, "")}
+    code = {name: marshal.dumps(compile("", name, "exec")) for name in sources}
     for path in paths:
-        sources[_module_name(path)] = (False, path.read_text(encoding="utf-8"))
-    code = {
-        name: marshal.dumps(compile(text, name, "exec"))
-        for name, (_package, text) in sources.items()
-    }
+        name = _module_name(path)
+        sources[name] = (False, path.read_text(encoding="utf-8"))
+        code[name] = marshal.dumps(_compiled(path, name))
     if not at_proxy:
         # Read only where CodeDeploy's agent has installed the revision before.
         for path in sorted(floor.glob("_appspec*.py")):
             sources[_module_name(path)] = (False, path.read_text(encoding="utf-8"))
     return zlib.compress(json.dumps(sources).encode()), zlib.compress(marshal.dumps(code))
+
+
+def _compiled(path: Path, name: str) -> types.CodeType:
+    """Return the code of a module as Python keeps it beside its source (PEP 3147), or makes it.
+
+    On a host the module has no file; in a traceback its name stands there.
+    """
+    code = importlib.machinery.SourceFileLoader(name, str(path)).get_code(name)
+    return _renamed(t.cast("types.CodeType", code), name)
+
+
+def _renamed(code: types.CodeType, name: str) -> types.CodeType:
+    inner = tuple(
+        _renamed(one, name) if isinstance(one, types.CodeType) else one for one in code.co_consts
+    )
+    return code.replace(co_filename=name, co_consts=inner)
 
 
 def _module_name(path: Path) -> str:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import functools
 import typing as t
@@ -21,9 +22,16 @@ PREFIX = "deploy_"
 Spec = dict[str, dict[str, t.Any]]
 
 
-@functools.cache
 def public_variables() -> Spec:
-    """Return the options of the role ``bascule.deploy.variables``: all public variables."""
+    """Return the options of the role ``bascule.deploy.variables``: all public variables.
+
+    They are the caller's own: Ansible's validator writes into what it is given.
+    """
+    return copy.deepcopy(_documented())
+
+
+@functools.cache
+def _documented() -> Spec:
     collection = Path(__file__).resolve().parent.parent.parent
     path = collection / "roles" / "variables" / "meta" / "argument_specs.yml"
     document = yaml.safe_load(path.read_text(encoding="utf-8"))

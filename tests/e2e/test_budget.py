@@ -112,7 +112,7 @@ def killer(fleet: Fleet, name: str) -> threading.Thread:
 
     def work() -> None:
         mark = fleet.host(name).folder / "upper" / MARK
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 200
         while not mark.exists() and time.monotonic() < deadline:
             time.sleep(0.02)
         fleet.dark(name)
@@ -127,7 +127,7 @@ def slow_on(host: str) -> dict[str, str]:
     """A start hook that says it has begun and takes its time on one host."""
     return {
         "ApplicationStart": (
-            f'if [ "$(hostname)" = {host} ]; then touch /{MARK}; exec sleep 30; fi\n'
+            f'if [ "$(hostname)" = {host} ]; then touch /{MARK}; exec sleep 50; fi\n'
         )
     }
 

@@ -140,7 +140,7 @@ def ended(process: subprocess.Popen[str], when: Callable[[], bool], then: Callab
     try:
         until(arrived)
         then()
-        return process.communicate(timeout=120)[0]
+        return process.communicate(timeout=300)[0]
     finally:
         process.kill()
         process.wait()

@@ -132,7 +132,7 @@ def until(condition: Callable[[], bool], process: subprocess.Popen[str] | None =
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=300)
     return process.returncode, said
 
 
@@ -212,7 +212,7 @@ def test_the_first_interrupt_pauses_and_the_second_breaks_off(fleet: Fleet) -> N
     code, said = ended(resuming)
     assert code == 4, said
     assert f"`bascule resume {name}`" in said
-    assert fleet.left_running() == []
+    until(lambda: fleet.left_running() == [])
     assert fleet.overview(name) == {"Succeeded": 1, "InProgress": 1, "Pending": 1}
 
     # Nobody carries it out any more, so the stop itself ends it, and rolls it back.

@@ -131,7 +131,7 @@ class Story:
         mark = self.path(host, f"{BEGUN}-{version}")
 
         def wait() -> None:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 200
             while not mark.exists():
                 if time.monotonic() > deadline:
                     return
@@ -160,7 +160,7 @@ class Story:
     def cut(self, host: str) -> None:
         """Unplug a host for longer than ssh waits for it."""
         self.fleet.dark(host)
-        time.sleep(6)
+        time.sleep(8)
         self.fleet.light(host)
 
     def fill(self) -> None:
@@ -169,7 +169,7 @@ class Story:
         with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
             while True:
                 file.write(bytes(65_536))
-        time.sleep(5)
+        time.sleep(10)
         ballast.unlink()
 
     def stop_database(self, server: postgresql.Server) -> None:
@@ -213,7 +213,7 @@ def tell(story: Story, folder: Path) -> None:
         stdout=subprocess.DEVNULL,
     )
     (fleet.root(FULL) / FILL).touch()
-    second = revision(folder, "2.0", 5)
+    second = revision(folder, "2.0", 8)
     story.deploy(
         "disturbed",
         second,
@@ -240,7 +240,7 @@ def tell(story: Story, folder: Path) -> None:
         )
     story.left = story.programs()
     load.send_signal(signal.SIGTERM)
-    load.wait(timeout=30)
+    load.wait(timeout=60)
     story.load = json.loads(report.read_text())
 
 

@@ -83,7 +83,7 @@ STAGES = {"deploy_stages": [1, "100%"], "deploy_minimum_healthy_hosts": 0}
 
 def test_gates_between_stages_bring_a_bad_revision_back(fleet: Fleet) -> None:
     gate = {"type": "http", "name": "page", "url": fleet.url, "interval": "200ms"}
-    given = {**STAGES, "deploy_gates": [gate], "deploy_bake_time": "1s"}
+    given = {**STAGES, "deploy_gates": [gate], "deploy_bake_time": "2s"}
     fleet.sees = lambda versions: 500 if "2.0" in versions else 200
     judge = {
         "metrics": [{"name": "errors", "kind": "rate"}], "share": 10,

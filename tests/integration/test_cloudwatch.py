@@ -136,7 +136,7 @@ def stream_of(aws: moto.Aws) -> str:
 
 def test_a_deployment_is_in_the_log_and_in_the_metrics(aws: moto.Aws, tmp_path: Path) -> None:
     run = Fleet(tmp_path, aws).start("echo password=hunter22; echo it is done")
-    said, _none = run.communicate(timeout=120)
+    said, _none = run.communicate(timeout=300)
     assert run.returncode == 0, said
     assert "CloudWatch" not in said, said
     stream = stream_of(aws)
@@ -158,20 +158,22 @@ def test_an_endpoint_that_dies_midway_costs_the_log_and_nothing_else(
     aws: moto.Aws, tmp_path: Path
 ) -> None:
     marker = tmp_path / "running"
-    run = Fleet(tmp_path, aws).start(f"touch {marker}; sleep 1")
+    go = tmp_path / "go"
+    run = Fleet(tmp_path, aws).start(f"touch {marker}; until test -e {go}; do sleep 0.1; done")
     wait_for(marker)
     aws.kill()
-    said, _none = run.communicate(timeout=120)
+    go.touch()
+    said, _none = run.communicate(timeout=300)
     assert run.returncode == 0, said
     assert "events and metrics were not sent" in said
 
 
 def test_an_interrupted_play_sends_what_it_has_seen(aws: moto.Aws, tmp_path: Path) -> None:
     marker = tmp_path / "running"
-    run = Fleet(tmp_path, aws).start(f"touch {marker}; sleep 20")
+    run = Fleet(tmp_path, aws).start(f"touch {marker}; sleep 50")
     wait_for(marker)
     os.killpg(run.pid, signal.SIGINT)
-    run.communicate(timeout=120)
+    run.communicate(timeout=300)
     lines = [json.loads(one) for one in messages(aws, stream_of(aws))]
     assert lines[0]["kind"] == "opened"
     assert "staged" in {one["kind"] for one in lines}

@@ -22,6 +22,7 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._gates import (
     run_step,
 )
 from ansible_collections.bascule.deploy.plugins.plugin_utils._record import Record
+from support.ports import free_port
 from support.records import create
 
 if TYPE_CHECKING:
@@ -106,13 +107,13 @@ def test_all_gates_are_asked_while_a_step_bakes(url: str, site: Site, tmp_path: 
             {"type": "command", "command": f"echo $BASCULE_STEP >> {counter}"},
             {"type": "command", "name": "number", "command": ["echo", "7"], "success": "5..9",
              "count": 2},
-            seconds=0.5,
+            seconds=3.0,
         )  # fmt: skip
         assert outcome.verdict == "Pass", outcome
         assert {one["phase"] for one in outcome.gates} == {"Successful"}
         assert counter.read_text().splitlines()[0] == STEP
         run = record.gate_runs(about["id"])[0]
-        assert (run.verdict, run.round, run.until - run.started_at) == ("Pass", 1, 0.5)
+        assert (run.verdict, run.round, run.until - run.started_at) == ("Pass", 1, 3.0)
         decisions = record.gate_decisions(about["id"], STEP)
         assert {one.gate for one in decisions} == {
             "http", "rate", "tcp", "command", "number", "",
@@ -159,9 +160,9 @@ def test_a_dry_run_is_written_down_and_decides_nothing(url: str, site: Site) -> 
 
 
 def test_errors_are_tried_again_and_then_fail(url: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    gate = {"type": "http", "url": f"http://127.0.0.1:{port}", "consecutive_error_limit": 2}
+    gate = {
+        "type": "http", "url": f"http://127.0.0.1:{free_port()}", "consecutive_error_limit": 2,
+    }  # fmt: skip
     with opened(url) as (record, about):
         outcome = ask(record, about, gate)
         assert outcome.verdict == "Fail"
@@ -174,11 +175,11 @@ def test_a_command_that_hangs_is_ended_with_its_children(url: str, tmp_path: Pat
     mark = tmp_path / "child"
     command = f"(echo $BASHPID >/dev/null; sh -c 'echo $$ > {mark}; exec sleep 1000') & wait"
     gate = {
-        "type": "command", "command": command, "timeout": "1s", "consecutive_error_limit": 0,
+        "type": "command", "command": command, "timeout": "3s", "consecutive_error_limit": 0,
     }  # fmt: skip
     with opened(url) as (record, about):
         outcome = ask(record, about, gate)
-    assert "did not end within 1 s" in outcome.message
+    assert "did not end within 3 s" in outcome.message
     child = int(mark.read_text())
     wait_for(lambda: not os.path.exists(f"/proc/{child}"))  # noqa: PTH110 - a process
 

@@ -70,7 +70,7 @@ def alarm(aws: Aws, name: str, state: str) -> None:
 
 def put(aws: Aws, name: str, *values: float) -> None:
     """Write one value a minute, the last one some seconds ago: the end of a window is not in it."""
-    now = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=5)
+    now = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=20)
     data = [
         {"MetricName": name, "Value": value, "Dimensions": [{"Name": "Pool", "Value": "green"}],
          "Timestamp": now - datetime.timedelta(minutes=len(values) - number)}

@@ -16,7 +16,8 @@ import pytest
 from ansible_collections.bascule.deploy.plugins.module_utils._gate_spec import parse_gates
 from ansible_collections.bascule.deploy.plugins.plugin_utils._gates import run_step
 from ansible_collections.bascule.deploy.plugins.plugin_utils._record import Record
-from support.proxies import free_port, stop
+from support.ports import free_port
+from support.proxies import stop
 from support.records import create
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ def prometheus(application: Application, tmp_path: Path) -> Iterator[str]:
     port = free_port()
     target = f"127.0.0.1:{application.server.server_address[1]}"
     config = {
-        "global": {"scrape_interval": "200ms", "scrape_timeout": "200ms"},
+        # A scrape that comes too late says that the application is down.
+        "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
         "scrape_configs": [{"job_name": "shop", "static_configs": [{"targets": [target]}]}],
     }
     (tmp_path / "prometheus.yml").write_text(json.dumps(config))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from jsonschema import Draft7Validator
+from support.ports import free_port
 
 from bascule import project
 
@@ -23,17 +23,9 @@ def bascule(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
-
-
-def free_ports() -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def answer(port: int) -> str:
@@ -48,7 +40,7 @@ def test_a_new_project_deploys_as_it_is(tmp_path: Path, monkeypatch: pytest.Monk
     assert told["directory"] == str(folder)
     command = told["command"]
     assert command[0] == "bascule"
-    ports = free_ports()
+    ports = [free_port(), free_port()]
     hosts = folder / "inventory" / "hosts.yml"
     text = hosts.read_text()
     for old, new in zip(("18191", "18192"), ports, strict=True):

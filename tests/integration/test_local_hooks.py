@@ -145,7 +145,7 @@ ENDINGS: list[tuple[str, tuple[str, int] | None, str, str | None, str]] = [
     ),
     (
         "an output left open",
-        ("#!/bin/sh\nsleep 4 &\nexit 0\n", 0o755),
+        ("#!/bin/sh\nsleep 9 &\nexit 0\n", 0o755),
         "timeout: 1",
         "UnknownError",
         "Script at specified location: s.sh failed to close STDOUT",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -171,12 +172,16 @@ def test_a_routing_that_the_configuration_has_no_place_for_is_refused(
 
 def test_requests_under_way_are_answered_by_old_workers_and_hold_nothing_up(site: Pools) -> None:
     site.share(blue=100, green=0)
+    [blue] = site.endpoints["blue"].values()
     with ThreadPoolExecutor(4) as users:
-        answers = [users.submit(site.ask, 1, "/slow/4") for _ in range(4)]
-        time.sleep(0.5)
-        assert site.share(blue=0, green=100)["changed"]
-        assert site.ask(20) == {"green": 20}
-        assert not any(answer.done() for answer in answers)
+        answers = [users.submit(site.ask, 1, "/held") for _ in range(4)]
+        try:
+            proxies.wait_under_way(4, blue.port)
+            assert site.share(blue=0, green=100)["changed"]
+            assert site.ask(20) == {"green": 20}
+            assert not any(answer.done() for answer in answers)
+        finally:
+            proxies.release(blue.port)
         assert [answer.result() for answer in answers] == [{"blue": 1}] * 4
 
 
@@ -213,10 +218,15 @@ def test_a_server_that_is_named_and_not_numbered_is_drained_of_its_requests(
     }
     site.call("restore", *site.endpoints)
     with ThreadPoolExecutor(6) as users:
-        answers = [users.submit(site.get, "/slow/4") for _ in range(6)]
-        time.sleep(0.5)
-        drained = site.call("drain", *site.endpoints, drain_timeout=60)
-        assert all(answer.done() for answer in answers)
+        answers = [users.submit(site.get, "/held") for _ in range(6)]
+        proxies.wait_under_way(6, *site.ports())
+        later = threading.Timer(2.0, proxies.release, site.ports())
+        later.start()
+        drained = site.call("drain", *site.endpoints)
+        # Now nobody would be answered any more.
+        for name in site.endpoints:
+            site.kill(name)
+        later.join()
         assert [answer.result() for answer in answers] == ["1"] * 6
-    assert drained["waited"] > 2
+    assert drained["waited"] > 0.5
     assert "server localhost:" in path.read_text()

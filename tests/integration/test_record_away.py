@@ -22,6 +22,7 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils import _record
 from ansible_collections.bascule.deploy.plugins.plugin_utils._record import (
     Record,
 )
+from support.ports import free_port
 from support.postgresql import PASSWORD, Server, server
 from support.records import create
 
@@ -70,7 +71,7 @@ def test_a_deployment_outlives_a_server_that_is_away(
         postgresql.stop(at_once=at_once)
         time.sleep(seconds)
         postgresql.start()
-        _output, errors = run.communicate(timeout=120)
+        _output, errors = run.communicate(timeout=300)
         assert run.returncode == 0, errors
         assert "does not answer; trying again for up to 60 seconds" in errors
         assert "answers again" in errors
@@ -127,7 +128,7 @@ class Cutter:
                         if self.after:
                             self.silent = client
                             upstream.sendall(data)
-                            self.answered.wait(20)
+                            self.answered.wait(60)
                         return
                     upstream.sendall(data)
 
@@ -215,8 +216,7 @@ def test_whoever_has_no_patience_is_told_at_once_and_what_is_not_known(
 
 
 def test_a_wrong_address_is_told_at_once() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
     begun = time.monotonic()
     with pytest.raises(RecordError, match="see that the server runs"):
         Record.open(f"postgresql://bascule:x@127.0.0.1:{port}/none", patience=60.0)

@@ -131,7 +131,7 @@ def test_a_living_controller_is_left_alone_and_a_dead_one_is_followed_at_once(
         assert "Its controller is alive" in str(active.value)
         process.send_signal(signal.SIGKILL)
         # Not waited for yet: a zombie is as dead as any.
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while lease_of(record, held).state != "Dead":
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -195,10 +195,10 @@ def test_another_machine_has_until_its_lease_runs_out(url: str, record: Record) 
 def test_who_resumes_waits_for_a_lease_to_run_out(
     url: str, record: Record, notices: list[str]
 ) -> None:
-    held = held_elsewhere(url, record, 1.5)
+    held = held_elsewhere(url, record, 3)
     begun = time.monotonic()
     assert record.take_over(held, wait=True).fence == 2
-    assert time.monotonic() - begun > 1.0
+    assert time.monotonic() - begun > 0.5
     assert len(notices) == 1
     assert f"{held} is held by ada@ci-7, process 123" in notices[0]
     assert "Waiting until" in notices[0]
@@ -320,7 +320,7 @@ def test_a_heartbeat_goes_on_while_something_is_done(url: str, record: Record) -
         for _beat in range(2):
             aged = lease_of(record, deployment.id).now - 10
             change_lease(url, deployment.id, heartbeat_at=aged, expires_at=aged)
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while lease_of(record, deployment.id).heartbeat_at == aged:
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
@@ -336,7 +336,7 @@ def test_two_controllers_at_the_same_moment(url: str, tmp_path: Path) -> None:
     bundle.mkdir()
     (bundle / "appspec.yml").write_text("version: 0.0\nos: linux\n")
     with controllers.program("race", url, bundle, tmp_path / "cache", rounds) as run:
-        output, errors = run.communicate(timeout=120)
+        output, errors = run.communicate(timeout=600)
     assert run.returncode == 0, errors
     told = [json.loads(line) for line in output.splitlines()]
     for number in range(rounds):

@@ -235,6 +235,12 @@ def test_the_same_deployment_goes_on_from_its_beginning(host: Host) -> None:
     assert again(last) is None
 
 
+def noted(journal: Path) -> bool:
+    """Whether the start of the old version is known to have begun."""
+    told = [line for line in journal.read_text().splitlines() if '"StartOldVersion"' in line]
+    return any('"process":' in line for line in told)
+
+
 @pytest.mark.parametrize("same", [True, False])
 def test_a_start_that_was_interrupted(host: Host, same: bool) -> None:
     slow = (
@@ -258,7 +264,8 @@ def test_a_start_that_was_interrupted(host: Host, same: bool) -> None:
         finally:
             os._exit(0)
     deadline = time.monotonic() + 60
-    while len(lines(host, "/pids")) < 2:
+    journal = host.root / "group-1/d-000000002/journal.jsonl"
+    while len(lines(host, "/pids")) < 2 or not noted(journal):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     script = int(lines(host, "/pids")[1])

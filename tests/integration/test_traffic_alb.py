@@ -49,7 +49,7 @@ class Pools:
         options = {
             "listener": self.listener,
             "pools": {"blue": {"target_group": "blue"}, "green": {"target_group": self.green}},
-            "propagation": f"{PROPAGATION + 0.5}s",
+            "propagation": f"{PROPAGATION + 1.0}s",
             "restore_timeout": "60s",
             **more.pop("options", {}),
         }
@@ -72,7 +72,7 @@ class Pools:
         for _ in range(count):
             request = urllib.request.Request(self.url, headers=headers)  # noqa: S310
             try:
-                with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+                with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
                     found[str(answer.headers["X-Version"])] += 1
             except urllib.error.HTTPError as error:
                 found[str(error.code)] += 1
@@ -83,7 +83,7 @@ class Pools:
     def stays(self, jar: CookieJar) -> str:
         """Ask as a user who keeps cookies; returns who answers."""
         opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar))
-        with opener.open(self.url, timeout=10) as answer:
+        with opener.open(self.url, timeout=60) as answer:
             return str(answer.headers["X-Version"])
 
     @contextlib.contextmanager
@@ -209,7 +209,7 @@ def test_what_the_pools_answered_is_measured(pools: Pools, monkeypatch: pytest.M
     before = pools.ask("measure")
     pools.seen(40)
     for _ in range(3):
-        urllib.request.urlopen(f"{pools.url}slow/0.2", timeout=10).close()  # noqa: S310
+        urllib.request.urlopen(f"{pools.url}slow/0.2", timeout=60).close()  # noqa: S310
     deadline = time.monotonic() + 60
     while True:
         after = pools.ask("measure")
@@ -264,7 +264,7 @@ def test_what_cannot_be_is_one_clear_message(
 
 def move(action: str, pools: Pools, provider: str = "elbv2", **options: Any) -> dict[str, Any]:
     instance = options.pop("instance", pools.site.instances["blue"])
-    given = {"target_groups": ["blue"], "propagation": f"{PROPAGATION + 0.5}s", **options}
+    given = {"target_groups": ["blue"], "propagation": f"{PROPAGATION + 1.0}s", **options}
     if provider == "elbv2":
         given.setdefault("target_port", pools.site.ports["blue"])
     return run_on_controller(

@@ -21,11 +21,11 @@ from support.function_site import (
     SILENT,
     FunctionSite,
     Users,
-    free_port,
     kill_session,
     shares,
 )
 from support.lambda_plane import ALIAS, LambdaPlane
+from support.ports import free_port
 from support.receiver import receiving
 
 if TYPE_CHECKING:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boto3
+from support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,7 +78,7 @@ class Aws:
             data=str(unasked).encode(),
             headers={"Content-Type": "text/plain"},
         )
-        urllib.request.urlopen(request, timeout=10).close()  # noqa: S310
+        urllib.request.urlopen(request, timeout=60).close()  # noqa: S310
 
     def guard(self, policy: dict[str, Any] | None, key: str = "testing") -> None:
         """Let an access key do what a policy allows, and forget what was asked for before."""
@@ -104,7 +104,7 @@ class Aws:
     def reset(self) -> None:
         """Forget everything."""
         request = urllib.request.Request(f"{self.url}/moto-api/reset", method="POST")  # noqa: S310
-        urllib.request.urlopen(request, timeout=10).close()  # noqa: S310
+        urllib.request.urlopen(request, timeout=60).close()  # noqa: S310
 
 
 @contextmanager
@@ -116,9 +116,7 @@ def running(
     :param module: what runs moto, for instance with more truth in it
     :param more: more of the server's environment
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     log = folder / "moto.log"
     with log.open("wb") as output:
         server = subprocess.Popen(
@@ -143,7 +141,7 @@ def running(
 
 def wait_for(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
     """Wait until a server that was started answers; fail with its log if it does not."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while True:
         try:
             urllib.request.urlopen(url, timeout=5).close()  # noqa: S310

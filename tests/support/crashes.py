@@ -238,7 +238,7 @@ def scene(folder: Path, targets: int = 2) -> Iterator[Scene]:
                         "port": "{{ deploy_traffic_target_port }}",
                         "path": "/health",
                         "interval": "100ms",
-                        "deadline": "3s",
+                        "deadline": "5s",
                     }
                 ],
                 "deploy_traffic_provider": "envoy",

@@ -246,7 +246,7 @@ class Fleet:
                 argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
 
-    def wait(self, hosts: Sequence[Host], seconds: float = 20.0) -> None:
+    def wait(self, hosts: Sequence[Host], seconds: float = 120.0) -> None:
         """Wait until the sshd of every given host answers."""
         deadline = time.monotonic() + seconds
         for host in hosts:
@@ -468,7 +468,7 @@ def remove_leftovers() -> None:
 def _remove(name: str) -> None:
     """End the processes in a fleet's namespaces, then remove namespaces, disks and registry."""
     spaces = [path.name for path in NAMESPACES.glob(f"{name}-*")]
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while (pids := [pid for space in spaces for pid in _pids(space)]) and (
         time.monotonic() < deadline
     ):

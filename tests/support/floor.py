@@ -29,7 +29,7 @@ INTERVAL = 0.05
 def envoy(admin_url: str, cluster: str) -> list[str]:
     """The endpoints ``address:port`` that Envoy would send a request to."""
     url = f"{admin_url.rstrip('/')}/clusters?format=json"
-    with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - the test's own Envoy
+    with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - the test's own Envoy
         return envoy_in_service(json.load(answer), cluster)
 
 
@@ -51,10 +51,10 @@ def haproxy(address: str, backend: str) -> list[str]:
     """The servers of a backend that HAProxy would send a request to."""
     host, _, port = address.rpartition(":")
     if host and port.isdigit():
-        connection = socket.create_connection((host, int(port)), timeout=2)
+        connection = socket.create_connection((host, int(port)), timeout=10)
     else:
         connection = socket.socket(socket.AF_UNIX)
-        connection.settimeout(2)
+        connection.settimeout(10)
         connection.connect(address)
     with connection:
         connection.sendall(b"show stat\n")

@@ -7,7 +7,6 @@ import json
 import math
 import os
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -53,13 +52,6 @@ def within_binomial(seen: int, draws: int, share: float) -> bool:
     return abs(seen - draws * share) <= 5 * spread + 1
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    return port
-
-
 class Users:
     """Who invokes a function by its alias, again and again, until the block ends."""
 
@@ -96,8 +88,8 @@ class Users:
             except Exception as error:
                 version, failed = f"none: {error}", True
             self.seen.append(
-                {"at": begun, "function": function, "version": version, "failed": failed,
-                 "user": number}
+                {"at": begun, "until": time.time(), "function": function, "version": version,
+                 "failed": failed, "user": number}
             )  # fmt: skip
             time.sleep(0.06)
 

@@ -6,7 +6,6 @@ import base64
 import contextlib
 import io
 import json
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from support.aws import Aws, wait_for
+from support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -141,9 +141,7 @@ class LambdaPlane(Aws):
 @contextlib.contextmanager
 def running(folder: Path) -> Iterator[LambdaPlane]:
     """Run the service on a free port of loopback until the block ends."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     log = folder / "lambda-plane.log"
     with log.open("wb") as output:
         server = subprocess.Popen(
@@ -158,4 +156,4 @@ def running(folder: Path) -> Iterator[LambdaPlane]:
         yield plane
     finally:
         server.terminate()
-        server.wait(timeout=30)
+        server.wait(timeout=60)

@@ -360,11 +360,13 @@ class Plane:
             routing = asked.body.get("RoutingConfig", alias.routing_config) or {}
             weights = routing.get("AdditionalVersionWeights") or {}
             self._check_weights(storage, asked.name, version, weights)
+            # Whoever has had an answer by now was routed by what was there before.
+            changed = time.time()
             alias.update(
                 asked.body.get("Description"), version, {"AdditionalVersionWeights": weights}
             )
             LOG["aliases"].append(
-                {"at": time.time(), "function": asked.name, "alias": alias.name,
+                {"at": changed, "function": asked.name, "alias": alias.name,
                  "version": version, "weights": weights,
                  "provisioned": {
                      number: self._concurrency_told((name, number))["Status"]

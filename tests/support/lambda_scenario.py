@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from support.aws import REGION
 from support.lambda_plane import TESTS, LambdaPlane, package
+from support.ports import free_port
 
 SERVER = "support.lambda_plane_server"
 CONFIGURATION = """\
@@ -33,9 +33,7 @@ aws_secret_access_key = testing
 
 def start(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with (folder / "service.log").open("wb") as log:
         server = subprocess.Popen(
             [sys.executable, "-m", SERVER, str(port)],

@@ -8,9 +8,7 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -19,6 +17,7 @@ from support import proxies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
 START: dict[str, Callable[[Path, Mapping[str, list[proxies.Endpoint]]], proxies.Proxy]] = {
     "envoy": proxies.start_envoy_pools,
@@ -131,7 +130,7 @@ class Pools:
 
     def connection(self) -> http.client.HTTPConnection:
         parts = urlsplit(self.proxy.url)
-        return http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=20)
+        return http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=60)
 
     def ask_on(
         self,
@@ -156,9 +155,7 @@ class Pools:
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
         self.loads.append(process)
-        # proc(5): until it has taken the signal over, it would be ended without a report.
-        while process.poll() is None and not _catches(process.pid, signal.SIGTERM):
-            time.sleep(0.02)
+        proxies.wait_for_handler(process, signal.SIGTERM)
 
         def end() -> dict[str, Any]:
             process.send_signal(signal.SIGTERM)
@@ -173,12 +170,6 @@ class Pools:
             proxies.stop(process)
         if self._proxy is not None:
             self._proxy.stop()
-
-
-def _catches(pid: int, number: signal.Signals) -> bool:
-    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
-    caught = status.partition("SigCgt:")[2].split()[0]
-    return bool(int(caught, 16) >> (number - 1) & 1)
 
 
 # Options that only the routing has, which a pool's targets do not take.

@@ -13,7 +13,6 @@ import pwd
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import sql
+from support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,7 +103,7 @@ def server(*, durable: bool = False) -> Iterator[Server]:
         if identity:
             shutil.chown(folder, identity["user"], identity["group"])
         _make_cluster(programs / "initdb", folder, identity)
-        running = Server(_free_port(), folder, identity, durable)
+        running = Server(free_port(), folder, identity, durable)
         try:
             running.start()
             yield running
@@ -150,14 +150,8 @@ def _make_cluster(initdb: Path, folder: Path, identity: dict[str, Any]) -> None:
         raise RuntimeError(message)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _wait_until_ready(server: Server, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while True:
         try:
             psycopg.connect(server.url("postgres")).close()

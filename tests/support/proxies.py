@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +33,7 @@ PAGE = Path(__file__).parents[2] / "docs/load-balancers.md"
 BACKEND = Path(__file__).with_name("backend.py")
 LUA = Path(__file__).parents[2] / "roles/deploy/files/bascule.lua"
 SYSTEM_PATH = "/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin"
-START_SECONDS = 10.0
+START_SECONDS = 90.0
 
 
 @dataclass
@@ -63,12 +64,6 @@ class Proxy:
         self.process = subprocess.Popen(self.process.args, stderr=subprocess.DEVNULL)
         port = int(self.url.rpartition(":")[2])
         _until(lambda: _listens(port), self.process, None)
-
-
-def free_port(address: str = "127.0.0.1") -> int:
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        return int(probe.getsockname()[1])
 
 
 def example(language: str, having: str, page: Path = PAGE) -> str:
@@ -432,11 +427,45 @@ def start_backend(port: int, version: str) -> subprocess.Popen[bytes]:
     return process
 
 
+def under_way(*ports: int) -> int:
+    """Return how many requests wait for their answers at these test applications."""
+    return sum(int(_text(f"http://127.0.0.1:{port}/under-way")) for port in ports)
+
+
+def wait_under_way(count: int, *ports: int) -> None:
+    """Wait until so many requests have come to these applications and wait for their answers."""
+    deadline = time.monotonic() + START_SECONDS
+    while (seen := under_way(*ports)) < count:
+        assert time.monotonic() < deadline, f"{seen} of {count} requests are under way"
+        time.sleep(0.02)
+
+
+def release(*ports: int) -> None:
+    """Let these test applications answer what they were asked at ``/held``."""
+    for port in ports:
+        _text(f"http://127.0.0.1:{port}/release")
+
+
+def _text(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310 (the URL is ours)
+        return str(answer.read().decode())
+
+
+def wait_for_handler(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Wait until a program has taken a signal over, proc(5): before, the signal would end it."""
+    while process.poll() is None:
+        status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii", errors="replace")
+        caught = int(status.partition("SigCgt:")[2].split()[0], 16)
+        if caught >> (number - 1) & 1:
+            return
+        time.sleep(0.02)
+
+
 def stop(process: subprocess.Popen[bytes], how: signal.Signals = signal.SIGKILL) -> None:
     """End a process that a test started, and wait for it."""
     if process.poll() is None:
         process.send_signal(how)
-    process.wait(timeout=10)
+    process.wait(timeout=60)
 
 
 def _start(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:

@@ -70,8 +70,8 @@ class Site:
                 for name, endpoint in self.endpoints.items()
                 if name in names
             ],
-            "drain_timeout": 8,
-            "restore_timeout": 8,
+            "drain_timeout": 60,
+            "restore_timeout": 60,
             **more,
         }
 
@@ -97,17 +97,22 @@ class Site:
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
         self.loads.append(process)
+        proxies.wait_for_handler(process, signal.SIGTERM)
 
         def end() -> dict[str, Any]:
             process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=15) == 0
+            assert process.wait(timeout=60) == 0
             content: dict[str, Any] = json.loads(report.read_text())
             return content
 
         return end
 
+    def ports(self, *names: str) -> list[int]:
+        """Return the ports of these applications, of all if none is named."""
+        return [self.endpoints[name].port for name in names or self.endpoints]
+
     def get(self, path: str = "/") -> str:
-        with urllib.request.urlopen(self.proxy.url + path, timeout=20) as answer:  # noqa: S310
+        with urllib.request.urlopen(self.proxy.url + path, timeout=60) as answer:  # noqa: S310
             return str(answer.read().decode())
 
     def close(self) -> None:

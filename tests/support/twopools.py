@@ -141,6 +141,7 @@ class TwoPools:
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
         self.loads.append(process)
+        proxies.wait_for_handler(process, signal.SIGTERM)
 
         def end() -> dict[str, Any]:
             process.send_signal(signal.SIGTERM)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -14,7 +15,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+# How long a program may take to answer on a machine that does much else, and to end.
+START_PATIENCE = 60.0
 PATIENCE = 10.0
+# The range from which the kernel takes the ports of outgoing connections, and of who asks for any.
+_PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_LOWEST_PORT = 15_000
 
 
 class NotStartedError(Exception):
@@ -22,12 +28,30 @@ class NotStartedError(Exception):
 
 
 def free_ports(count: int) -> list[int]:
-    """Return different ports on which nobody listens on loopback now."""
+    """Return different ports on which nobody listens on loopback now.
+
+    Below the kernel's own range where it tells it: an application that is stopped for a moment
+    must not find that a connection has been given its port meanwhile.
+    """
+    found: list[int] = []
     with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
+        for port in (*_candidates(), *[0] * count):
+            if len(found) == count:
+                break
+            probe = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                found.append(int(probe.getsockname()[1]))
+    return found
+
+
+def _candidates() -> list[int]:
+    try:
+        highest = int(_PORT_RANGE.read_text(encoding="ascii").split()[0])
+    except (OSError, ValueError, IndexError):
+        return []
+    known = range(_LOWEST_PORT, highest)
+    return random.sample(known, min(100, len(known)))
 
 
 def spawn(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
@@ -49,7 +73,7 @@ def wait_until(
 
     :raises NotStartedError: with the end of its log, when it does not
     """
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + START_PATIENCE
     while not ready():
         if process.poll() is not None or time.monotonic() > deadline:
             end(process)

@@ -8,7 +8,8 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 from support.alb.plane import Answer, Forward, Listener, Rule, cluster_of
-from support.proxies import envoy_binary, free_port
+from support.ports import free_port
+from support.proxies import envoy_binary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
