@@ -41,6 +41,8 @@ _DATE = re.compile(
 # What Ruby's strip takes at both ends.
 BLANKS = "\0\t\n\v\f\r "
 _STANDARD_TAG = "tag:yaml.org,2002:"
+_BINARY_TAGS = (_STANDARD_TAG + "binary", "!binary")
+_TEXT_TAGS = (_STANDARD_TAG + "str", "!str", "!ruby/string")
 
 
 class LocatedError(AppSpecError):
@@ -60,6 +62,20 @@ class _Inspected(str):
     """The name of a member whose key is a collection: what Ruby shows of it."""
 
     __slots__ = ()
+
+
+class Symbol:
+    """What Psych makes of ``:name``: its text is ``name``, but it equals no text."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        """Take the text without the colon."""
+        self.text = text
+
+    def __str__(self) -> str:
+        """Return it as Ruby's ``to_s`` does."""
+        return self.text
 
 
 class Node:
@@ -285,28 +301,40 @@ class _Composer:
             if isinstance(event, self._yaml.MappingEndEvent):
                 return
             key = self._node(event, events, depth + 1)
-            value = self._node(next(events), events, depth + 1)
-            if key.plain and key.raw == "<<":
-                self._merge(node, value)
-                continue
+            following = next(events)
+            value = self._node(following, events, depth + 1)
+            # Psych merges under a quoted "<<", too, but not under one that says it is a text.
+            if key.value == "<<" and getattr(event, "tag", "") not in _TEXT_TAGS[:1]:
+                is_alias = isinstance(following, self._yaml.AliasEvent)
+                if self._merge(node, value, is_alias):
+                    continue
             # A name within a name is not quoted again: each level would double it.
             name = key.text() if key.kind == "scalar" else _Inspected(key.text())
+            if isinstance(key.value, Symbol):
+                name = key.raw
             if name in node.value:
                 node.duplicates.append((name, key.line, key.column))
             node.value[name] = value
 
     @staticmethod
-    def _merge(node: Node, value: Node) -> None:
-        sources = value.value if value.kind == "list" else [value]
-        for source in sources:
-            if source.kind != "map":
-                raise value.error("A merge key (<<) wants a map or a list of maps.", "yaml")
+    def _merge(node: Node, value: Node, is_alias: bool) -> bool:
+        """Merge what stands under ``<<``: of a list the first map with a key wins.
+
+        :returns: whether there was something to merge; if not, ``<<`` is a key like others
+        """
+        sources = value.value if value.kind == "list" and not is_alias else [value]
+        if any(source.kind != "map" for source in sources):
+            return False
+        for source in reversed(sources):
             node.value.update(source.value)
+        return True
 
     def _scalar(self, event: Any) -> Any:
         tag = event.tag or ""
-        if tag == _STANDARD_TAG + "str" or (tag == "" and not event.implicit[0]) or tag == "!":
+        if tag in _TEXT_TAGS or (tag == "" and not event.implicit[0]):
             return event.value
+        if tag in _BINARY_TAGS:
+            return _from_base64(event.value)
         if self._ruby and _DATE.match(event.value):
             raise self._error(
                 event,
@@ -314,6 +342,17 @@ class _Composer:
                 " 3.1 or later. Put it in quotes.",
             )
         return scalar(event.value)
+
+
+def _from_base64(text: str) -> str:
+    """Return the text of a scalar in base 64, of as much of it as is base 64."""
+    import base64
+    import binascii
+
+    try:
+        return base64.b64decode(text).decode("utf-8", "replace")
+    except (binascii.Error, ValueError):
+        return ""
 
 
 def scalar(text: str) -> Any:
@@ -329,6 +368,10 @@ def scalar(text: str) -> Any:
         return float("-inf")
     if lowered == ".nan":
         return float("nan")
+    if text.startswith(":") and len(text) > 1:
+        quoted = re.match(r":([\"'])(.*)\1", text)
+        name = quoted.group(2) if quoted else text
+        return Symbol(name[1:] if name.startswith(":") else name)
     for pattern, number in ((_SEXAGESIMAL, int), (_SEXAGESIMAL_FLOAT, float)):
         if pattern.match(text):
             # Psych's own reading: the first of two parts counts as hours, too.
@@ -376,6 +419,8 @@ def ruby_text(value: Any) -> str:
         return ""
     if isinstance(value, str):
         return value
+    if isinstance(value, Symbol):
+        return value.text
     return _inspect(value)
 
 
@@ -386,6 +431,9 @@ def _inspect(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, _Inspected):
         return str(value)
+    if isinstance(value, Symbol):
+        plain = re.match(r"[^\W\d]\w*[?!=]?\Z", value.text)
+        return ":" + (value.text if plain else _inspect(value.text))
     if isinstance(value, str):
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
     if isinstance(value, list):

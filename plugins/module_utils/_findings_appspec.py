@@ -127,6 +127,14 @@ def _mapping(node: Node) -> Iterator[Finding]:
             "empty-destination",
             "The destination is empty: a file would be installed into /, a directory is refused.",
         )
+    elif destination is not None and destination.text().startswith("~"):
+        yield at(
+            destination,
+            "warning",
+            "tilde-destination",
+            f"The destination {destination.text()} begins with ~, which stands for no folder here:"
+            " the installation will fail. Write the whole path.",
+        )
     elif destination is not None and not destination.text().startswith("/"):
         yield at(
             destination,

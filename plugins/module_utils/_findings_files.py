@@ -143,7 +143,20 @@ def _installation(root: Node, appspec: dict[str, Any], tree: Tree) -> Iterator[F
         parts = [part for part in entry["source"].split("/") if part not in ("", ".")]
         if ".." in parts:
             continue
-        if tree.find("/".join(parts)) is None and "/".join(parts) not in tree.items:
+        if entry["destination"].startswith("~"):
+            continue
+        found = tree.find("/".join(parts))
+        is_file = found is not None and tree.items[found].kind != "directory"
+        if is_file and parts and _files.names_folder(entry["source"]):
+            yield at(
+                node.get("source") or node,
+                "warning",
+                "source-no-folder",
+                f"The source {entry['source']} is a file; with the slash at its end it cannot be"
+                " installed. Leave that out.",
+            )
+            continue
+        if found is None and "/".join(parts) not in tree.items:
             yield at(
                 node.get("source") or node,
                 "warning",

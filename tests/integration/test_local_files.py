@@ -90,6 +90,22 @@ INSTALLS: list[tuple[str, dict[str, Any], dict[str, str] | None]] = [
         None,
     ),
     (
+        "a file is no folder",
+        {"appspec.yml": appspec("app/a/ {d}/x"), "app/a": "1"},
+        None,
+    ),
+    (
+        "a link to a file is no folder",
+        {"appspec.yml": appspec("app/l/. {d}/x"), "app/a": "1", "app/l": Path("a")},
+        None,
+    ),
+    (
+        "a folder may be named as one",
+        {"appspec.yml": appspec("app/. {d}/x/"), "app/a": "1"},
+        {"x": "/", "x/a": "1"},
+    ),
+    ("~ is no folder", {"appspec.yml": appspec("app ~/x"), "app/a": "1"}, None),
+    (
         "patterns in a source mean nothing",
         {"appspec.yml": appspec("app/* {d}/x"), "app/a": "1"},
         None,

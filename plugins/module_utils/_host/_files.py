@@ -80,10 +80,18 @@ def behavior(appspec: dict[str, Any], option: str | None) -> str:
 def place(path: str, sysroot: str = "") -> str:
     """Return where a path of an AppSpec is on this host.
 
-    A relative one counts from ``/``, the agent's own working directory.
+    A relative one counts from ``/``, the agent's own working directory; ``~`` is a home, as in
+    Ruby's ``File.expand_path``.
     """
+    if path.startswith("~"):
+        path = os.path.expanduser(path)
     normal = os.path.normpath("/" + path.lstrip("/"))
     return sysroot + normal if sysroot and normal != "/" else (sysroot or normal)
+
+
+def names_folder(source: str) -> bool:
+    """Tell whether a path can only be one of a folder: ``conf/`` or ``conf/.``."""
+    return source.endswith(("/", "/."))
 
 
 def check_sources(appspec: dict[str, Any]) -> None:
@@ -150,6 +158,11 @@ class _Planner:
         parts = [part for part in source.split("/") if part not in ("", ".")]
         name = "/".join(parts)
         found = self._tree.find(name)
+        if written.startswith("~"):
+            raise InstallError(
+                f"The destination {written!r} begins with '~', which stands for no folder here."
+                f" Write the whole path, {_AGAIN}"
+            )
         if found is not None and self._tree.items[found].kind == "directory":
             if not written:
                 raise InstallError(
@@ -159,7 +172,7 @@ class _Planner:
             self._ancestors(destination)
             self._directory(found, destination, ())
             return
-        path = self._last(name)
+        path = None if name and names_folder(source) else self._last(name)
         if path is None and name and self._retains(os.path.join(destination, parts[-1])):
             # Nothing is copied, so that nobody notices.
             self.plan.retained.append(os.path.join(destination, parts[-1]))
@@ -168,6 +181,8 @@ class _Planner:
             message = (
                 f"The files section names the source {source!r}, which the revision does not hold."
             )
+            if self._last(name) is not None and name:
+                message = f"The files section names the source {source!r}, which is no folder."
             if self._missing is None:
                 raise InstallError(f"{message} Correct it, or add it to the revision, {_AGAIN}")
             self._missing.append(message)

@@ -88,7 +88,7 @@ def _attempt(
     from . import _process
 
     location = script["location"]
-    path = os.path.join(archive, location.lstrip("/"))
+    path = archive + ("" if location.startswith("/") else "/") + location
     # A directory is something to run, too, as far as the agent looks; then it cannot be started.
     if not os.path.exists(path):
         place = os.path.normpath(path)

@@ -108,6 +108,8 @@ def test_an_appspec_file_by_itself(tmp_path: Path) -> None:
         ("fiels: []\n", "unknown-key", 3, 8),
         ("os: linux\n", "duplicate-key", 3, 1),
         ("files: [{source: web, destination: srv}]\n", "relative-destination", 3, 36),
+        ("files: [{source: /web, destination: ~/app}]\n", "tilde-destination", 3, 37),
+        ("files: [{source: web/a.txt/, destination: /srv}]\n", "source-no-folder", 3, 18),
         ("files: [{source: ../web, destination: /srv}]\n", "source-outside", 3, 18),
         ("files: [{source: /, destination: /srv}]\n", "source-everything", 3, 18),
         ("files: [{source: no, destination: /srv}]\n", "source-missing", 3, 18),
