@@ -122,6 +122,13 @@ def test_a_misspelt_strategy_is_told_the_one_that_is_meant(url: str) -> None:
     assert done.stderr.startswith("bascule: There is no strategy roling. Did you mean rolling?")
 
 
+def test_a_refusal_is_json_where_json_is_asked_for(url: str) -> None:
+    done = command(url, "status", "d-NOSUCHONE", "--format", "json")
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["exit_code"], told["error"]["kind"]) == (2, 2, "usage")
+    assert done.stderr == f"bascule: {told['error']['message']}\n"
+
+
 def test_an_inventory_that_is_not_there_is_refused(url: str, tmp_path: Path) -> None:
     missing = tmp_path / "hosts.yml"
     done = command(url, "deploy", "rolling", "-i", str(missing))

@@ -9,40 +9,18 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from support import aws as moto
+from support.aws import BUCKET
 from support.host_program import Host, pack
 from support.rollout import local_inventory
 
 import bascule
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 BASCULE = Path(sys.executable).parent / "bascule"
 APPSPEC = "version: 0.0\nos: linux\nfiles:\n  - {source: /, destination: /srv/app}\n"
 FILES = {"appspec.yml": APPSPEC, "VERSION": "1"}
-BUCKET = "releases"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[moto.Aws]:
-    with moto.running(tmp_path_factory.mktemp("moto")) as running:
-        yield running
-
-
-@pytest.fixture
-def s3(server: moto.Aws, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    server.reset()
-    server.use(monkeypatch)
-    monkeypatch.setenv("BASCULE_STATE", str(tmp_path / "state"))
-    client = server.client("s3")
-    client.create_bucket(
-        Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": moto.REGION}
-    )
-    return client
 
 
 def address(s3: Any, body: bytes) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-import secrets
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import RecordError
@@ -16,34 +15,13 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._record import (
     TargetState,
     group_id,
 )
-from support.postgresql import Server, server
 from support.records import DIGEST, create, new_deployment
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 OTHER = "f" * 64
 EVENT = {
     "event": "Install", "status": "Succeeded", "started": 10.5, "ended": 11.5, "error_code": None,
     "script": None, "message": "", "log": "line 1\nline 2",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[Server]:
-    with server() as running:
-        yield running
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def record(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Record]:
-    url = f"sqlite:///{tmp_path}/record.db"
-    if request.param == "postgresql":
-        running: Server = request.getfixturevalue("postgresql")
-        url = running.create(f"record_{secrets.token_hex(6)}")
-    with Record.open(url) as opened:
-        yield opened
 
 
 def succeed(record: Record, deployment: Deployment, *names: str) -> None:

@@ -21,7 +21,6 @@ from ansible_collections.bascule.deploy.plugins.module_utils._errors import Reco
 from ansible_collections.bascule.deploy.plugins.plugin_utils._record import Record, _statements
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.postgresql import Server, server
 from support.records import DIGEST, create, new_deployment
 
 import bascule
@@ -30,19 +29,7 @@ from bascule.cli import main
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[Server]:
-    with server() as running:
-        yield running
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/record.db"
-    running: Server = request.getfixturevalue("postgresql")
-    return running.create(f"audit_{secrets.token_hex(6)}")
+    from support.postgresql import Server
 
 
 @contextlib.contextmanager

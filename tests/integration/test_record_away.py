@@ -23,7 +23,7 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._record import (
     Record,
 )
 from support.ports import free_port
-from support.postgresql import PASSWORD, Server, server
+from support.postgresql import PASSWORD, Server
 from support.records import create
 
 if TYPE_CHECKING:
@@ -32,12 +32,6 @@ if TYPE_CHECKING:
 TESTS = Path(__file__).resolve().parents[1]
 NAMES = [f"target-{number:03}" for number in range(60)]
 AWAY_SECONDS = 10
-
-
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[Server]:
-    with server() as running:
-        yield running
 
 
 @pytest.fixture

@@ -28,17 +28,12 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._record import (
     employ_clerk,
 )
 from ansible_collections.bascule.deploy.plugins.plugin_utils._record._location import locate
-from support.postgresql import Server, server
 from support.records import create
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[Server]:
-    with server() as running:
-        yield running
+    from support.postgresql import Server
 
 
 @pytest.fixture

@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-import secrets
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import RecordError
-from ansible_collections.bascule.deploy.plugins.plugin_utils._record import Deployment, Record
-from support.postgresql import Server, server
 from support.records import new_deployment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[Server]:
-    with server() as running:
-        yield running
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def record(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Record]:
-    url = f"sqlite:///{tmp_path}/record.db"
-    if request.param == "postgresql":
-        running: Server = request.getfixturevalue("postgresql")
-        url = running.create(f"record_{secrets.token_hex(6)}")
-    with Record.open(url) as opened:
-        yield opened
+    from ansible_collections.bascule.deploy.plugins.plugin_utils._record import Deployment, Record
 
 
 def begin(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import LeaseLostError
@@ -13,30 +12,9 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._record import (
     Record,
     RevisionRow,
 )
-from support.postgresql import Server, server
 from support.records import DIGEST, create
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
 STEP = "stage 1"
-
-
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[Server]:
-    with server() as running:
-        yield running
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def record(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Record]:
-    url = f"sqlite:///{tmp_path / 'record.db'}"
-    if request.param == "postgresql":
-        running: Server = request.getfixturevalue("postgresql")
-        url = running.create(f"gates_{secrets.token_hex(6)}")
-    with Record.open(url) as opened:
-        yield opened
 
 
 def gated(record: Record, bake_time: float = 0.0) -> str:

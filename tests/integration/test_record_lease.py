@@ -7,7 +7,6 @@ import getpass
 import json
 import os
 import re
-import secrets
 import signal
 import socket
 import threading
@@ -29,7 +28,6 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._record import (
     Record,
 )
 from support import controllers
-from support.postgresql import Server, server
 from support.records import create
 
 if TYPE_CHECKING:
@@ -38,26 +36,6 @@ if TYPE_CHECKING:
 
 ME = f"{getpass.getuser()}@{socket.gethostname()}"
 EVENT = {"event": "Install", "status": "Succeeded", "started": 1.0, "ended": 2.0}
-
-
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[Server]:
-    with server() as running:
-        yield running
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/record.db"
-    running: Server = request.getfixturevalue("postgresql")
-    return running.create(f"lease_{secrets.token_hex(6)}")
-
-
-@pytest.fixture
-def record(url: str) -> Iterator[Record]:
-    with Record.open(url) as opened:
-        yield opened
 
 
 @pytest.fixture

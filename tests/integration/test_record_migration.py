@@ -32,18 +32,14 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._record._schema imp
     SCHEMA_VERSION,
     metadata,
 )
-from support.postgresql import Server, server
 from support.record_version_1 import ROWS, make
+from support.records import create
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[Server]:
-    with server() as running:
-        yield running
+    from support.postgresql import Server
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -247,6 +243,23 @@ def test_a_newer_record_is_refused(tmp_path: Path, version: int) -> None:
     for refused in (Record.open, upgrade_record):
         with pytest.raises(RecordError, match=f"has version {version}, .*the Bascule that wrote"):
             refused(url)
+
+
+@pytest.mark.parametrize(
+    "lacks", ["ALTER TABLE deployments DROP COLUMN zonal", "DROP TABLE applications"]
+)
+def test_a_record_from_between_two_releases_is_refused_with_a_way_out(
+    old: str, request: pytest.FixtureRequest, tmp_path: Path, lacks: str
+) -> None:
+    url = new(old, request, tmp_path)
+    with Record.open(url) as record:
+        with connected(url) as connection:
+            connection.exec_driver_sql(lacks)
+            connection.commit()
+        with pytest.raises(RecordError, match=r"between two releases.*Move it away") as refused:
+            create(record, ["a", "b"], 1)
+        assert lacks.rpartition(" ")[2] in str(refused.value)
+        assert record.deployments() == []
 
 
 def test_the_command_shows_and_upgrades(postgresql: Server) -> None:

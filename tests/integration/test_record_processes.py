@@ -4,38 +4,18 @@ from __future__ import annotations
 
 import os
 import random
-import secrets
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from ansible_collections.bascule.deploy.plugins.plugin_utils._record import Record
-from support.postgresql import Server, server
 from support.records import create
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 TESTS = Path(__file__).resolve().parents[1]
 NAMES = [f"target-{number:03}" for number in range(120)]
-
-
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[Server]:
-    with server() as running:
-        yield running
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/record.db"
-    running: Server = request.getfixturevalue("postgresql")
-    return running.create(f"processes_{secrets.token_hex(6)}")
 
 
 def program(*arguments: object) -> subprocess.Popen[str]:

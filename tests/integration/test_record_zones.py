@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
-import secrets
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from ansible_collections.bascule.deploy.plugins.module_utils._zonal import parse_zonal
-from ansible_collections.bascule.deploy.plugins.plugin_utils._record import Deployment, Record
-from support.postgresql import Server, server
 from support.records import create
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from ansible_collections.bascule.deploy.plugins.plugin_utils._record import Deployment, Record
 
 NAMES = ["a1", "a2", "a3", "b1", "b2", "b3", "b4"]
-
-
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[Server]:
-    with server() as running:
-        yield running
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def record(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Record]:
-    url = f"sqlite:///{tmp_path}/record.db"
-    if request.param == "postgresql":
-        running: Server = request.getfixturevalue("postgresql")
-        url = running.create(f"zones_{secrets.token_hex(6)}")
-    with Record.open(url) as opened:
-        yield opened
 
 
 def zoned(record: Record, **zonal: Any) -> Deployment:

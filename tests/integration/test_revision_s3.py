@@ -12,41 +12,20 @@ from ansible_collections.bascule.deploy.plugins.module_utils._errors import (
     RevisionError,
 )
 from ansible_collections.bascule.deploy.plugins.plugin_utils._revisions import resolve
-from support import aws as moto
+from support.aws import BUCKET
 from support.host_program import pack
 
 import bascule
 from bascule.cli import main
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 APPSPEC = "version: 0.0\nos: linux\nfiles:\n  - {source: /, destination: /srv/app}\n"
-BUCKET = "releases"
 
 
 def files(version: str) -> dict[str, Any]:
     return {"appspec.yml": APPSPEC, "VERSION": version}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[moto.Aws]:
-    with moto.running(tmp_path_factory.mktemp("moto")) as running:
-        yield running
-
-
-@pytest.fixture
-def s3(server: moto.Aws, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    server.reset()
-    server.use(monkeypatch)
-    monkeypatch.setenv("BASCULE_STATE", str(tmp_path / "state"))
-    client = server.client("s3")
-    client.create_bucket(
-        Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": moto.REGION}
-    )
-    client.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
-    return client
 
 
 def put(client: Any, version: str, key: str = "shop/app.tgz", kind: str = "tgz") -> dict[str, Any]:

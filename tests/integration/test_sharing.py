@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -17,28 +16,13 @@ from ansible_collections.bascule.deploy.plugins.module_utils._errors import (
 from ansible_collections.bascule.deploy.plugins.plugin_utils._providers._desk import Desk
 from ansible_collections.bascule.deploy.plugins.plugin_utils._record import Record
 from support import records
-from support.postgresql import Server, server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 WORKERS = 8
 SUBJECT = "group g"
-
-
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[Server]:
-    with server() as running:
-        yield running
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/record.db"
-    running: Server = request.getfixturevalue("postgresql")
-    return running.create(f"shared_{secrets.token_hex(6)}")
 
 
 class Calls:

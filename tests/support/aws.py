@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import pytest
 
 REGION = "eu-central-1"
+# That of the fixture ``s3``.
+BUCKET = "releases"
 # moto knows hundreds of images, which take it seconds at the first call of EC2; tests launch one.
 IMAGES = {"MOTO_AMIS_PATH": str(Path(__file__).with_name("images.json"))}
 

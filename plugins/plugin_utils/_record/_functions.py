@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import abc
 import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,11 +12,9 @@ from typing import TYPE_CHECKING, Any
 from ...module_utils._functions import PLATFORM
 from ._known import needed_digests
 from ._session import Query
+from ._transactions import Transactions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from ._again import Answer
     from ._change import Change
     from ._session import Session
 
@@ -49,23 +46,8 @@ class FunctionVersion:
         return asdict(self)
 
 
-class FunctionRecord(abc.ABC):
+class FunctionRecord(Transactions):
     """Each method is a transaction of its own, as are those of ``Record``."""
-
-    @abc.abstractmethod
-    def _read(self, work: Callable[[Session], Answer]) -> Answer:
-        """Read one state of the record."""
-
-    @abc.abstractmethod
-    def _change(
-        self,
-        deployment_id: str,
-        work: Callable[[Change], Answer],
-        *,
-        synced: bool = False,
-        now: float | None = None,
-    ) -> Answer:
-        """Change one deployment, with its row locked."""
 
     def note_function(
         self,

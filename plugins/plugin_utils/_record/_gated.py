@@ -5,39 +5,19 @@
 
 from __future__ import annotations
 
-import abc
 from typing import TYPE_CHECKING, Any
 
 from . import _alarms, _control, _gating
+from ._transactions import Transactions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from ._again import Answer
-    from ._change import Change
     from ._rows import Approval
-    from ._session import Session
 
 
-class GatedRecord(abc.ABC):
+class GatedRecord(Transactions):
     """Each method is a transaction of its own, as are those of ``Record``."""
-
-    _fence: int | None
-
-    @abc.abstractmethod
-    def _read(self, work: Callable[[Session], Answer]) -> Answer:
-        """Read one state of the record."""
-
-    @abc.abstractmethod
-    def _change(
-        self,
-        deployment_id: str,
-        work: Callable[[Change], Answer],
-        *,
-        synced: bool = False,
-        now: float | None = None,
-    ) -> Answer:
-        """Change one deployment, with its row locked."""
 
     def gate_look(self, deployment_id: str, step: str) -> _gating.GateLook:
         """Return whether the deployment is to go on, and how the gates of the step stand."""

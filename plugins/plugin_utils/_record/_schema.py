@@ -55,6 +55,20 @@ def check_version(shown: str, version: int | None) -> None:
     )
 
 
+def unlike_ours(shown: str, missing: str) -> RecordError:
+    """Return the error for a record of our version without our tables; ``shown`` is its address.
+
+    :param missing: what the database says is not there
+    """
+    return RecordError(
+        f"The record {shown} says that it has version {SCHEMA_VERSION}, but has other tables "
+        f"({missing}): it was made by a Bascule from between two releases, from which no way leads "
+        "here. Move it away or name another record with BASCULE_RECORD; the next deployment makes "
+        "a new one. What is installed on the targets stays and is found again; the history before "
+        "is lost, and with it what a rollback could go back to."
+    )
+
+
 def is_older(version: int | None) -> bool:
     """Tell whether a record of this version can be migrated to ours."""
     return version is not None and 0 < version < SCHEMA_VERSION

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...module_utils._errors import RecordAwayError, RecordError
 from . import _audit, _statements
-from ._schema import SCHEMA_VERSION, check_version, is_older, metadata
+from ._schema import SCHEMA_VERSION, check_version, is_older, metadata, unlike_ours
 from ._session import DuplicateError, Query
 from ._triggers import append_only
 
@@ -44,6 +44,8 @@ _SETTINGS = {
 # Any number that others are unlikely to use: it serialises making and migrating the tables.
 _CREATION_LOCK = 0x42415343
 
+# PostgreSQL's codes for a table or a column that is not there.
+_UNLIKE_OURS = ("42P01", "42703")
 _PASSING = (
     "Connection refused", "timeout", "timed out", "closed the connection", "Connection reset",
     "the database system is", "No route to host", "Network is unreachable", "too many clients",
@@ -300,6 +302,9 @@ def _readable(location: Location, error: Exception, *, committing: bool) -> Reco
     text = " ".join(str(cause).split()) or type(cause).__name__
     if location.password:
         text = text.replace(location.password, "***")
+    if str(getattr(cause, "sqlstate", None)) in _UNLIKE_OURS:
+        # The first sentence is enough; the statement follows it.
+        return unlike_ours(location.shown, text.partition(" LINE ")[0])
     message = (
         f"The record {location.shown} cannot be used: {text}; see that the server runs and "
         "that host, user, password and database of the URL are right."

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from ...module_utils._errors import RecordAwayError, RecordError
 from . import _audit, _statements
 from ._notice import tell
-from ._schema import SCHEMA_VERSION, check_version, is_older, sqlite_schema
+from ._schema import SCHEMA_VERSION, check_version, is_older, sqlite_schema, unlike_ours
 from ._session import DuplicateError
 
 if TYPE_CHECKING:
@@ -45,8 +45,9 @@ _ADVICE = (
     ("disk I/O", "make room on its file system, and see that the disk is well"),
     ("not a database", "it is damaged: move it away or bring back a copy"),
     ("malformed", "it is damaged: move it away or bring back a copy"),
-    ("no such", "it is damaged: move it away or bring back a copy"),
 )
+# What SQLite says of a table or a column that is not there.
+_UNLIKE_OURS = ("no such table", "no such column", "has no column named")
 # What may pass. A failed commit is rolled back, so that it may be repeated; for a lock that
 # somebody holds, ``_begin`` has waited long enough.
 _PASSING = ("disk is full", "disk I/O error", "unable to open")
@@ -295,6 +296,8 @@ def _readable_errors(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         text = str(error)
+        if any(part in text for part in _UNLIKE_OURS):
+            raise unlike_ours(f"sqlite:///{path}", text) from error
         advice = next(
             (advice for part, advice in _ADVICE if part in text),
             "see that the file is whole and writable",

@@ -9,111 +9,52 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ...module_utils._errors import LeaseHeldError, LeaseLostError, RecordError
-from . import _admit, _close, _control, _history, _known, _lease, _notifying, _scaling, _shifting
-from ._again import Answer, repeated
-from ._change import SUMMARY, Change, check_fence, only
+from . import _admit, _close, _control, _history, _known, _lease, _notifying, _shifting
+from ._change import SUMMARY, check_fence, only
 from ._functions import FunctionRecord
 from ._gated import GatedRecord
 from ._holder import is_orphaned
-from ._location import locate, prepare, reading, release, retain, writing
+from ._lasting import LastingRecord
 from ._notice import tell
 from ._rows import (
     DECIDED,
     ActiveDeploymentError,
     Admission,
     Approval,
-    BundleHolder,
     ClaimedError,
     Deployment,
     Event,
     NewDeployment,
-    RevisionRow,
     Target,
-    TargetState,
     deployment_from,
     event_from,
     target_from,
 )
+from ._scaled import ScaledRecord
 from ._session import Query, Session
 from ._sharing import Sharing
+from ._shifted import ShiftedRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-    from types import TracebackType
 
+    from ._again import Answer
+    from ._change import Change
     from ._lease import Lease
+    from ._rows import RevisionRow
 
 # A claim that fails although nobody holds the group any more: the holder has just ended.
 _CLAIM_ATTEMPTS = 5
 _LEASE_PAUSE = 0.5
 
 
-class Record(FunctionRecord, GatedRecord):
+class Record(FunctionRecord, GatedRecord, ShiftedRecord, ScaledRecord, LastingRecord):
     """A record that is ready to be used; make one with ``Record.open``.
 
     Each method is a transaction of its own, safe in forked processes and with several
     controllers. All methods raise RecordError, and those that change a deployment LeaseLostError
     if the record was opened with a fence that is not the deployment's any more.
     """
-
-    def __init__(
-        self, url: str | None = None, *, fence: int | None = None, patience: float = 0.0
-    ) -> None:
-        """Find the record and, if there is none yet, create it."""
-        self._location = locate(url)
-        self._fence = fence
-        self._patience = patience
-        self._retained = True
-        retain(self._location)
-        try:
-            # Whoever has no fence has begun nothing yet: a wrong address is told at once.
-            repeated(
-                lambda _unsure: prepare(self._location),
-                0.0 if fence is None else patience,
-                self._location.shown,
-            )
-        except BaseException:
-            self.close()
-            raise
-
-    @classmethod
-    def open(
-        cls, url: str | None = None, *, fence: int | None = None, patience: float = 0.0
-    ) -> Record:
-        """Open the record at ``url``.
-
-        None means $BASCULE_RECORD, else ``record.db`` in the state folder: $BASCULE_STATE or
-        ``${XDG_STATE_HOME:-~/.local/state}/bascule``. A SQLite file is created with mode 0600.
-
-        :param fence: that of the deployment which this controller carries out (see
-            ``Deployment.fence``); None for whoever is no controller: a stop, a tool, a test
-        :param patience: for how many seconds a transaction is tried again while the record is away
-        """
-        return cls(url, fence=fence, patience=patience)
-
-    @property
-    def url(self) -> str:
-        """The record's address, without a password."""
-        return self._location.shown
-
-    def close(self) -> None:
-        """Close this process's connection to a server; it is opened again when needed."""
-        if self._retained:
-            self._retained = False
-            release(self._location)
-
-    def __enter__(self) -> Record:
-        """Give the record itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close."""
-        self.close()
 
     # Deployments
 
@@ -553,230 +494,6 @@ class Record(FunctionRecord, GatedRecord):
     ) -> None:
         """Write what became of messages: an empty text, or why one could not be sent."""
         self._change(deployment_id, lambda change: _notifying.settle(change, outcomes))
-
-    # Steps of a schedule
-
-    def steps(self, deployment_id: str) -> list[_shifting.Step]:
-        """Return the steps of a deployment's schedule in order; none where no traffic is moved."""
-        return self._read(lambda session: _shifting.steps(session, deployment_id))
-
-    def begin_step(self, deployment_id: str, number: int) -> str:
-        """Begin a step, or go on with it.
-
-        :returns: go, passed (it has succeeded), stopped (the deployment ends before any traffic was
-            moved) or paused
-        :raises RecordError: there is no such step, or the deployment is to end after traffic was
-            moved
-        """
-        return self._change(
-            deployment_id, lambda change: _shifting.begin(change, number), synced=True
-        )
-
-    def end_step(self, deployment_id: str, number: int, message: str = "") -> None:
-        """Write down that a step has succeeded."""
-        self._change(
-            deployment_id,
-            lambda change: _shifting.end(change, number, _shifting.SUCCEEDED, message),
-            synced=True,
-        )
-
-    def fail_steps(self, deployment_id: str, error_code: str, message: str) -> None:
-        """Write down that the present step has failed, and halt the deployment."""
-
-        def fail(change: Change) -> None:
-            _shifting.fail_present(change, message)
-            _control.halt(change, error_code, message)
-
-        self._change(deployment_id, fail, synced=True)
-
-    def note_routing(
-        self,
-        deployment_id: str,
-        *,
-        provider: str,
-        where: str,
-        before: Mapping[str, Any] | None,
-        after: Mapping[str, Any] | None,
-        waited: float = 0.0,
-    ) -> None:
-        """Write down what the routing of a load balancer was seen to be set to."""
-        self._change(
-            deployment_id,
-            lambda change: _shifting.note_routing(
-                change, provider=provider, where=where, before=before, after=after, waited=waited
-            ),
-            synced=True,
-        )
-
-    def routing_changes(self, deployment_id: str) -> list[_shifting.RoutingChange]:
-        """Return what the routing was set to in a deployment, in order."""
-        return self._read(lambda session: _shifting.routing_changes(session, deployment_id))
-
-    # Auto Scaling
-
-    def hold(
-        self,
-        deployment_id: str,
-        scaling_group: str,
-        region: str,
-        processes: Sequence[str],
-        *,
-        hook: str | None = None,
-    ) -> None:
-        """Write down that processes of an Auto Scaling group are suspended for a deployment.
-
-        Or that its instances wait at a launch hook, where nothing is suspended.
-        """
-        self._change(
-            deployment_id,
-            lambda change: _scaling.hold(change, scaling_group, region, processes, hook=hook),
-            synced=True,
-        )
-
-    def hook_turn(
-        self, deployment_id: str, among: Sequence[str], scaling_group: str, interval: float
-    ) -> tuple[str, float]:
-        """Return the group's region for the one who sends heartbeats to its hook now.
-
-        :param among: the deployments for which the group may be held
-        :param interval: seconds between two heartbeats
-        :returns: the region, empty for who has not the turn, and the seconds until the next
-        """
-        wait = self._read(
-            lambda session: _scaling.wait_for(session, among, scaling_group, interval)
-        )
-        if wait is None or wait > 0:
-            return "", interval if wait is None else wait
-        region = self._change(
-            deployment_id,
-            lambda change: _scaling.take_turn(change, among, scaling_group, interval),
-        )
-        return region, interval
-
-    def note_hook_failure(self, deployment_id: str, message: str) -> None:
-        """Write down that instances could not be kept waiting at a hook, or seen off."""
-        self._change(
-            deployment_id,
-            lambda change: change.note("HookUnanswered", status="Error", message=message),
-        )
-
-    def holds(self, scaling_group: str, region: str) -> list[_scaling.Hold]:
-        """Return for which deployments an Auto Scaling group is held."""
-        return self._read(lambda session: _scaling.holds(session, scaling_group, region))
-
-    def holds_of(self, deployment_ids: Sequence[str]) -> list[_scaling.Hold]:
-        """Return which Auto Scaling groups are held for these deployments."""
-        return self._read(lambda session: _scaling.holds_of(session, deployment_ids))
-
-    def release_hold(self, held: _scaling.Hold) -> None:
-        """Write down that an Auto Scaling group is not held any more."""
-        self._change(held.deployment_id, lambda change: _scaling.release(change, held))
-
-    def leave(self, deployment_id: str, target: str, message: str) -> None:
-        """Write down that a target has left the fleet; it counts neither as done nor as failed."""
-        self._change(deployment_id, lambda change: _scaling.leave(change, target, message))
-
-    def see_off(self, deployment_id: str, target: str, message: str) -> bool:
-        """Write down that a target is being taken away; False while it is worked on."""
-        return self._change(deployment_id, lambda change: _scaling.see_off(change, target, message))
-
-    # What is known between deployments
-
-    def last_known_good(self, application: str, group: str) -> RevisionRow | None:
-        """Return the revision of the group's newest successful deployment, unless marked bad."""
-        found = self.good_deployment(application, group)
-        return found.revision if found else None
-
-    def good_deployment(self, application: str, group: str) -> _known.GoodDeployment | None:
-        """Return the newest successful deployment whose revision is not marked bad."""
-        return self._read(lambda session: _known.good_deployment(session, application, group))
-
-    def group_state(self, application: str, group: str) -> _known.GroupState | None:
-        """Return the group's revision, None where nothing has succeeded yet."""
-        return self._read(lambda session: _known.group_state(session, application, group))
-
-    def bad_revisions(self, application: str) -> dict[str, str]:
-        """Return the digests that are marked bad, each with the reason."""
-        return self._read(lambda session: _known.bad_revisions(session, application))
-
-    def needed_digests(self, newest: int = 5) -> set[str]:
-        """Return the revisions that are deployed or may be gone back to."""
-        return self._read(lambda session: _known.needed_digests(session, newest))
-
-    def revisions(self, application: str | None = None) -> list[_known.KnownRevision]:
-        """Return the revisions of an application (or of all), those deployed last first."""
-        return self._read(lambda session: _known.revisions(session, application))
-
-    def mark_revision(self, application: str, digest: str, *, bad: bool, why: str = "") -> None:
-        """Mark a revision as bad, so that no rollback goes to it, or take the mark back."""
-        self._write(
-            lambda session, _unsure: _history.mark_revision(
-                session, application, digest, bad=bad, why=why
-            ),
-            synced=True,
-        )
-
-    def target_states(self, application: str, group: str) -> dict[str, TargetState]:
-        """Return what is known of each target of the group, by its name."""
-        return self._read(lambda session: _history.target_states(session, application, group))
-
-    def has_bundle(self, application: str, group: str, target: str, digest: str) -> bool:
-        """Whether the bundle was delivered to the target before (the host may have lost it)."""
-        return self._read(
-            lambda session: _history.has_bundle(session, application, group, target, digest)
-        )
-
-    def revision_holders(self, digest: str) -> list[BundleHolder]:
-        """Return the targets that the bundle was delivered to."""
-        return self._read(lambda session: _history.revision_holders(session, digest))
-
-    # Transactions
-
-    def _read(self, work: Callable[[Session], Answer]) -> Answer:
-        """Read one state of the record."""
-
-        def attempt(_unsure: bool) -> Answer:
-            with reading(self._location) as session:
-                return work(session)
-
-        return repeated(attempt, self._patience, self._location.shown)
-
-    def _write(self, work: Callable[[Session, bool], Answer], *, synced: bool = False) -> Answer:
-        """Write; ``work`` is called with True if it may have been done already (``repeated``)."""
-
-        def attempt(unsure: bool) -> Answer:
-            with writing(self._location, synced=synced) as session:
-                return work(session, unsure)
-
-        return repeated(attempt, self._patience, self._location.shown)
-
-    def _change(
-        self,
-        deployment_id: str,
-        work: Callable[[Change], Answer],
-        *,
-        synced: bool = False,
-        now: float | None = None,
-    ) -> Answer:
-        """Change one deployment, with its row locked (``synced``: see ``writing``).
-
-        ``work`` is called again if the record goes away before the change is committed; it must
-        not do anything but change the record.
-        """
-        moment = time.time() if now is None else now
-        before: list[tuple[Change, Answer]] = []
-
-        def attempt(session: Session, unsure: bool) -> Answer:
-            change = Change(session, deployment_id, moment, fence=None if unsure else self._fence)
-            if unsure and before and before[-1][0].was_written(session):
-                return before[-1][1]
-            check_fence(change.deployment, self._fence)
-            answer = work(change)
-            change.write()
-            before.append((change, answer))
-            return answer
-
-        return self._write(attempt, synced=synced)
 
 
 def _holder(session: Session, application: str, group: str) -> tuple[Deployment, Lease] | None:

@@ -1,0 +1,59 @@
+"""What several files of tests ask for: a record in each kind of database, a bucket."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from ansible_collections.bascule.deploy.plugins.plugin_utils._record import Record
+from support import aws
+from support.postgresql import Server, server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[Server]:
+    """A server of the module's own."""
+    with server() as running:
+        yield running
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of a record that is not made yet."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/record.db"
+    running: Server = request.getfixturevalue("postgresql")
+    return running.create(f"record_{secrets.token_hex(6)}")
+
+
+@pytest.fixture
+def record(url: str) -> Iterator[Record]:
+    """A record that is open."""
+    with Record.open(url) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[aws.Aws]:
+    """An AWS of the module's own."""
+    with aws.running(tmp_path_factory.mktemp("moto")) as running:
+        yield running
+
+
+@pytest.fixture
+def s3(moto: aws.Aws, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """A client of S3, where there is an empty bucket with versions."""
+    moto.reset()
+    moto.use(monkeypatch)
+    monkeypatch.setenv("BASCULE_STATE", str(tmp_path / "state"))
+    client = moto.client("s3")
+    where = {"LocationConstraint": aws.REGION}
+    client.create_bucket(Bucket=aws.BUCKET, CreateBucketConfiguration=where)
+    enabled = {"Status": "Enabled"}
+    client.put_bucket_versioning(Bucket=aws.BUCKET, VersioningConfiguration=enabled)
+    return client
