@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._errors import HostError
 from ._host import _apart, _drift, _entry, _lifecycle, _stage
+from ._host_options import HOST_OPTIONS
 
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -20,32 +21,7 @@ HOST_PROGRAM_SPEC: dict[str, dict[str, Any]] = {
     "deployment": {"type": "dict"},
     "record": {"type": "str", "default": "", "no_log": True},
     "state_directory": {"type": "str", "default": ""},
-    "settings": {
-        "type": "dict",
-        "options": {
-            "root": {"type": "str", "required": True},
-            "sysroot": {"type": "str", "default": ""},
-            "file_exists_behavior": {"type": "str", "default": "DISALLOW"},
-            "ignore_application_stop_failures": {"type": "bool", "default": False},
-            "start_again": {
-                "type": "str",
-                "choices": ["refused", "unchanged", "never"],
-                "default": "refused",
-            },
-            "retained_revisions": {"type": "int", "default": 5},
-            "hook_environment": {"type": "dict", "default": {}, "no_log": True},
-            "layout": {"type": "str", "choices": ["copy", "release"], "default": "copy"},
-            "release_directory": {"type": "str", "default": ""},
-            "release_link": {"type": "str", "default": ""},
-            "shared_paths": {"type": "list", "elements": "str", "default": []},
-            "releases_to_keep": {"type": "int", "default": 5},
-            "pool": {"type": "str", "default": ""},
-            "outside_links": {"type": "bool", "default": False},
-            "redeploy": {"type": "bool", "default": False},
-            "gates": {"type": "list", "elements": "dict", "default": []},
-            "reconnect_timeout": {"type": "raw", "default": "60s"},
-        },
-    },
+    "settings": {"type": "dict", "options": HOST_OPTIONS},
     # It holds the hook environment: no system log may have it.
     "request": {"type": "dict", "no_log": True},
     "bundle": {"type": "path"},

@@ -8,6 +8,7 @@ A callback only looks on: no error of its own reaches the play.
 
 from __future__ import annotations
 
+import abc
 import functools
 import time
 import typing as t
@@ -53,9 +54,9 @@ class Observer(CallbackBase):
         self._translator: Translator | None = None
         self._apologised = False
 
+    @abc.abstractmethod
     def event(self, event: Event) -> None:
         """Take an event."""
-        raise NotImplementedError
 
     def apologise(self, error: Exception) -> None:
         """Say once that something could not be done."""

@@ -9,9 +9,10 @@ import typing as t
 
 from ..module_utils._configuration import parse_duration
 from ..module_utils._errors import RevisionError
+from ..module_utils._host_options import HOST_OPTIONS
 from ._action import DEPLOYMENT_OPTIONS, Arguments, BasculeAction, state_directory
 from ._direct import run_on_host
-from ._request import HOST_OPTIONS, host_request
+from ._request import host_request
 from ._revisions import load_revision
 
 if t.TYPE_CHECKING:

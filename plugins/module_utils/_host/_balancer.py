@@ -8,6 +8,7 @@ This file runs on hosts: Python 3.8 and the standard library only.
 
 from __future__ import annotations
 
+import abc
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._errors import UsageError
@@ -72,7 +73,7 @@ ABSENT = Seen(
 )
 
 
-class Balancer:
+class Balancer(abc.ABC):
     """The methods a provider has; one instance serves one request.
 
     Everything may raise ``TrafficError``.
@@ -91,27 +92,27 @@ class Balancer:
     interval = 0.0
     slack = 0.0
 
+    @abc.abstractmethod
     def observe(self) -> dict[str, Seen]:
         """Ask the balancer once for all targets and return what it says, by target name."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def block(self, names: Sequence[str]) -> None:
         """Order that these targets get no new request; returns before it is observed."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def release(self, names: Sequence[str], *, untouched: bool = False) -> None:
         """Lift the order, or register the target; returns before it is observed.
 
         :param untouched: an order that was just given is taken back; the targets need no new proof
         """
-        raise NotImplementedError
 
-    def advance(self) -> None:
+    def advance(self) -> None:  # noqa: B027 - a step that most balancers do not have
         """Take the next step of a release that needs more than one; most need none."""
 
+    @abc.abstractmethod
     def known_names(self) -> list[str]:
         """Name what the balancer has, for messages."""
-        raise NotImplementedError
 
 
 def read_options(

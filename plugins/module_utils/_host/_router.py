@@ -8,6 +8,7 @@ This file runs on hosts: Python 3.8 and the standard library only.
 
 from __future__ import annotations
 
+import abc
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._errors import TrafficError, UsageError
@@ -45,7 +46,7 @@ class Counters(NamedTuple):
         return {"requests": self.requests, "errors": self.errors, "latency": latency}
 
 
-class Router:
+class Router(abc.ABC):
     """The methods that a provider has for pools; one instance serves one request.
 
     Everything may raise ``TrafficError``.
@@ -66,29 +67,29 @@ class Router:
         """Return what a person should know."""
         return ()
 
+    @abc.abstractmethod
     def shown(self) -> Routing | None:
         """Return the routing that the proxy itself shows; ``None`` is none that we understand."""
-        raise NotImplementedError
 
     def same(self, shown: Routing, wanted: Routing) -> bool:
         """Tell whether nothing has to be ordered."""
         return shown == wanted
 
+    @abc.abstractmethod
     def order(self, routing: Routing) -> None:
         """Order this routing; returns before it is observed."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def missing(self, routing: Routing) -> str:
         """Say what is still missing until the proxy goes by this routing; nothing is ``""``."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def take_back(self) -> None:
         """Put back what was there before the order, as far as that is possible."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def measure(self) -> dict[str, Counters]:
         """Return what the proxy has counted, by pool."""
-        raise NotImplementedError
 
     def measure_since(self, moment: float) -> dict[str, Counters] | None:
         """Return what was counted of requests after a moment (epoch seconds) and of no others.

@@ -8,6 +8,7 @@ A target leaves and enters all pools together. Each pool is asked once for all i
 
 from __future__ import annotations
 
+import abc
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -142,25 +143,25 @@ class Members(Balancer):
             counted=False,
         )
 
+    @abc.abstractmethod
     def pools(self) -> list[Pool]:
         """Return the pools that were named."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def member(self, pool: Pool, target: Target) -> str:
         """Return the id that a target has in a pool."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def ask(self, pool: Pool) -> dict[str, list[str]]:
         """Ask the service for a pool's members: each one's ``Member`` as a list."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def add(self, pool: Pool, members: list[str]) -> dict[str, str]:
         """Put members in; returns those that were refused, and why."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def remove(self, pool: Pool, members: list[str]) -> dict[str, str]:
         """Take members out; returns as ``add``."""
-        raise NotImplementedError
 
 
 def one_by_one(

@@ -47,6 +47,9 @@ class Proxy(Router):
     def take_back(self) -> None:
         self.told.append("back")
 
+    def measure(self) -> dict[str, Counters]:
+        return {"green": Counters(10, 1)}
+
 
 def test_an_order_is_waited_for_and_told_as_a_difference() -> None:
     proxy = Proxy(["not yet", TrafficError("away"), "not yet", ""])
