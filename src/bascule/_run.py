@@ -82,7 +82,8 @@ def run(
     An error raised by ``on_event`` does not stop the deployment; it is raised when that has ended.
     The first interrupt (SIGINT, SIGTERM, or ``cancel``) pauses the deployment: no further target is
     begun, those in flight finish. The second one breaks it off at once, the third one kills
-    ansible-playbook. ``notice`` is told what an interrupt leads to.
+    ansible-playbook. A terminal that is closed (SIGHUP) pauses it and does no more.
+    ``notice`` is told what an interrupt leads to.
     """
     with tempfile.TemporaryDirectory(prefix="bascule-") as private:
         asking = Path(private) / "pause"
@@ -170,19 +171,38 @@ class _Watch:
         """Let the deployment pause; the second time, break it off; the third time, kill it."""
         self.asked += 1
         if self._pause is not None and self.asked == 1:
-            want_pause(self._pause, why)
-            self._notice(
-                "Pausing: no further target is begun; waiting for those in flight. Interrupt again "
-                "to break off at once."
-            )
+            self._ask_to_pause(self._pause, why)
         elif self._broken_off is None:
             self._break_off()
         else:
             self._kill = True
 
+    def _ask_to_pause(self, asking: Path, why: str) -> None:
+        try:
+            want_pause(asking, why)
+        except OSError as error:
+            # A full disk, for instance; an interrupt must not be lost by it.
+            self._say(f"It cannot be asked to pause: {asking} cannot be written ({error}).")
+            self._break_off()
+            return
+        self._say(
+            "Pausing: no further target is begun; waiting for those in flight. Interrupt again "
+            "to break off at once."
+        )
+
+    def hang_up(self) -> None:
+        """Let the deployment pause; a shell may say more than once that its terminal is gone."""
+        if not self.asked:
+            self.interrupt("the terminal was closed")
+
+    def _say(self, text: str) -> None:
+        # Where this would be read may be gone; that must not end what goes on here.
+        with suppress(OSError):
+            self._notice(text)
+
     def _break_off(self) -> None:
         self._broken_off = time.monotonic()
-        self._notice("Breaking off: waiting for ansible-playbook to put its work down.")
+        self._say("Breaking off: waiting for ansible-playbook to put its work down.")
         if self._pid is None:
             self._kill = True
             return
@@ -197,7 +217,7 @@ class _Watch:
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Pass SIGINT and SIGTERM on while in the block (in the main thread only)."""
+        """Pass SIGINT, SIGTERM and SIGHUP on while in the block (in the main thread only)."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -205,6 +225,9 @@ class _Watch:
             number: signal.signal(number, lambda *_: self.interrupt())
             for number in (signal.SIGINT, signal.SIGTERM)
         }
+        # Under nohup it stays ignored.
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            before[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda *_: self.hang_up())
         try:
             yield
         finally:

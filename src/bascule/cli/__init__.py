@@ -9,6 +9,7 @@ import typing as t
 
 import bascule.cli.audit as audit
 import bascule.cli.bundles as bundles
+import bascule.cli.completion as completion
 import bascule.cli.control as control
 import bascule.cli.demo as demo
 import bascule.cli.deployments as deployments
@@ -26,8 +27,8 @@ import bascule.cli.records as records
 import bascule.cli.revisions as revisions
 import bascule.cli.simulate as simulate
 import bascule.cli.targets as targets
-from bascule.cli._output import complain
-from bascule.result import INTERRUPTED, USAGE
+from bascule.cli._output import complain, say_json
+from bascule.result import FAILED, INTERRUPTED, USAGE
 
 if t.TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,8 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BasculeError as error:
         if debug:
             raise
-        complain(str(error))
-        return USAGE
+        return _refused(str(error), error.kind, USAGE, options)
     except KeyboardInterrupt:
         if debug:
             raise
@@ -66,8 +66,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        complain(f"{type(error).__name__}: {error} (--debug shows where this comes from)")
-        return 1
+        told = f"{type(error).__name__}: {error} (--debug shows where this comes from)"
+        return _refused(told, "internal", FAILED, options)
+
+
+def _refused(message: str, kind: str, status: int, options: argparse.Namespace) -> int:
+    """Say why a command did nothing: to people, and to programs that read JSON."""
+    complain(message)
+    if options.format == "json":
+        say_json({"error": {"kind": kind, "message": message}, "exit_code": status})
+    return status
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -77,7 +85,9 @@ def make_parser() -> argparse.ArgumentParser:
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    parser.add_argument(
+        "-V", "--version", action=_Version, nargs=0, help="show the version and exit"
+    )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     common = common_options()
     for group in (
@@ -100,9 +110,21 @@ def make_parser() -> argparse.ArgumentParser:
         importing,
         init,
         demo,
+        completion,
     ):
         group.add_commands(commands, common)
+    _describe(commands)
     return parser
+
+
+def _describe(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Let the help of each command begin with what the list of commands says of it."""
+    for listed in commands._choices_actions:
+        command, told = commands.choices[listed.dest], str(listed.help)
+        command.description = command.description or f"{told[0].upper()}{told[1:]}."
+        for action in command._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                _describe(action)
 
 
 def common_options() -> argparse.ArgumentParser:

@@ -7,14 +7,9 @@ import typing as t
 from ansible_collections.bascule.deploy.plugins.module_utils._advice import ways_on
 
 from bascule import _control, api
+from bascule.cli._options import read_variables, run_options, verbosity
 from bascule.cli._output import complain, say, say_json
-from bascule.cli.deployments import (
-    choose_renderer,
-    read_variables,
-    refused,
-    run_options,
-    verbosity,
-)
+from bascule.cli.deployments import choose_renderer, refused
 from bascule.result import DONE, FAILED
 
 if t.TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import typing as t
 
 from bascule import _groups
+from bascule.cli._options import read_variables, run_options
 from bascule.cli._output import columns, say, say_json
-from bascule.cli.deployments import read_variables, run_options
 from bascule.result import DONE, FAILED
 
 if t.TYPE_CHECKING:

@@ -6,8 +6,8 @@ import json
 import typing as t
 
 from bascule import _permissions
+from bascule.cli._options import add_inventory, add_variables, read_variables
 from bascule.cli._output import say
-from bascule.cli.deployments import read_variables
 from bascule.result import DONE
 
 if t.TYPE_CHECKING:
@@ -23,10 +23,7 @@ def add_commands(
         "iam-policy", parents=[common], help="the least IAM policy that a group's settings need"
     )
     wanted.add_argument("group", metavar="GROUP", help="group or pattern of the inventory")
-    wanted.add_argument(
-        "-i", "--inventory", action="append", default=[], metavar="INVENTORY",
-        help="inventory file, folder or host list (a,b,); may be repeated",
-    )  # fmt: skip
+    add_inventory(wanted)
     wanted.add_argument(
         "--revision", metavar="SOURCE", help="what is deployed, such as s3://BUCKET/FOLDER/*"
     )
@@ -36,10 +33,7 @@ def add_commands(
     wanted.add_argument(
         "--log-group", metavar="NAME", help="log group of the callback bascule.deploy.cloudwatch"
     )
-    wanted.add_argument(
-        "-e", "--extra-vars", action="append", default=[], metavar="VAR=VALUE|@FILE",
-        help="set a variable, or read variables from a YAML or JSON file; may be repeated",
-    )  # fmt: skip
+    add_variables(wanted)
     wanted.set_defaults(run=run_policy)
 
 

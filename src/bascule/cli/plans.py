@@ -5,17 +5,17 @@ from __future__ import annotations
 import typing as t
 
 from bascule import _plans
-from bascule.cli._output import complain, say, say_json
-from bascule.cli.deployments import (
+from bascule.cli._options import (
+    add_check,
+    add_limit,
     add_only_outdated,
-    choose_renderer,
-    conclude,
     read_variables,
-    refused,
     run_options,
     verbosity,
     with_only_outdated,
 )
+from bascule.cli._output import complain, say, say_json
+from bascule.cli.deployments import choose_renderer, conclude, refused
 
 if t.TYPE_CHECKING:
     import argparse
@@ -37,7 +37,7 @@ def add_commands(
         help="in_place, rolling, blue_green, canary, ab_test or rollback",
     )
     plan.add_argument("--revision", metavar="R", help="directory, archive, git ref or address")
-    plan.add_argument("-l", "--limit", metavar="PATTERN", help="only these of the targets")
+    add_limit(plan)
     add_only_outdated(plan)
     plan.add_argument("-o", "--output", metavar="FILE", help="save the plan, for 'bascule apply'")
     plan.set_defaults(run=run_plan)
@@ -48,8 +48,7 @@ def add_commands(
         help="carry out a saved plan, unless anything has changed since",
     )
     apply.add_argument("plan", metavar="FILE", help="what 'bascule plan -o FILE' has written")
-    apply.add_argument("--check", action="store_true", help="change nothing, only compare")
-    apply.add_argument("--diff", action="store_true", help="show what changes in files")
+    add_check(apply, "change nothing, only compare")
     apply.set_defaults(run=run_apply)
 
 

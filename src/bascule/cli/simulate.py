@@ -7,8 +7,8 @@ import typing as t
 from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_text import duration
 
 from bascule import _simulate
+from bascule.cli._options import add_variables, read_variables
 from bascule.cli._output import columns, say, say_json
-from bascule.cli.deployments import read_variables
 from bascule.result import DONE
 
 if t.TYPE_CHECKING:
@@ -60,10 +60,7 @@ def add_commands(
     parser.add_argument(
         "strategy", metavar="STRATEGY", help="in_place, rolling, blue_green, canary"
     )
-    parser.add_argument(
-        "-e", "--extra-vars", action="append", default=[], metavar="VAR=VALUE|@FILE",
-        help="a variable of the deployment; may be repeated",
-    )  # fmt: skip
+    add_variables(parser)
     parser.add_argument(
         "--compare", action="append", default=[], metavar="'STRATEGY VAR=VALUE …'",
         help="another strategy beside it; may be repeated",

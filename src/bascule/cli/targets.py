@@ -5,8 +5,8 @@ from __future__ import annotations
 import typing as t
 
 from bascule import _targets
+from bascule.cli._options import add_inventory, add_variables, read_variables
 from bascule.cli._output import columns, say, say_json
-from bascule.cli.deployments import read_variables
 from bascule.result import DONE
 
 if t.TYPE_CHECKING:
@@ -23,23 +23,9 @@ def add_commands(
         parents=[common],
         help="which targets the inventory has, how each is reached, where it comes from",
     )
-    targets.add_argument(
-        "-i",
-        "--inventory",
-        action="append",
-        default=[],
-        metavar="INVENTORY",
-        help="inventory file, folder or host list (a,b,); may be repeated",
-    )
+    add_inventory(targets)
     targets.add_argument("--group", metavar="PATTERN", help="group or pattern of the inventory")
-    targets.add_argument(
-        "-e",
-        "--extra-vars",
-        action="append",
-        default=[],
-        metavar="VAR=VALUE|@FILE",
-        help="set a variable, or read variables from a YAML or JSON file; may be repeated",
-    )
+    add_variables(targets)
     targets.set_defaults(run=run_targets)
 
 
