@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._findings_model import Finding, at
 from ._host import _acl, _events
+from ._pools import TEST_EVENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,6 +45,8 @@ _KEYS = {
     ),
     "context": ("name", "type", "range"),
 }
+# For one of these Ruby's spawn starts a shell, which takes it for its own.
+_SHELL = re.compile(r"""[*?<>()&|\\$;'`"]""")
 _UNQUOTED_MODE = re.compile(r"0[0-7]+\Z")
 
 
@@ -165,6 +168,14 @@ def _event(event: str, scripts: Node, appspec: dict[str, Any]) -> Iterator[Findi
     if event in _events.RESERVED:
         message = f"{event} is reserved for the agent; scripts of it never run."
         yield at(scripts, "warning", "reserved-event", message)
+    elif event == TEST_EVENT:
+        yield at(
+            scripts,
+            "info",
+            "own-event",
+            f"{event} is Bascule's own on hosts: it runs in blue/green and canary deployments when"
+            " the test route leads to the new pool. CodeDeploy does not run it.",
+        )
     elif event not in _events.HOOKS:
         close = difflib.get_close_matches(event, _events.HOOKS, 1)
         hint = f" Did you mean {close[0]}?" if close else ""
@@ -201,6 +212,14 @@ def _script(node: Node, script: dict[str, Any]) -> Iterator[Finding]:
             "location-space",
             "The location holds a space. It is one file name: arguments are not possible here, and"
             " CodeDeploy's agent 1 does not find the script.",
+        )
+    elif location is not None and _SHELL.search(script["location"]):
+        yield at(
+            location,
+            "warning",
+            "location-special",
+            "The location holds a character that means something to a shell, which CodeDeploy's"
+            " agent 1 gives it to. Rename the script.",
         )
     if timeout is not None and isinstance(timeout.value, str):
         yield at(

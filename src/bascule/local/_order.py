@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import AppSpecError, UsageError
 from ansible_collections.bascule.deploy.plugins.module_utils._host import _events
+from ansible_collections.bascule.deploy.plugins.module_utils._pools import TEST_EVENT
 
 DEFAULT = tuple(
     event
@@ -64,7 +65,8 @@ def check_hooks(hooks: dict[str, object], names: list[str]) -> None:
 
     :raises AppSpecError: for an event that is never run, and for a custom one without scripts
     """
-    unknown = [event for event in hooks if event not in DEFAULT and event not in names]
+    known_events = {*DEFAULT, *names, TEST_EVENT}
+    unknown = [event for event in hooks if event not in known_events]
     if unknown:
         known = ", ".join(event for event in DEFAULT if event in _events.HOOKS)
         raise AppSpecError(

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.bascule.deploy.plugins.module_utils._appspec import parse_appspec
+from ansible_collections.bascule.deploy.plugins.module_utils._host import _events
+from ansible_collections.bascule.deploy.plugins.module_utils._pools import TEST_EVENT
 from ansible_collections.bascule.deploy.plugins.plugin_utils._settings import public_variables
 from jsonschema import Draft7Validator
 
@@ -111,6 +113,21 @@ BAD_HOST = [
     f"{HEADER}permissions: [{{object: /srv, type: file}}]\n",
     f"{HEADER}permissions: [{{object: /srv, acls: ['x']}}]\n",
     f"{HEADER}permissions: [{{object: /srv, context: {{name: u}}}}]\n",
+    f"{HEADER}permissions: [{{object: /srv, context: {{type: t, user: u}}}}]\n",
+    f"{HEADER}permissions: [{{object: /srv, pattern: '**/*.sh'}}]\n",
+    f"{HEADER}permissions: [{{object: /srv, except: [/srv/a]}}]\n",
+    f"{HEADER}permissions: [{{object: /srv, except: a}}]\n",
+    f"{HEADER}permissions: [{{object: /srv, acls: ['u::rw']}}]\n",
+    f"{HEADER}permissions: [{{object: /srv, mode: u+x}}]\n",
+    f"{HEADER}files: {{source: /, destination: /srv}}\n",
+    f"{HEADER}files: [{{source: /, destination: srv/app}}]\n",
+    f"{HEADER}files: [{{source: /, destination: ~/app}}]\n",
+    f"{HEADER}files: [{{source: ../app, destination: /srv}}]\n",
+    f"{HEADER}hooks: {{AfterInstall: {{location: a.sh}}}}\n",
+    f"{HEADER}hooks: {{AfterInstall: [{{location: a.sh, timeout: 30s}}]}}\n",
+    f"{HEADER}hooks: {{AfterInstall: [{{location: a.sh, sudo: 'true'}}]}}\n",
+    f"{HEADER}hooks: {{AfterInstall: [{{location: a.sh}}], timeout: 30}}\n",
+    f"{HEADER}file_exists_behavior: overwrite\n",
 ]
 
 
@@ -123,6 +140,28 @@ def test_what_the_schema_takes_the_parser_takes(text: str) -> None:
 @pytest.mark.parametrize("text", BAD_HOST)
 def test_what_the_schema_underlines(text: str) -> None:
     assert problems("appspec-host", yaml.safe_load(text)) != []
+
+
+def test_what_an_editor_says_is_plain() -> None:
+    """The editor shows a schema's own message instead of the validator's."""
+    schema = schemas.read("appspec-host")
+    silent = []
+
+    def walk(where: str, node: Any) -> None:
+        if isinstance(node, dict):
+            if isinstance(node.get("pattern"), str) and "patternErrorMessage" not in node:
+                silent.append(where)
+            for key, value in node.items():
+                walk(f"{where}/{key}", value)
+
+    walk("", schema["properties"])
+    # What must not be is told by the message of the whole.
+    assert silent == ["/permissions/items/properties/acls/items/not"]
+    hooks = schema["properties"]["hooks"]
+    told = [*(one for one in hooks["properties"].values() if "items" not in one)]
+    assert len(told) == len(_events.RESERVED)
+    assert all("deprecationMessage" in one for one in [*told, hooks["additionalProperties"]])
+    assert set(hooks["properties"]) == {*_events.HOOKS, *_events.RESERVED, TEST_EVENT}
 
 
 LAMBDA = """\

@@ -104,6 +104,8 @@ def test_an_appspec_file_by_itself(tmp_path: Path) -> None:
         ("hooks: {AfterInstall: [{location: ok.sh, sudo: 'no'}]}\n", "sudo-text", 3, 48),
         ("hooks: {AfterInstall: [{location: ok.sh, runas: ''}]}\n", "runas-empty", 3, 49),
         ("hooks: {AfterInstall: [{location: ok.sh --now}]}\n", "location-space", 3, 35),
+        ("hooks: {AfterInstall: [{location: 'a&b.sh'}]}\n", "location-special", 3, 35),
+        ("hooks: {AfterAllowTestTraffic: [{location: ok.sh}]}\n", "own-event", 3, 32),
         ("hooks: {AfterInstall: [{location: ok.sh, arg: x}]}\n", "unknown-key", 3, 47),
         ("fiels: []\n", "unknown-key", 3, 8),
         ("os: linux\n", "duplicate-key", 3, 1),
