@@ -61,6 +61,7 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._record import empl
 from ansible_collections.bascule.deploy.plugins.plugin_utils._saving import Situation, routing_of
 from ansible_collections.bascule.deploy.plugins.plugin_utils._settings import (
     PREFIX,
+    as_data,
     fleet_settings,
     host_settings,
     public_variables,
@@ -68,6 +69,7 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._settings import (
     require,
     scaling_settings,
     traffic_settings,
+    unfit,
 )
 
 if t.TYPE_CHECKING:
@@ -137,7 +139,7 @@ class ActionModule(BasculeAction):
                 str(self._templar.template(variables.get(name, "")))
                 for name in ("deploy_group", "deploy_targets")
             )
-            raise no_targets(group, pattern)
+            raise no_targets(group, pattern, variables.get("groups") or ())
         settings = self._settings(variables)
         state = state_directory(settings["deploy_state_directory"])
         where = {
@@ -425,11 +427,15 @@ class ActionModule(BasculeAction):
         given = {
             name: self._templar.template(variables[name]) for name in known if name in variables
         }
-        given = {name: value for name, value in given.items() if value is not None}
+        given = {
+            name: as_data(name, value, known[name])
+            for name, value in given.items()
+            if value is not None
+        }
         require(given, "deploy_application", "shop")
         validation = ArgumentSpecValidator(known).validate(given)
         if validation.error_messages:
-            raise UsageError(". ".join(validation.error_messages))
+            raise UsageError(unfit(validation.error_messages))
         settings = t.cast("dict[str, t.Any]", validation.validated_parameters)
         host_settings(settings)
         traffic_settings(settings)
@@ -452,6 +458,8 @@ class ActionModule(BasculeAction):
         found = []
         for target in targets:
             own = variables["hostvars"][target]
+            if not pool:
+                refuse_unknown(own, public_variables(), target)
             if pool and own.get(f"{PREFIX}pool", "") != pool:
                 own = self._in_pool(target, pool, variables)
             port = own.get(f"{PREFIX}traffic_target_port", settings["deploy_traffic_target_port"])

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import getpass
 import socket
 import time
@@ -76,11 +77,15 @@ class Opened:
     baseline_plan: Plan = dataclasses.field(default_factory=dict)
 
 
-def no_targets(group: str, pattern: str) -> UsageError:
-    """Return the refusal of a deployment to nobody."""
+def no_targets(group: str, pattern: str, groups: t.Iterable[str] = ()) -> UsageError:
+    """Return the refusal of a deployment to nobody; ``groups`` are those of the inventory."""
+    known = [name for name in groups if name not in ("all", "ungrouped")]
+    near = difflib.get_close_matches(pattern, known, n=3) or known[:5]
+    others = ", …" if len(known) > len(near) else ""
+    told = f" (it has {', '.join(near)}{others})" if near else ""
     return UsageError(
         f"The deployment group {group} has no targets: no host of the inventory matches "
-        f"{pattern!r}. Set deploy_targets to a group or pattern of the inventory, and check "
+        f"{pattern!r}. Set deploy_targets to a group or pattern of the inventory{told}, and check "
         "--limit."
     )
 

@@ -270,6 +270,9 @@ def _apply_to_target(deployment: DeploymentProgress, event: Event) -> None:
             target.message = event.message
     elif event.kind == "error":
         target.message = event.message
+        if event.name == "stage":
+            # Nothing else follows that would tell of it.
+            _move(target, "Failed", event.at)
     elif event.kind == "settled":
         target.admitted = False
         target.message = target.message or (event.message if event.status == "Failed" else "")

@@ -38,9 +38,10 @@ def _documented() -> Spec:
     return t.cast("Spec", document["argument_specs"]["main"]["options"])
 
 
-def refuse_unknown(names: t.Iterable[str], known: t.Collection[str]) -> None:
+def refuse_unknown(names: t.Iterable[str], known: t.Collection[str], target: str = "") -> None:
     """Refuse names that begin like a public variable and are none.
 
+    :param target: whose variables they are, where they are those of one target
     :raises UsageError: naming each unknown variable and the known one that is closest to it
     """
     unknown = sorted(name for name in names if name.startswith(PREFIX) and name not in known)
@@ -51,10 +52,44 @@ def refuse_unknown(names: t.Iterable[str], known: t.Collection[str]) -> None:
         close = difflib.get_close_matches(name, known, n=1)
         told.append(f"{name} (did you mean {close[0]}?)" if close else name)
     plural = "variables" if len(unknown) > 1 else "variable"
+    whose = f" of {target}" if target else ""
     raise UsageError(
-        f"Unknown {plural} {', '.join(told)}. Names that begin with {PREFIX} belong to Bascule; "
+        f"Unknown {plural}{whose} {', '.join(told)}. Names that begin with {PREFIX} belong to "
+        "Bascule; "
         "'ansible-doc -t role bascule.deploy.variables' lists them all."
     )
+
+
+def as_data(name: str, value: t.Any, spec: t.Mapping[str, t.Any]) -> t.Any:
+    """Return a value as it is meant: ``-e deploy_stages=[1,2]`` comes as a text.
+
+    :param spec: the option of this name
+    :raises UsageError: a text that begins as a list or a mapping, and is none
+    """
+    if spec.get("type") not in ("list", "dict", "raw") or not isinstance(value, str):
+        return value
+    if not value.lstrip().startswith(("[", "{")):
+        return value
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        # Its text is not repeated: it may hold a secret.
+        seen = getattr(error, "problem", None) or "it is no YAML"
+        raise UsageError(
+            f"{name} is a text that begins as a list or a mapping and cannot be read as one: {seen}"
+            ". Write it as JSON, or keep it in a file and give -e @FILE."
+        ) from error
+
+
+def unfit(messages: t.Sequence[str]) -> str:
+    """Return in words of ours what Ansible finds wrong with values of variables."""
+    told = []
+    for message in messages:
+        unknown, wanted, known = message.partition(". Supported parameters include: ")
+        if wanted:
+            message = f"Unknown: {unknown}. There are: {known.rstrip('.')}"
+        told.append(message.rstrip("."))
+    return f"{'. '.join(told)}."
 
 
 def require(settings: dict[str, t.Any], name: str, example: str) -> str:

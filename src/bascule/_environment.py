@@ -43,6 +43,9 @@ def environment(
     # ansible-runner turns host key checking off unless the environment says something.
     if ("defaults", "host_key_checking") in chosen:
         added.setdefault("ANSIBLE_HOST_KEY_CHECKING", chosen["defaults", "host_key_checking"])
+    if not _speaks_utf8(given):
+        # As under cron; Ansible refuses to start without.
+        added["LC_ALL"] = "C.UTF-8"
     added["ANSIBLE_STDOUT_CALLBACK"] = "ansible.builtin.default"
     added["PATH"] = os.pathsep.join(
         [str(Path(sys.executable).parent), given.get("PATH", os.defpath)]
@@ -52,6 +55,12 @@ def environment(
     if record is not None:
         added["BASCULE_RECORD"] = record
     return added
+
+
+def _speaks_utf8(given: dict[str, str]) -> bool:
+    """Tell whether the locale that the environment names has UTF-8 for its encoding."""
+    named = next((given[name] for name in ("LC_ALL", "LC_CTYPE", "LANG") if given.get(name)), "")
+    return named.lower().replace("-", "").endswith("utf8")
 
 
 def config_file(folder: Path, given: dict[str, str]) -> Path | None:

@@ -32,6 +32,18 @@ KILLED = 254
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _ERROR = re.compile(r"^\[?ERROR\]?!?:?\s*", re.MULTILINE)
 _UNPARSED = "Failed to parse inventory with 'auto' plugin:"
+# What Ansible says, and what a person can do about it.
+_ADVICE = (
+    (
+        "Completely failed to parse inventory source",
+        "Wanted is a YAML or INI file of hosts, a folder of such files, or that of an inventory "
+        "plugin; `ansible-inventory -i INVENTORY --graph` shows what is read.",
+    ),
+    (
+        "leaves us with no hosts to target",
+        "`bascule targets -i INVENTORY` shows which hosts there are.",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -242,12 +254,24 @@ class _Watch:
             return " ".join(text.split())[-500:]
         complaint = _first_paragraph(parts[-1])
         # Which plugin said what about a source of the inventory is only in a warning.
-        reasons = [_first_paragraph(part) for part in text.split(_UNPARSED)[1:]]
-        return " ".join([complaint, *reasons[:1]])
+        reasons = [_reason(part) for part in text.split(_UNPARSED)[1:]]
+        advice = [told for words, told in _ADVICE if words in complaint]
+        if reasons:
+            complaint, advice = f"{complaint.rstrip('.')}: {reasons[0]}", []
+        return " ".join([complaint, *advice])
 
 
 def _first_paragraph(text: str) -> str:
     return " ".join(re.split(r"\n\s*\n|\nOrigin:", text.strip())[0].split())
+
+
+def _reason(warning: str) -> str:
+    """Return what a warning of an inventory plugin says, with the place in the file."""
+    own = warning.partition("[WARNING]")[0]
+    words = re.split(r"\n\s*(?:\n|Origin:|Failed to parse|<<<)", own.strip())[0]
+    place = re.search(r"^Origin: (\S+:\d+:\d+)\s*$", own, re.MULTILINE)
+    told = " ".join(words.split())
+    return f"{place[1]}: {told}" if place else told
 
 
 def _inventory(request: Request) -> list[str] | dict[str, t.Any] | None:

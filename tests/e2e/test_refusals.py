@@ -57,13 +57,22 @@ def unknown_variable(_: Controller, _path: Path) -> tuple[dict[str, Any], list[s
     return {"deploy_aplication": "shop"}, ["deploy_aplication", "deploy_application"]
 
 
+def unknown_variable_of_a_host(
+    controller: Controller, _path: Path
+) -> tuple[dict[str, Any], list[str]]:
+    inventory = json.loads(controller.inventory.read_text())
+    inventory["all"]["children"]["web"]["hosts"]["two"]["deploy_zon"] = "a"
+    controller.inventory.write_text(json.dumps(inventory))
+    return {}, ["of two", "deploy_zon", "deploy_zone"]
+
+
 def empty_group(controller: Controller, _path: Path) -> tuple[dict[str, Any], list[str]]:
     controller.inventory.write_text('{"all": {"children": {"web": {"hosts": {}}}}}\n')
     return {}, ["web"]
 
 
 def unknown_group(_: Controller, _path: Path) -> tuple[dict[str, Any], list[str]]:
-    return {"deploy_targets": "wbe"}, ["wbe"]
+    return {"deploy_targets": "wbe"}, ["wbe", "(it has web)"]
 
 
 def wrong_value(_: Controller, _path: Path) -> tuple[dict[str, Any], list[str]]:
@@ -91,7 +100,10 @@ def unreachable_haproxy(_: Controller, tmp_path: Path) -> tuple[dict[str, Any], 
     }, [missing]
 
 
-USAGE = [wrong_path, no_appspec, unknown_variable, empty_group, unknown_group, wrong_value]
+USAGE = [
+    wrong_path, no_appspec, unknown_variable, unknown_variable_of_a_host, empty_group,
+    unknown_group, wrong_value,
+]  # fmt: skip
 FAILED = [unreachable_envoy, unreachable_haproxy]
 
 

@@ -58,9 +58,17 @@ def detect(path: str) -> str:
     if start[257:262] == b"ustar" or (len(start) == 512 and _is_old_tar(start)):
         return "tar"
     raise ArchiveError(
-        "The bundle is no tgz, tar or zip archive (its first bytes are"
-        f" {start[:8].hex() or 'missing'}). Pack the revision again."
+        f"The bundle is no tgz, tar or zip archive ({_beginning(start)}). Name a folder or an"
+        " archive, or pack the revision again."
     )
+
+
+def _beginning(start: bytes) -> str:
+    if not start:
+        return "it is empty"
+    text = start[:24].decode("ascii", "replace")
+    shown = repr(text) if text.replace("\n", "").isprintable() and "\ufffd" not in text else ""
+    return f"it begins with {shown or start[:8].hex(' ')}"
 
 
 def _is_old_tar(header: bytes) -> bool:

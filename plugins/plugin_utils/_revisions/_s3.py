@@ -128,7 +128,7 @@ def _call(operation: str, source: S3Source, **more: Any) -> dict[str, Any]:
         answer: dict[str, Any] = getattr(client("s3"), operation)(**given)
     except (BotoCoreError, ClientError) as error:
         raise RevisionError(
-            f"{source.shown} cannot be fetched. "
+            f"{source.shown} cannot be fetched: "
             f"{_refused(error, source.bucket, source.key, source.version)}"
         ) from error
     return answer

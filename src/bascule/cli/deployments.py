@@ -163,7 +163,9 @@ def conclude(deployment: Deployment, show: Renderer, options: argparse.Namespace
         return refused(deployment, options)
     elif isinstance(show, LiveRenderer):
         show.close()
-    elif not options.check:
+    elif options.check:
+        say("Nothing was changed.")
+    else:
         for line in outcome(show.progress, deployment.seen[-1].at):
             say(line)
     if deployment.unfinished:

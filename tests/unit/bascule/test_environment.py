@@ -4,6 +4,8 @@ import configparser
 import sys
 from pathlib import Path
 
+import pytest
+
 from bascule._environment import SETTINGS, environment
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -26,6 +28,22 @@ def test_defaults_in_an_empty_folder(tmp_path: Path) -> None:
     assert added["PATH"] == f"{Path(sys.executable).parent}:/usr/bin"
     assert added["BASCULE_BASE"] == str(tmp_path)
     assert "BASCULE_RECORD" not in added
+
+
+@pytest.mark.parametrize(
+    ("given", "added"),
+    [
+        ({}, "C.UTF-8"),
+        ({"LANG": "C"}, "C.UTF-8"),
+        ({"LC_ALL": "POSIX", "LANG": "en_US.UTF-8"}, "C.UTF-8"),
+        ({"LANG": "de_DE.utf8"}, None),
+        ({"LC_ALL": "", "LC_CTYPE": "C.UTF-8", "LANG": "C"}, None),
+    ],
+)
+def test_ansible_gets_a_locale_that_it_starts_with(
+    tmp_path: Path, given: dict[str, str], added: str | None
+) -> None:
+    assert environment(folder=tmp_path, given=given).get("LC_ALL") == added
 
 
 def test_what_the_user_set_stays(tmp_path: Path) -> None:

@@ -16,6 +16,42 @@ def test_unknown_variables_are_named_with_the_closest_known_one() -> None:
     assert "deploy_revison (did you mean deploy_revision?)" in str(refusal.value)
 
 
+def test_an_unknown_variable_of_one_target_is_told_with_it() -> None:
+    with pytest.raises(UsageError, match=r"of web2 deploy_zon \(did you mean deploy_zone\?\)"):
+        _settings.refuse_unknown(["deploy_zon"], _settings.public_variables(), "web2")
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "meant"),
+    [
+        ("list", "[1, '10%']", [1, "10%"]),
+        ("list", "1,2", "1,2"),
+        ("raw", "[{shift: 10%}]", [{"shift": "10%"}]),
+        ("raw", "all_at_once", "all_at_once"),
+        ("dict", '{"blue": "a"}', {"blue": "a"}),
+        ("str", "[not a list]", "[not a list]"),
+        ("list", [1], [1]),
+    ],
+)
+def test_a_text_that_is_a_list_is_taken_as_one(kind: str, given: object, meant: object) -> None:
+    assert _settings.as_data("deploy_x", given, {"type": kind}) == meant
+
+
+def test_a_text_that_is_no_list_is_refused_without_what_it_holds() -> None:
+    with pytest.raises(UsageError, match=r"deploy_x is a text that begins") as refused:
+        _settings.as_data("deploy_x", '{"PASSWORD": "sesame"', {"type": "dict"})
+    assert "sesame" not in str(refused.value)
+
+
+def test_what_does_not_fit_is_told_in_words() -> None:
+    known = "deploy_health_gates.prot. Supported parameters include: port, type."
+    told = _settings.unfit([known, "value of deploy_layout must be one of: copy, release"])
+    assert told == (
+        "Unknown: deploy_health_gates.prot. There are: port, type. "
+        "value of deploy_layout must be one of: copy, release."
+    )
+
+
 def test_every_default_is_a_documented_variable_and_the_same() -> None:
     text = (ROOT / "roles/deploy/defaults/main.yml").read_text(encoding="utf-8")
     defaults = yaml.safe_load(text)
