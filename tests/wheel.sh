@@ -32,4 +32,19 @@ bascule init shop >/dev/null
 bascule validate shop/revision
 bascule local -l shop/revision --sysroot "$work/host" -e DownloadBundle,Install >/dev/null
 test -f "$work/host/opt/shop/index.html"
+rm -r shop
+# The README's first deployment, pasted as it stands but for the installation.
+python - "$root/README.md" >first.sh <<'END'
+import pathlib, sys
+
+part = pathlib.Path(sys.argv[1]).read_text().partition("## A first deployment\n")[2].partition("\n`bascule init")[0]
+lines = [line[4:] for line in part.splitlines() if line.startswith("    ")]
+print("\n".join(line for line in lines if "venv" not in line and not line.startswith("pip ")))
+END
+test "$(grep -c '^bascule ' first.sh)" = 5
+# Its last deployment fails, and is rolled back.
+BASCULE_STATE=$work/state bash first.sh >first.txt 2>&1 || { cat first.txt >&2; exit 1; }
+grep -q 'nothing to do: 2 targets already' first.txt || { cat first.txt >&2; exit 1; }
+grep -q 'rollback succeeded in .* 1 of 1 target' first.txt || { cat first.txt >&2; exit 1; }
+test "$(cat fleet/*/opt/shop/index.html | sort -u)" = 'Hello, 1.0'
 echo "The wheel works in an empty virtual environment."
