@@ -154,6 +154,14 @@ def test_a_bundle_that_is_not_the_one(
         (FILES + "permissions: [{object: /srv/app/a, owner: no-such-user}]\n", "can't find user"),
         (FILES + "permissions: [{object: /srv/app/a, group: no-such-group}]\n", "can't find group"),
         (
+            FILES + "permissions: [{object: /srv/app/a, acls: ['no-such-user:r']}]\n",
+            "can't find user for no-such-user",
+        ),
+        (
+            FILES + "permissions: [{object: /srv/app/a, acls: ['g:no-such-group:r']}]\n",
+            "can't find group for no-such-group",
+        ),
+        (
             FILES + "permissions: [{object: /srv, mode: 0644}, {object: /srv/app, mode: '600'}]\n",
             "more than once",
         ),

@@ -436,7 +436,7 @@ def _zip_entry(archive: Any, info: Any) -> Entry:
             name = info.filename
     if not unix:
         name = name.replace("\\", "/")
-    mode = info.external_attr >> 16 if unix else 0
+    mode = info.external_attr >> 16 if unix else _dos_mode(info)
     target = ""
     kind = "directory" if name.endswith("/") or stat.S_ISDIR(mode) else "file"
     if stat.S_ISLNK(mode):
@@ -461,6 +461,19 @@ def _zip_entry(archive: Any, info: Any) -> Entry:
         owner=None,
         data=archive.open(info) if kind == "file" else None,
     )
+
+
+def _dos_mode(info: Any) -> int:
+    """Return the mode that unzip makes of MS-DOS attributes.
+
+    Zip programs that say MS-DOS may have Unix modes beside; they count where both agree.
+    """
+    folder = info.filename.endswith(("/", "\\")) or bool(info.external_attr & 0x10)
+    bits = 0o4 | (0 if info.external_attr & 0x1 else 0o2) | (0o1 if folder else 0)
+    mode = info.external_attr >> 16 & 0o777 if info.create_system == 0 else 0
+    if mode & 0o700 != bits << 6:
+        mode = (0o444 | bits << 6 | bits << 3 | bits) & ~0o022
+    return mode | (stat.S_IFDIR if folder else stat.S_IFREG)
 
 
 def _zip_time(parts: tuple[int, ...]) -> float:

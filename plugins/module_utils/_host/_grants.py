@@ -36,13 +36,25 @@ def account(kind: str, name: str) -> int:
 
 
 def check_accounts(grants: list[Grant]) -> None:
-    """Look up every owner and group before anything is touched.
+    """Look up every owner and group, those of access control lists, too, before all else.
 
     :raises InstallError: for the first that is unknown
     """
-    for kind, field in (("user", "owner"), ("group", "group")):
-        for name in {grant.permission[field] for grant in grants} - {None}:
-            account(kind, name)
+    wanted: dict[tuple[str, str], None] = {}
+    for grant in grants:
+        permission = grant.permission
+        for kind, field in (("user", "owner"), ("group", "group")):
+            if permission[field] is not None:
+                wanted[kind, permission[field]] = None
+        if permission["acls"]:
+            from . import _acl
+
+            for text in permission["acls"]:
+                entry = _acl.parse_entry(text)
+                if entry.name:
+                    wanted[entry.kind, entry.name] = None
+    for kind, name in wanted:
+        account(kind, name)
 
 
 def check_rights(grants: list[Grant]) -> None:

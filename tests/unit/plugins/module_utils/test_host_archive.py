@@ -193,6 +193,40 @@ def test_hostile_zips(tmp_path: Path) -> None:
             unpack(folder, buffer.getvalue())
 
 
+# What unzip 6.0 makes of system (0 MS-DOS, 11 NTFS) and attributes: Unix modes beside MS-DOS ones
+# count where both say the same of the owner.
+@pytest.mark.parametrize(
+    ("name", "system", "attributes", "mode"),
+    [
+        ("a", 0, 0x20, 0o644),
+        ("a", 0, 0x21, 0o444),
+        ("a", 0, 0o600 << 16 | 0x20, 0o600),
+        ("a", 0, 0o640 << 16 | 0x20, 0o640),
+        ("a", 0, 0o444 << 16 | 0x21, 0o444),
+        ("a", 0, 0o755 << 16 | 0x20, 0o644),
+        ("a", 0, 0o120600 << 16 | 0x20, 0o600),
+        ("a", 11, 0o600 << 16 | 0x20, 0o644),
+        ("a", 11, 0x21, 0o444),
+        ("d/", 0, 0x10, 0o755),
+        ("d/", 0, 0o750 << 16 | 0x10, 0o750),
+        ("d/", 0, 0x11, 0o555),
+    ],
+)
+def test_modes_of_zips_from_elsewhere(
+    tmp_path: Path, name: str, system: int, attributes: int, mode: int
+) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        info = zipfile.ZipInfo(name)
+        info.create_system = system
+        info.external_attr = attributes
+        archive.writestr(info, "")
+    top, _warnings = unpack(tmp_path, buffer.getvalue())
+    path = top / name
+    assert not path.is_symlink()
+    assert path.stat().st_mode & 0o7777 == mode
+
+
 def test_zips_of_windows(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
