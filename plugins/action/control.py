@@ -32,7 +32,7 @@ class ActionModule(BasculeAction):
         "request": {
             "type": "str",
             "required": True,
-            "choices": ["stop", "approve", "reject", "abandon"],
+            "choices": ["stop", "approve", "continue", "reject", "abandon"],
         },
         "why": {"type": "str", "default": ""},
         "rollback": {"type": "bool", "default": False},
@@ -63,6 +63,8 @@ class ActionModule(BasculeAction):
             return give_up(record, identifier, why)[1]
         if request == "stop":
             self._stop(record, arguments)
+        elif request == "continue":
+            record.go_on(identifier, why)
         else:
             record.decide_approval(identifier, approve=request == "approve", why=why)
         return []

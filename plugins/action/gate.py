@@ -45,6 +45,7 @@ class ActionModule(BasculeAction):
         "alarms": {"type": "list", "elements": "str", "default": []},
         "seconds": {"type": "raw", "default": 0},
         "last": {"type": "bool", "default": False},
+        "may_end": {"type": "bool", "default": False},
         "ab_test": {"type": "dict"},
         "home": {"type": "dict", "default": {}},
         **GATE_OPTIONS,
@@ -81,6 +82,7 @@ class ActionModule(BasculeAction):
                 traffic=traffic,
                 tell=tell,
                 pause_wanted=pause_wanted,
+                may_end=arguments["may_end"],
             )
         if outcome.verdict == FAIL and arguments["home"] and traffic is not None:
             # The task that follows does the same, tells what goes wrong, and writes it down; only

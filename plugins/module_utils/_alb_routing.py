@@ -148,8 +148,20 @@ def stickiness(action: Mapping[str, Any]) -> Sticky | None:
     return Sticky("alb", cookie=COOKIE, ttl=float(config.get("DurationSeconds") or 0))
 
 
+def at_test_listener(routing: Routing) -> Routing:
+    """Return the routing of what comes to the test listener: all to one pool, or as users go."""
+    pools = [rule.pool for rule in routing.match if rule.listener]
+    if not pools:
+        return Routing(routing.points, (), routing.sticky)
+    points = {pool: 0 for pool in routing.points if pool != pools[0]}
+    return Routing({pools[0]: WHOLE, **points})
+
+
 def same(one: Routing, other: Routing) -> bool:
-    """Tell whether two routings mean the same for an ALB, which has a salt of its own."""
+    """Tell whether two routings mean the same for an ALB, which has a salt of its own.
+
+    What a test listener forwards to is compared by whoever can ask it.
+    """
     return _plain(one) == _plain(other)
 
 
@@ -157,6 +169,7 @@ def _plain(routing: Routing) -> tuple[Any, ...]:
     rules = tuple(
         (rule.pool, (rule.header or "").lower(), rule.cookie, rule.value.lower())
         for rule in routing.match
+        if not rule.listener
     )
     sticky = sticky_seconds(routing.sticky) if routing.sticky else None
     points = {pool: share for pool, share in routing.points.items() if share}

@@ -23,6 +23,7 @@ MEANINGS: dict[str, str] = {
     "register": "add a target that it does not know",
     "weights": "share the traffic between pools",
     "match": "choose a pool by a header or a cookie",
+    "listener": "send what comes to a test listener to a pool",
     "sticky": "keep a user on one pool",
     "identity": "know a user by a header or a cookie that you name",
     "mirror": "send a copy of requests to a pool",
@@ -38,7 +39,7 @@ CAPABILITIES: dict[str, frozenset[str]] = {
     "envoy": frozenset((*_TARGETS, "register", *_ROUTING, "identity", "mirror")),
     "haproxy": frozenset((*_TARGETS, *_ROUTING, "identity")),
     "nginx": frozenset((*_TARGETS, "register", *_ROUTING, "identity", "mirror")),
-    "elbv2": frozenset((*_TARGETS, "register", *_ROUTING)),
+    "elbv2": frozenset((*_TARGETS, "register", *_ROUTING, "listener")),
     "elb": frozenset((*_TARGETS, "register")),
     "lambda_alias": frozenset(("weights", "measure")),
 }

@@ -189,6 +189,9 @@ def _traffic(settings: Mapping[str, Any], need: Any) -> None:
         listener = str(settings.get("deploy_elbv2_listener") or "")
         if listener:
             _listener(listener, need)
+        test = str((settings.get("deploy_test_route") or {}).get("listener") or "")
+        if test:
+            need("elbv2_listener", test)
     elif provider == "elb":
         need("elb")
         names = [str(one) for one in settings.get("deploy_elb_names") or ()]

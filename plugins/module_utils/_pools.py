@@ -111,9 +111,9 @@ def pools_of(
     {"kind", "new": the pool that gets the revision, "old": the other one, "home": the pool that
     gets all traffic back when something fails, "members": {pool: [target]}, "slots": whether both
     pools are on the same hosts, "idle": [targets that are changed while no user reaches them],
-    "before": {pool: percent} or None, "test_route": {"header" or "cookie", "value"} or None,
-    "sticky": as the routing has it, without its salt, or None, "retire", "leaving_hooks": which
-    of ``BLOCK_EVENTS`` run on the pool that users leave}.
+    "before": {pool: percent} or None, "test_route": {"header" or "cookie", "value"}, {"listener"}
+    or None, "sticky": as the routing has it, without its salt, or None, "retire",
+    "leaving_hooks": which of ``BLOCK_EVENTS`` run on the pool that users leave}.
 
     :param names: as ``deploy_traffic_pools`` has them; two
     :param leaving: which of ``BLOCK_EVENTS`` the revision in service has hooks for
@@ -272,7 +272,11 @@ def wishes_of(pools: Mapping[str, Any] | None) -> list[str]:
         return []
     return [
         "weights",
-        *(["match"] if pools["test_route"] else []),
+        *(
+            ["listener" if "listener" in pools["test_route"] else "match"]
+            if pools["test_route"]
+            else []
+        ),
         *sticky_wishes(pools["sticky"]),
     ]
 
@@ -340,6 +344,19 @@ def named_value(given: Any, name: str, more: Sequence[str] = ()) -> dict[str, An
     return dict(given)
 
 
+def read_test_route(given: Any) -> dict[str, Any] | None:
+    """Read ``deploy_test_route``; None for an empty one.
+
+    :raises UsageError: it is none
+    """
+    if isinstance(given, Mapping) and set(given) == {"listener"} and given["listener"]:
+        return {"listener": str(given["listener"])}
+    try:
+        return named_value(given, "deploy_test_route", ("value",))
+    except UsageError as error:
+        raise UsageError(f"{str(error)[:-1]}, or {{listener: ARN of a test listener}}.") from None
+
+
 def pool_lines(pools: Mapping[str, Any] | None, steps: Sequence[Mapping[str, Any]]) -> list[str]:
     """Tell pools and schedule of a plan to a person."""
     from ._schedule import duration_text
@@ -358,9 +375,10 @@ def pool_lines(pools: Mapping[str, Any] | None, steps: Sequence[Mapping[str, Any
         shown = ", ".join(f"{name} {share:g}%" for name, share in sorted(after["weights"].items()))
         lines.append(f"  Traffic after: {shown}.")
         if pools["test_route"]:
-            by = "header" if "header" in pools["test_route"] else "cookie"
             rule = pools["test_route"]
-            lines.append(f"  Test route: {by} {rule[by]}: {rule.get('value', new)} leads to {new}.")
+            by = next(one for one in ("header", "cookie", "listener") if one in rule)
+            asked = rule[by] if by == "listener" else f"{rule[by]}: {rule.get('value', new)}"
+            lines.append(f"  Test route: {by} {asked} leads to {new}.")
         if pools.get("leaving_hooks"):
             lines.append(f"  {' and '.join(pools['leaving_hooks'])} run on {old} once users left.")
         if pools["sticky"]:

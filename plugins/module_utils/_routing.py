@@ -69,6 +69,7 @@ ROUTING_OPTIONS: dict[str, dict[str, str]] = {
     },
     "elbv2": {
         "elbv2_listener": "listener",
+        "elbv2_test_listener": "test_listener",
         "elbv2_propagation": "propagation",
         "restore_timeout": "restore_timeout",
     },

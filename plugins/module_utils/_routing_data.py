@@ -5,13 +5,15 @@
 
     {"weights": {"blue": 95.0, "green": 5.0},
      "match":  [{"pool": "green", "header": "X-Bascule-Test", "value": "green"},
-                {"pool": "green", "cookie": "pool", "value": "green"}],
+                {"pool": "green", "cookie": "pool", "value": "green"},
+                {"pool": "green", "listener": "arn:aws:…:listener/app/shop/1/2"}],
      "sticky": {"salt": "d-ABC", "cookie": "visitor", "ttl": 86400.0},
      "mirror": {"pool": "shadow", "share": 50.0}}
 
 Shares are percent with two decimals; a pool at 0 stays attached. The first rule that matches wins;
 what no rule matches is shared by weight, for sticky users by a salted hash that every provider
-computes alike. This file also runs on hosts: Python 3.8 and the standard library only.
+computes alike. A rule by listener is for all that comes to another listener than the users'.
+This file also runs on hosts: Python 3.8 and the standard library only.
 """
 
 from __future__ import annotations
@@ -33,12 +35,20 @@ _POOL = re.compile(r"[A-Za-z0-9_.-]{1,128}\Z")
 
 
 class Match(NamedTuple):
-    """Requests whose header or cookie has this value go to this pool."""
+    """Requests whose header or cookie has this value go to this pool, or those to a listener."""
 
     pool: str
     value: str
     header: str | None = None
     cookie: str | None = None
+    listener: str | None = None
+
+    def describe(self) -> str:
+        """Return the rule for people."""
+        if self.listener:
+            return f"test listener {self.listener.rpartition(':')[2]}: {self.pool}"
+        by = "header" if self.header else "cookie"
+        return f"{by} {self.header or self.cookie}={self.value}: {self.pool}"
 
 
 class Sticky(NamedTuple):
@@ -92,7 +102,8 @@ class Routing(NamedTuple):
         """Return the capabilities that a provider needs for this routing."""
         return [
             "weights",
-            *(["match"] if self.match else []),
+            *(["match"] if any(not rule.listener for rule in self.match) else []),
+            *(["listener"] if any(rule.listener for rule in self.match) else []),
             *sticky_wishes(self.sticky._asdict() if self.sticky else None),
             *(["mirror"] if self.mirror else []),
         ]
@@ -135,11 +146,7 @@ def describe(routing: Routing | None) -> str:
     if routing is None:
         return "no routing between pools\n"
     lines = [f"{pool}: {points / 100:g} %" for pool, points in sorted(routing.points.items())]
-    lines += [
-        f"{'header' if rule.header else 'cookie'} {rule.header or rule.cookie}={rule.value}: "
-        f"{rule.pool}"
-        for rule in routing.match
-    ]
+    lines += [rule.describe() for rule in routing.match]
     if routing.sticky:
         by = routing.sticky
         lines.append(
@@ -231,6 +238,9 @@ def _points(weights: dict[Any, Any]) -> dict[str, int]:
 
 def _match(value: Any, where: str) -> Match:
     rule = _mapping(value, where)
+    if rule.get("listener"):
+        _no_others(rule, ("pool", "listener"), where)
+        return Match(_pool(rule, where), "", listener=str(rule["listener"]))
     _no_others(rule, ("pool", "header", "cookie", "value"), where)
     header, cookie = _by(rule, where)
     text = str(rule.get("value", ""))
@@ -314,4 +324,4 @@ def _no_others(given: dict[Any, Any], names: tuple[str, ...], where: str) -> Non
 
 
 def _plain(value: Any) -> dict[str, Any]:
-    return {name: part for name, part in value._asdict().items() if part is not None}
+    return {name: part for name, part in value._asdict().items() if part not in (None, "")}

@@ -146,6 +146,11 @@ def render_schedule(timed: Sequence[Mapping[str, Any]], new: str = "", old: str 
     ]
 
 
+def step_label(number: int) -> str:
+    """Return the name under which a step's gates are in the record."""
+    return f"step {number}"
+
+
 def step_text(step: Mapping[str, Any], new: str = "", old: str = "") -> str:
     """Say in words what a step does."""
     kind = step["kind"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: control
-short_description: Stop, approve, reject or abandon a deployment
+short_description: Stop, approve, continue, reject or abandon a deployment
 version_added: 0.1.0
 description:
   - Tells a deployment that another run carries out, or that was interrupted, what to do.
@@ -33,10 +33,11 @@ options:
         stopped.
       - V(approve) lets a deployment go on that waits for the approval of a stage, V(reject) lets it
         fail.
+      - V(continue) does what V(approve) does, and ends the wait before the old pool is retired.
       - V(abandon) ends an interrupted deployment as it is, and frees its group.
     type: str
     required: true
-    choices: [stop, approve, reject, abandon]
+    choices: [stop, approve, continue, reject, abandon]
   why:
     description:
       - A sentence for the record.

@@ -76,6 +76,11 @@ options:
         deployment has changed nothing, is ending, or is to fail anyway.
     type: bool
     default: false
+  may_end:
+    description:
+      - Whether C(bascule continue) ends the bake time before it has passed.
+    type: bool
+    default: false
   home:
     description:
       - The routing that brings all traffic back. Load balancers on hosts of their own get it as

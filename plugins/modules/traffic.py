@@ -166,6 +166,11 @@ options:
         description:
           - ARN of the listener, or of one of its rules, that shares the traffic between the pools.
         type: str
+      elbv2_test_listener:
+        description:
+          - ARN of the listener for tests. A rule of the routing by listener gives all of it to one
+            pool; without such a rule it forwards as O(options.elbv2_listener) does.
+        type: str
       elbv2_target_port:
         description:
           - Port with which a target is registered. The default is the port of the target group.

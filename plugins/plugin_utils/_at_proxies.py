@@ -43,6 +43,8 @@ TRAFFIC: dict[str, dict[str, t.Any]] = {
         },
     },
 }
+# The action as if it were delegated to a host, and the variables of its task there.
+Way = tuple["ActionBase", dict[str, t.Any]]
 # Gates that ask at the same moment share an answer.
 SHARED_SECONDS = 0.5
 
@@ -71,7 +73,7 @@ class AtProxies:
         self._record, self._deployment = record, deployment
         self._action, self._variables = action, variables
         self._settings = settings
-        self._delegates: dict[str, ActionBase] = {}
+        self._ways: dict[str, Way] = {}
         self._answers: dict[tuple[str, str], tuple[float, list[dict[str, t.Any]]]] = {}
         self._lock = threading.Lock()
 
@@ -174,7 +176,7 @@ class AtProxies:
             if on_controller(request["provider"]):
                 answers = [self._run_here(request)]
             else:
-                answers = [self._run(host, request) for host in self._settings["hosts"]]
+                answers = self._run_there(request)
             for answer in answers:
                 if answer.get("failed"):
                     raise TrafficError(str(answer.get("msg")))
@@ -187,15 +189,17 @@ class AtProxies:
         with self._record() as record:
             return run_on_controller(request, record=record, deployment=self._deployment)
 
-    def _run(self, host: str, request: dict[str, t.Any]) -> dict[str, t.Any]:
-        if host not in self._delegates:
-            self._delegates[host] = delegate(self._action, self._variables, host)
-        found = self._delegates[host]
-        variables = {
-            **self._variables,
-            "ansible_delegated_vars": {host: own_variables(self._variables, host)},
-        }
-        return run_on_host(found, variables, request)
+    def _run_there(self, request: dict[str, t.Any]) -> list[dict[str, t.Any]]:
+        """Ask all hosts at the same moment, on connections that are kept."""
+        hosts = self._settings["hosts"]
+        missing = [host for host in hosts if host not in self._ways]
+        self._ways.update(ways_to(self._action, self._variables, missing))
+        answers = []
+        for answer in ask_all({host: self._ways[host] for host in hosts}, request).values():
+            if isinstance(answer, BasculeError):
+                raise answer
+            answers.append(answer)
+        return answers
 
 
 def traffic_of(
@@ -238,8 +242,26 @@ def run_at_all(
 
     :raises UsageError: a host that the inventory does not have
     """
-    # Ansible's loaders are asked by one thread.
-    ways = {
+    answers = ask_all(ways_to(action, variables, hosts), request, reconnect=reconnect)
+    return {
+        host: _as_answer(one) if isinstance(one, BasculeError) else one
+        for host, one in answers.items()
+    }
+
+
+def _as_answer(error: BasculeError) -> dict[str, t.Any]:
+    seen = {"kind": error.kind, "message": str(error)}
+    return {"failed": True, "changed": False, "msg": str(error), "bascule": {"error": seen}}
+
+
+def ways_to(
+    action: ActionBase, variables: dict[str, t.Any], hosts: t.Sequence[str]
+) -> dict[str, Way]:
+    """Return how each host is reached. Ansible's loaders are asked by one thread.
+
+    :raises UsageError: a host that the inventory does not have
+    """
+    return {
         host: (
             delegate(action, variables, host),
             {**variables, "ansible_delegated_vars": {host: own_variables(variables, host)}},
@@ -247,14 +269,18 @@ def run_at_all(
         for host in hosts
     }
 
-    def ask(host: str) -> dict[str, t.Any]:
+
+def ask_all(
+    ways: t.Mapping[str, Way], request: dict[str, t.Any], *, reconnect: float = 0.0
+) -> dict[str, dict[str, t.Any] | BasculeError]:
+    """Run a request on several hosts at the same moment; what goes wrong on one is its answer."""
+
+    def ask(host: str) -> dict[str, t.Any] | BasculeError:
         made, own = ways[host]
         try:
             return run_on_host(made, own, request, reconnect=reconnect)
         except BasculeError as error:
-            seen = {"kind": error.kind, "message": str(error)}
-            answer = {"failed": True, "changed": False, "msg": str(error)}
-            return {**answer, "bascule": {"error": seen}}
+            return error
 
     with ThreadPoolExecutor(max(1, len(ways))) as all_at_once:
         return dict(zip(ways, all_at_once.map(ask, ways), strict=True))

@@ -54,6 +54,7 @@ AT_PROXY = frozenset(
         "_nginx_files",
         "_nginx_process",
         "_nginx_router",
+        "_spare",
     }
 )
 LOOKING = frozenset({"_drift", "_running"})

@@ -23,6 +23,7 @@ from ..module_utils._pools import AB_TEST, PARTS, hooks_of_pools, routing_for, r
 from ..module_utils._realised import confirmation
 from ..module_utils._routing import PROVIDER_OPTIONS
 from ..module_utils._saved_plan import Saved, first_difference, plan_difference
+from ..module_utils._schedule import step_label
 from ._alarms import refuse_active
 from ._choosing import find_revision
 from ._fresh_baseline import baseline_before, deployment_after, is_baseline
@@ -573,7 +574,7 @@ def _moving(
             present = {**present, "share": _own_share(pools or {}, step["share"])}
         moves = pools is not None and "share" in step
         routed = {"routing": routing_for(pools or {}, step["share"], salt)} if moves else {}
-        label = f"step {step['number']}"
+        label = step_label(step["number"])
         asked = {
             "gates": _gates_of(step),
             "label": label,

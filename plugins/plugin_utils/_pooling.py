@@ -27,6 +27,7 @@ from ..module_utils._pools import (
     live_pool,
     named_value,
     pools_of,
+    read_test_route,
     routing_for,
     wishes_of,
 )
@@ -108,7 +109,7 @@ def plan_pools(
     _refuse_provider(kind, settings)
     rules = settings if strategy in STRATEGIES else {**settings, **AT_ONCE}
     known = _deployments(settings, record)
-    test_route = named_value(rules["deploy_test_route"], "deploy_test_route", ("value",))
+    test_route = read_test_route(rules["deploy_test_route"])
     sticky = named_value(
         rules["deploy_sticky"], "deploy_sticky", ("ttl",) if _has_ttl(rules) else ()
     )

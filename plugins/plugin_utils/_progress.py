@@ -139,11 +139,19 @@ class LiveRenderer:
         if refused(event) and not self._refusals:
             return
         tabled = event.kind in TABLED or event.kind in ("lifecycle", "closed")
+        if event.kind in ("lifecycle", "traffic"):
+            tabled = self._has_a_line(event)
         if tabled and not (failed and event.kind in ("lifecycle", "staged")):
             return
         for index, line in enumerate(event_lines(event, self.progress, verbose=self._verbose)):
             style = "red" if index == 0 and (failed or event.kind == "error") else None
             self._console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+
+    def _has_a_line(self, event: Event) -> bool:
+        """Tell whether the table shows it: not of the old pool, nor of a target that is done."""
+        deployment = self.progress.current
+        target = deployment.targets.get(event.target or "") if deployment else None
+        return target is not None and not target.done
 
     def _begin_table(self) -> None:
         from rich.live import Live

@@ -99,7 +99,20 @@ def reject(deployment_id: str, *, why: str = "", record: str | None = None) -> D
     return _decide(deployment_id, approve=False, why=why, record=record)
 
 
-continue_ = approve
+def continue_(deployment_id: str, *, why: str = "", record: str | None = None) -> Deployment:
+    """Let a deployment go on that waits for a person, or that only keeps the old pool for a while.
+
+    What is waited for is given as by ``approve``. The wait before the old pool is retired
+    (``deploy_retire_after``) ends; its gates decide as if its time had passed.
+
+    :param why: a sentence for the record
+    :raises UsageError: there is none of this id
+    :raises RecordError: it waits for neither
+    """
+    with _recorded.opened(record) as book:
+        found = _recorded.find(book, deployment_id)
+        book.go_on(found.id, why)
+    return api.status(deployment_id, record=record)
 
 
 def follow(

@@ -81,8 +81,8 @@ def test_what_a_proxy_counts_lets_a_step_pass_or_fail(site: Pools, tmp_path: Pat
         gates = [
             {"type": "proxy", "metric": "error_rate", "success": "< 1%", "interval": "1s"},
             {"type": "proxy", "name": "both", "metric": "requests", "success": ">= 0",
-             "pool": "blue", "interval": "1s"},
-            {"type": "load_balancer", "pool": "green", "count": 1},
+             "pool": "old", "interval": "1s"},
+            {"type": "load_balancer", "pool": "new", "count": 1},
         ]  # fmt: skip
         load = site.load(100)
         said = ask(site, tmp_path, made.id, step="canary 50 %", seconds=2, gates=gates)

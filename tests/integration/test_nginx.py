@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -230,3 +231,30 @@ def test_a_server_that_is_named_and_not_numbered_is_drained_of_its_requests(
         assert [answer.result() for answer in answers] == ["1"] * 6
     assert drained["waited"] > 0.5
     assert "server localhost:" in path.read_text()
+
+
+def test_no_request_is_lost_from_the_counts_while_the_log_is_rotated(site: Pools) -> None:
+    log = Path(site.proxy.options["log_path"])
+    master = int(Path(site.proxy.options["pid_path"]).read_text())
+
+    def counted() -> int:
+        return sum(seen["requests"] for seen in site.measure().values())
+
+    def rest() -> int:
+        # nginx writes a request's line after its answer.
+        until(lambda: counted() - before >= sent)
+        return counted() - before
+
+    before, sent = counted(), 0
+    for number in range(1, 4):
+        assert sum(site.ask(7).values()) == 7
+        log.rename(f"{log}.{number}")
+        # Nobody has told nginx yet, and the log has no name of its own.
+        assert sum(site.ask(5).values()) == 5
+        sent += 12
+        assert rest() == sent
+        os.kill(master, signal.SIGUSR1)
+        until(log.exists)
+        assert sum(site.ask(9).values()) == 9
+        sent += 9
+        assert rest() == sent

@@ -390,6 +390,12 @@ def test_canaries_follow_a_baseline_that_has_succeeded_and_no_other(
         ("blue_green", {"deploy_schedule": "soon"}, "deploy_schedule is 'soon'"),
         ("canary", {"deploy_traffic_pools": {}}, "deploy_schedule shifts traffic"),
         ("blue_green", {"deploy_test_route": {"path": "/"}}, "deploy_test_route is"),
+        (
+            "blue_green",
+            {"deploy_test_route": {"listener": "arn:aws:x"}},
+            "cannot send what comes to a test listener to a pool (listener). Set "
+            "deploy_traffic_provider to one that can: elbv2.",
+        ),
         ("canary", {"deploy_canary_baseline": "fresh"}, "a baseline of its own would be a third"),
         ("canary", {**FRESH, "deploy_schedule": [{"bake": 5}]}, "there is nothing to compare with"),
         (

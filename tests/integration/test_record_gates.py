@@ -5,8 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.bascule.deploy.plugins.module_utils._errors import LeaseLostError
+from ansible_collections.bascule.deploy.plugins.module_utils._errors import (
+    LeaseLostError,
+    RecordError,
+)
 from ansible_collections.bascule.deploy.plugins.module_utils._plan import PlanTarget, make_plan
+from ansible_collections.bascule.deploy.plugins.module_utils._schedule import schedule_times
+from ansible_collections.bascule.deploy.plugins.plugin_utils._gates import run_step
 from ansible_collections.bascule.deploy.plugins.plugin_utils._record import (
     NewDeployment,
     Record,
@@ -148,3 +153,65 @@ def test_a_person_is_asked_once_about_a_step(record: Record) -> None:
     halted = record.finish(name)
     assert (halted.status, halted.error_code) == ("Stopped", "APPROVAL_TIMEOUT")
     assert halted.error_message.startswith("nobody approved canary 25 % until")
+
+
+def keeping(record: Record) -> str:
+    """A deployment whose traffic is moved, and which keeps the old pool for an hour."""
+    timed = schedule_times(
+        [
+            {"kind": "shift", "share": 100.0, "part": "shift", "text": "shift"},
+            {"kind": "bake", "seconds": 3600.0, "part": "kept", "text": "bake for 1h"},
+        ]
+    )
+    plan = make_plan(
+        "blue_green", [PlanTarget("a")], digest=DIGEST, minimum=0, stages=[1], schedule=timed
+    )
+    new = NewDeployment(
+        application="shop", group="web", strategy="blue_green",
+        revision=RevisionRow(digest=DIGEST), plan=plan,
+    )  # fmt: skip
+    name = record.create_deployment(new).id
+    record.admit(name, "a")
+    record.settle(name, "a", "Succeeded")
+    assert record.begin_step(name, 1) == "go"
+    with pytest.raises(RecordError, match="does not wait for an approval"):
+        record.go_on(name)
+    record.end_step(name, 1, "")
+    assert record.begin_step(name, 2) == "go"
+    return name
+
+
+def test_a_person_ends_the_wait_before_the_old_pool_is_retired(record: Record) -> None:
+    name = keeping(record)
+    assert record.deployment(name).status == "Baking"
+    with pytest.raises(RecordError, match="does not wait for an approval"):
+        record.decide_approval(name, approve=True)
+    told: list[str] = []
+
+    def tell(text: str) -> None:
+        told.append(text)
+        record.go_on(name, "all is well")
+
+    outcome = run_step(record, {"id": name}, "step 2", [], seconds=3600.0, tell=tell, may_end=True)
+    assert f"`bascule continue {name}` ends that" in told[0]
+    assert (outcome.verdict, outcome.message) == ("Pass", "the wait was ended")
+    (why,) = [one.message for one in record.events(name) if one.event == "WaitEnded"]
+    assert why.endswith("ends the wait before the old pool is retired: all is well")
+
+
+def test_a_wait_that_nobody_has_begun_to_keep_is_over_at_once(record: Record) -> None:
+    name = keeping(record)
+    record.go_on(name)
+    outcome = run_step(record, {"id": name}, "step 2", [], seconds=3600.0)
+    assert (outcome.verdict, outcome.message) == ("Pass", "the bake time has passed")
+    record.end_step(name, 2, "")
+    with pytest.raises(RecordError, match="does not wait for an approval"):
+        record.go_on(name)
+
+
+@pytest.mark.parametrize("ending", ["paused", "halted"])
+def test_a_wait_is_not_ended_where_nobody_goes_on(record: Record, ending: str) -> None:
+    name = keeping(record)
+    record.pause(name, "lunch") if ending == "paused" else record.halt(name, "MANUAL_STOP", "no")
+    with pytest.raises(RecordError, match="bascule resume" if ending == "paused" else "is ending"):
+        record.go_on(name)

@@ -18,7 +18,7 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._providers import (
     _members,
     run_on_controller,
 )
-from support import alb
+from support import alb, proxies
 from support.alb.site import Site, sites
 from support.trace import TRACE, trace
 
@@ -176,6 +176,40 @@ def test_rules_by_header_and_cookie_are_ours_alone(pools: Pools) -> None:
     assert pools.seen(10) == {"green": 10}
     rules = pools.site.elbv2.describe_rules(ListenerArn=pools.listener)["Rules"]
     assert len(rules) == 2, "the default, and theirs"
+
+
+def test_a_test_listener_leads_to_the_new_pool_and_else_does_as_the_other(pools: Pools) -> None:
+    url, users = pools.url, pools.listener
+    port = proxies.free_port()
+    test = pools.site.elbv2.create_listener(
+        LoadBalancerArn=pools.site.balancer, Protocol="HTTP", Port=port,
+        DefaultActions=[{"Type": "forward", "TargetGroupArn": pools.blue}],
+    )["Listeners"][0]["ListenerArn"]  # fmt: skip
+    options = {"test_listener": test}
+    opened = {"match": [{"pool": "green", "listener": test}]}
+
+    def seen() -> tuple[set[str], set[str]]:
+        answers = []
+        for address in (url, f"http://{pools.site.service.address}:{port}/"):
+            pools.url = address
+            answers.append(set(pools.seen(20)))
+        return answers[0], answers[1]
+
+    assert not pools.route({"blue": 100}, options=options)["changed"]
+    answer = pools.route({"blue": 100, "green": 0}, routing=opened, options=options)
+    assert answer["changed"], answer
+    assert answer["diff"]["after"].endswith(f"test listener {test.rpartition(':')[2]}: green\n")
+    assert seen() == ({"blue"}, {"green"})
+    again = pools.route({"blue": 100, "green": 0}, routing=opened, options=options)
+    assert not again["changed"]
+    assert again["routing"]["before"]["match"] == opened["match"]
+    for both, blue in (("blue", 100), ("green", 0)):
+        weights = {"blue": blue, "green": 100 - blue}
+        assert pools.route(weights, options=options)["changed"]
+        assert seen() == ({both}, {both})
+        assert not pools.route(weights, options=options)["changed"]
+    refused = pools.route({"blue": 100, "green": 0}, options={"test_listener": users})
+    assert "wanted the ARN of another listener" in refused["msg"]
 
 
 def test_users_stay_with_the_pool_that_they_have_come_to(pools: Pools) -> None:

@@ -162,11 +162,14 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         alarm_is(aws, "OK")
         story.run(
             "drained", *deploy,
-            when=("Baking", "bake for 30s"),
-            then=lambda _process, _name: story.seen.update(kept=in_service(site, "green")),
+            when=("Baking", "bake for 1h"),
+            then=lambda _process, name: (
+                story.seen.update(kept=in_service(site, "green")),
+                story.seen.update(ended=site.controller.command("continue", name)),
+            ),
             deploy_revision=site.revision("6.0"),
             deploy_retire="drain",
-            deploy_retire_after="30s",
+            deploy_retire_after="1h",
         )  # fmt: skip
         story.seen["left"] = in_service(site, "green")
         story.run("kept", *deploy, deploy_revision=site.revision("7.0"))
@@ -237,6 +240,10 @@ def test_an_alarm_when_all_users_were_there_brings_them_back(story: Story) -> No
 def test_the_old_pool_leaves_after_its_wait_or_stays(story: Story) -> None:
     assert story.exits["drained"] == story.exits["kept"] == 0, story.said["drained"]
     assert story.seen["kept"] == {True}, "it is kept warm"
+    ended = story.seen["ended"]
+    assert ended.status == 0, ended.said
+    assert "the wait before the old pool is retired is over" in ended.said
+    assert f"bascule continue {story.ids['drained']}" in story.said["drained"]
     assert story.seen["left"] == {False}
     assert story.seen["stays"] == {True}
 

@@ -28,11 +28,11 @@ from ._eds import (
     endpoint_statuses,
     find_assignment,
     locked,
-    replace_file,
     set_status,
     socket_address,
 )
 from ._envoy_admin import Admin, parse_admin_url
+from ._spare import replace_at_need
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -129,7 +129,10 @@ class Envoy(Balancer):
             for target in self._targets:
                 if target.name in names:
                     set_status(assignment, self._places(target), status, target.weight)
-            replace_file(self._path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+            text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+            # A bad version leaves the traffic, and a good one returns, on a full disk, too.
+            told = replace_at_need(self._path, text, "endpoint file")
+            self.warnings = (told,) if told else ()
 
     def _read(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the file's content and the cluster's assignment within it."""

@@ -22,11 +22,13 @@ from ._balancer import read_options
 from ._eds import locked, replace_file
 from ._envoy_admin import Admin, parse_admin_url
 from ._envoy_routes import has_lua, read_routes, write_routes
-from ._router import Counters, RefusedError, Router, pool_names
+from ._router import Counters, RefusedError, Router, everything_to, pool_names
+from ._spare import keep_spare, replace_at_need
 
 if TYPE_CHECKING:
     from .._routing_data import Routing
 
+FILE = "route file"
 WORKER_SECONDS = 0.25
 ROUTES = "/config_dump?resource=dynamic_route_configs"
 
@@ -68,15 +70,25 @@ class EnvoyRouter(Router):
         self._admin = admin
         self._before: str | None = None
         self._version = self._written = ""
+        self._told = ""
         self._rejected = 0
         self.where = f"Envoy routes {path} ({admin.place})"
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Say that the disk is full."""
+        return (self._told,) if self._told else ()
 
     def shown(self) -> Routing | None:
         """Ask the administration for the routes."""
         return read_routes(self._dump()[1], self._clusters, self.where)
 
     def order(self, routing: Routing) -> None:
-        """Replace the file."""
+        """Replace the file.
+
+        What gives everything to one pool may use the room that is kept on a full disk; nothing else
+        may, so that there is some for the way back.
+        """
         if routing.sticky and not has_lua(self._listeners()):
             raise TrafficError(
                 f"{self.where}: sticky users need the filter envoy.filters.http.lua among the "
@@ -104,7 +116,11 @@ class EnvoyRouter(Router):
             changed = write_routes(content, self._clusters, routing, self._path)
             self._version = changed["version_info"]
             self._written = _text(changed)
-            replace_file(self._path, self._written, "route file")
+            if everything_to(routing):
+                self._told = replace_at_need(self._path, self._written, FILE)
+            else:
+                keep_spare(self._path, self._written, FILE)
+                replace_file(self._path, self._written, FILE)
 
     def missing(self, routing: Routing) -> str:
         """Compare the version that Envoy shows, and look for a refusal."""
@@ -123,7 +139,7 @@ class EnvoyRouter(Router):
         if self._before is not None:
             with locked(str(Path(self._path).parent)):
                 if self._read() == self._written:
-                    replace_file(self._path, self._before, "route file")
+                    replace_at_need(self._path, self._before, FILE)
 
     def measure(self) -> dict[str, Counters]:
         """Read each cluster's counters and its histogram of answer times."""

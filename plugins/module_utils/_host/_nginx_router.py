@@ -19,6 +19,7 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .._errors import TrafficError, UsageError
@@ -33,13 +34,16 @@ from ._nginx_files import (
     read_routing,
     write_routing,
 )
-from ._router import Counters, Router, pool_names
+from ._router import Counters, Router, everything_to, pool_names
 
 if TYPE_CHECKING:
     from ._nginx_process import Nginx
 
 FILE = "routing.conf"
 ERROR = 500
+# For how long a log that was rotated may still be written.
+FORMER_SECONDS = 60.0
+_NEW: dict[str, Any] = {"inode": 0, "offset": 0, "former": None, "upstreams": {}}
 
 SLOW_WAY_BACK = (
     "nginx's configuration does not ask for the files {files}: bringing all traffic to one pool "
@@ -168,10 +172,7 @@ class NginxRouter(Router):
 
     def _everything(self, routing: Routing) -> str:
         """Return the upstream that gets all requests, or nothing if not a single one does."""
-        shared = [pool for pool, points in routing.points.items() if points]
-        if len(shared) > 1 or routing.match or (routing.mirror and routing.mirror.share):
-            return ""
-        return self._upstreams[shared[0]]
+        return self._upstreams.get(everything_to(routing), "")
 
     def measure(self) -> dict[str, Counters]:
         """Count what is new in the access log."""
@@ -215,37 +216,66 @@ class NginxRouter(Router):
 def read_log(path: str) -> dict[str, dict[str, Any]]:
     """Return ``{upstream: {"requests", "errors", "buckets"}}``, counted since the log began.
 
-    A log that was rotated is read to its end under its new name ``.1`` first.
+    A log that was rotated is read to its end under its new name, and for a while after, because
+    nginx's workers change to the new one each in its own time.
 
     :raises TrafficError: the log cannot be read
     """
     counts_path = f"{path}.counts"
-    try:
-        log = open(path, "rb")  # noqa: SIM115 (closed below)
-    except OSError as error:
-        raise TrafficError(
-            f"The access log {path} cannot be read: {error.strerror}. Check deploy_nginx_log_path; "
-            "docs/load-balancers.md shows the log_format."
-        ) from error
-    with log, _counts(counts_path) as kept:
+    with _counts(counts_path) as kept:
         state = _state(kept)
-        upstreams = state["upstreams"]
-        inode = os.fstat(log.fileno()).st_ino
-        offset = state["offset"] if state["inode"] == inode else 0
-        if state["inode"] not in (0, inode):
-            with contextlib.suppress(OSError), open(f"{path}.1", "rb") as former:
-                if os.fstat(former.fileno()).st_ino == state["inode"]:
-                    _count(former, state["offset"], upstreams)
-        if offset > os.fstat(log.fileno()).st_size:
-            offset = 0
-        offset = _count(log, offset, upstreams)
+        try:
+            log = open(path, "rb")  # noqa: SIM115 (closed below)
+        except OSError as error:
+            # Between its rename and nginx's reopening there is no log of this name.
+            if not isinstance(error, FileNotFoundError) or not state["inode"]:
+                raise TrafficError(
+                    f"The access log {path} cannot be read: {error.strerror}. Check "
+                    "deploy_nginx_log_path; docs/load-balancers.md shows the log_format."
+                ) from error
+            _read_former(path, state, [state["inode"], state["offset"], time.time()])
+        else:
+            with log:
+                _read_both(path, log, state)
         if kept is not None:
-            text = json.dumps({"inode": inode, "offset": offset, "upstreams": upstreams})
-            kept.seek(0)
-            kept.write(text.encode())
-            kept.truncate()
-        found: dict[str, dict[str, Any]] = upstreams
+            # What does not fit on a full disk is counted anew with the next look.
+            with contextlib.suppress(OSError):
+                size = os.pwrite(kept.fileno(), json.dumps(state).encode(), 0)
+                os.ftruncate(kept.fileno(), size)
+        found: dict[str, dict[str, Any]] = state["upstreams"]
         return found
+
+
+def _read_both(path: str, log: BinaryIO, state: dict[str, Any]) -> None:
+    """Count on in the log, and in the one that was there before."""
+    status = os.fstat(log.fileno())
+    if state["inode"] not in (0, status.st_ino):
+        state["former"] = [state["inode"], state["offset"], time.time()]
+        state["offset"] = 0
+    state["inode"] = status.st_ino
+    if state["former"]:
+        _read_former(path, state, state["former"])
+    offset = state["offset"] if state["offset"] <= status.st_size else 0
+    state["offset"] = _count(log, offset, state["upstreams"])
+
+
+def _read_former(path: str, state: dict[str, Any], former: list[Any]) -> None:
+    """Count on in a log that has another name now; forget it when nobody writes it any more."""
+    inode, offset, since = former
+    if time.time() - since > FORMER_SECONDS:
+        state["former"] = None
+        return
+    with contextlib.suppress(OSError), os.scandir(os.path.dirname(path) or ".") as entries:
+        for entry in entries:
+            if entry.inode() != inode or not entry.is_file(follow_symlinks=False):
+                continue
+            with open(entry.path, "rb") as log:
+                end = _count(log, offset, state["upstreams"])
+            if state["inode"] == inode:
+                state["offset"] = end
+            else:
+                state["former"] = [inode, end, since]
+            return
 
 
 def _count(log: BinaryIO, offset: int, upstreams: dict[str, Any]) -> int:
@@ -289,5 +319,5 @@ def _state(kept: BinaryIO | None) -> dict[str, Any]:
         with contextlib.suppress(ValueError, KeyError, TypeError):
             state: dict[str, Any] = json.loads(kept.read())
             if isinstance(state["upstreams"], dict):
-                return state
-    return {"inode": 0, "offset": 0, "upstreams": {}}
+                return {**_NEW, **state}
+    return {**_NEW, "upstreams": {}}

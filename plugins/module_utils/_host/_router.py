@@ -100,6 +100,14 @@ class Router(abc.ABC):
         return None
 
 
+def everything_to(routing: Routing) -> str:
+    """Return the pool that gets all requests; empty if another one gets a single one of them."""
+    shared = [pool for pool, points in routing.points.items() if points]
+    if len(shared) > 1 or routing.match or (routing.mirror and routing.mirror.share):
+        return ""
+    return shared[0]
+
+
 def window(before: Counters, after: Counters) -> Counters:
     """Return what was counted between two measurements; a proxy that began anew began at 0."""
     if after.requests < before.requests or after.errors < before.errors:

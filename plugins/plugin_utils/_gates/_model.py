@@ -66,6 +66,15 @@ class Pools:
     sticky: bool = False
     arms: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
+    def named(self, name: str) -> str:
+        """Return the pool that a gate means: ``new`` and ``old`` are those of the deployment.
+
+        Pools take turns, so a gate that is kept with a deployment group cannot name them.
+        """
+        if name in (self.canary, self.baseline):
+            return name
+        return {"new": self.canary, "old": self.baseline}.get(name) or name
+
 
 @dataclass(frozen=True)
 class Moment:

@@ -96,14 +96,14 @@ def measure_proxy(gate: Gate, moment: Moment) -> Measurement:
     """
     metric = str(gate.options["metric"])
     now = counters_of(moment.traffic)
-    pool = str(gate.options.get("pool") or moment.pools.canary)
+    pool = moment.pools.named(str(gate.options.get("pool") or moment.pools.canary))
     names = [pool] if pool else list(now)
     data: dict[str, Any] = {"counters": plain_counters(now)}
     begun = _since(moment, now)
     if begun is None:
         return Measurement(NO_DATA, "counts from now on", data)
     value = value_of(together([_window(begun, now, name) for name in names]), metric)
-    baseline = str(gate.options.get("baseline") or "")
+    baseline = moment.pools.named(str(gate.options.get("baseline") or ""))
     seen = ""
     if baseline and value is not None:
         other = value_of(_window(begun, now, baseline), metric)
@@ -144,7 +144,8 @@ def measure_load_balancer(gate: Gate, moment: Moment) -> Measurement:
     """Ask whom the load balancer sees in service; all of them by default."""
     if moment.traffic is None:
         raise SourceError("There is no load balancer to ask: set deploy_traffic_provider.")
-    targets = moment.traffic.observed(str(gate.options.get("pool") or ""))["targets"]
+    pool = moment.pools.named(str(gate.options.get("pool") or ""))
+    targets = moment.traffic.observed(pool)["targets"]
     states = {str(name): bool(one.get("in_service")) for name, one in targets.items()}
     healthy = sum(states.values())
     data = {"targets": {str(name): one.get("state") for name, one in targets.items()}}

@@ -113,6 +113,7 @@ def run_step(
     tell: Callable[[str], None] = lambda _text: None,
     pause_wanted: Callable[[], str | None] = lambda: None,
     clock: Callable[[], float] = time.time,
+    may_end: bool = False,
 ) -> StepOutcome:
     """Bake for ``seconds``, ask all gates at their intervals, and write down what they say.
 
@@ -122,11 +123,12 @@ def run_step(
     :param deployment: at least ``id``; what webhooks and commands are told of it
     :param step: the name of the step; a run that is resumed goes on with the step of this name
     :param pause_wanted: why the run is to pause, if it is
+    :param may_end: whether a person may end the bake time before it has passed, and is told so
     :raises BasculeError: the record cannot be used, or another controller has the deployment
     """
     asking = _Step(
         record, deployment, step, gates, seconds, rules or Rules(), pools or Pools(), traffic,
-        tell, pause_wanted, clock,
+        tell, pause_wanted, clock, may_end,
     )  # fmt: skip
     return asking.run()
 
@@ -145,6 +147,7 @@ class _Step:
         tell: Callable[[str], None],
         pause_wanted: Callable[[], str | None],
         clock: Callable[[], float],
+        may_end: bool,
     ) -> None:
         self._record, self._deployment, self._step = record, deployment, step
         self._id = str(deployment["id"])
@@ -157,6 +160,9 @@ class _Step:
             queue.SimpleQueue()
         )
         self._kept = 0.0
+        self._may_end = may_end
+        # A person has ended the wait before its time.
+        self._cut = False
 
     def _rule(self, rule: Rule) -> Rule:
         if self._seconds <= 0 and not rule.ends_by_itself:
@@ -195,9 +201,13 @@ class _Step:
         self._take_up(run)
         self._announce(run)
         while True:
-            stopped = self._stopped(self._look())
+            look = self._look()
+            stopped = self._stopped(look)
             if stopped is not None:
                 return stopped
+            if look.run is not None and look.run.until < run.until:
+                run = dataclasses.replace(run, until=look.run.until)
+                self._cut = True
             if not self._keep(run):
                 return None
             now = self._clock()
@@ -351,7 +361,8 @@ class _Step:
 
     def _waits_for(self, run: GateRun) -> str:
         waiting = [describe_gate(one.gate) for one in self._gates if one.phase == RUNNING]
-        parts = [f"bakes until {_time(run.until)}"] if self._clock() < run.until else []
+        end = f" (`bascule continue {self._id}` ends that)" if self._may_end else ""
+        parts = [f"bakes until {_time(run.until)}{end}"] if self._clock() < run.until else []
         parts += [f"asks {'; '.join(waiting)}"] if waiting else []
         return ", ".join(parts) or "its verdict"
 
@@ -430,7 +441,8 @@ class _Step:
 
     def _summary(self) -> str:
         told = [f"{one.gate.name}: {one.phase}, {one.seen}" for one in self._gates]
-        return "; ".join(told) if told else "the bake time has passed"
+        passed = "the wait was ended" if self._cut else "the bake time has passed"
+        return "; ".join(told) if told else passed
 
     def _told(self) -> list[dict[str, Any]]:
         return [one.as_dict() for one in self._gates]

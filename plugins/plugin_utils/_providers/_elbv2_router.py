@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ...module_utils._alb_routing import (
+    at_test_listener,
     condition,
     forward,
     match_of,
@@ -66,7 +67,7 @@ def connect(options: dict[str, Any], desk: Desk, began: float | None) -> Listene
         "elbv2",
         options,
         required=("listener", "pools"),
-        optional={"propagation": "10s", "restore_timeout": "300s"},
+        optional={"propagation": "10s", "restore_timeout": "300s", "test_listener": ""},
     )
     arn = str(read["listener"])
     if ":listener/net/" in arn or ":listener-rule/net/" in arn:
@@ -80,8 +81,15 @@ def connect(options: dict[str, Any], desk: Desk, began: float | None) -> Listene
             f"deploy_elbv2_listener is {arn!r}, wanted the ARN of a listener or of a rule of an "
             "Application Load Balancer."
         )
+    test = str(read["test_listener"] or "")
+    if test and (":listener/app/" not in test or test == arn):
+        raise UsageError(
+            f"The listener of deploy_test_route is {test!r}, wanted the ARN of another listener of "
+            "an Application Load Balancer than that of deploy_elbv2_listener."
+        )
     return ListenerRouter(
         arn,
+        test,
         pool_names(read["pools"], "target_group", "elbv2"),
         desk,
         parse_duration(read["propagation"], "deploy_elbv2_propagation"),
@@ -98,6 +106,7 @@ class ListenerRouter(Router):
     def __init__(
         self,
         arn: str,
+        test: str,
         names: Mapping[str, str],
         desk: Desk,
         propagation: float,
@@ -105,7 +114,7 @@ class ListenerRouter(Router):
         began: float | None,
     ) -> None:
         """Keep what is asked for (see ``connect``)."""
-        self._arn = arn
+        self._arn, self._test = arn, test
         self._names = dict(names)
         self._desk = desk
         self._patience = patience
@@ -113,6 +122,7 @@ class ListenerRouter(Router):
         self._made: BaseClient | None = None
         self._found: dict[str, str] = {}
         self._before: list[dict[str, Any]] = []
+        self._test_before: list[dict[str, Any]] = []
         self.settle_seconds = propagation
         # An order waits for the health of a pool first.
         self.take_up_seconds += patience
@@ -130,12 +140,18 @@ class ListenerRouter(Router):
         points = points_of({pools[arn]: weight for arn, weight in weights.items()})
         found = [_match(rule, pools) for rule in self._own_rules()]
         match = tuple(one for one in found if one is not None)
-        return Routing(points, match, stickiness(actions[-1]))
+        shown = Routing(points, match, stickiness(actions[-1]))
+        tested = self._tested()
+        alone = [pool for pool, share in tested.items() if share]
+        if len(alone) == 1 and tested != _filled(points):
+            match = (*match, Match(alone[0], "", listener=self._test))
+        return shown._replace(match=match)
 
     def same(self, shown: Routing, wanted: Routing) -> bool:
         """Tell whether nothing has to be ordered."""
         attached = set(shown.points)
-        return same(shown, wanted) and attached >= set(wanted.points)
+        tested = not self._test or self._tested() == _filled(at_test_listener(wanted).points)
+        return same(shown, wanted) and tested and attached >= set(wanted.points)
 
     def order(self, routing: Routing) -> None:
         """Attach, see healthy, set rules, share."""
@@ -152,6 +168,7 @@ class ListenerRouter(Router):
         growing = [p for p, points in routing.points.items() if points > share.get(p, 0)]
         self._see_healthy(list(dict.fromkeys([*growing, *matched])), groups)
         self._set_rules(routing, groups)
+        self._set_test(routing, groups)
         self._set(action)
 
     def missing(self, routing: Routing) -> str:
@@ -162,9 +179,11 @@ class ListenerRouter(Router):
         return "the listener still shows another routing"
 
     def take_back(self) -> None:
-        """Put the action back that was there before."""
+        """Put the actions back that were there before."""
         if self._before:
             self._modify(self._before)
+        if self._test_before:
+            self._modify_test(self._test_before)
 
     def measure(self) -> dict[str, Counters]:
         """Sum up CloudWatch's minutes since the deployment began."""
@@ -239,19 +258,24 @@ class ListenerRouter(Router):
         return self._found
 
     def _refuse_strangers(
-        self, weights: Mapping[str, int], groups: Mapping[str, str]
+        self,
+        weights: Mapping[str, int],
+        groups: Mapping[str, str],
+        variable: str = "deploy_elbv2_listener",
     ) -> dict[str, int]:
         """Return the weights by pool.
 
+        :param variable: what names who forwards
         :raises TrafficError: the action forwards to no pool of ours
         """
         pools = {arn: pool for pool, arn in groups.items()}
         strange = [short_name(arn) for arn in weights if arn not in pools]
         if strange or not weights:
+            who = self.where if variable == "deploy_elbv2_listener" else self._test
             raise TrafficError(
-                f"{self.where} forwards to {', '.join(strange) or 'no target group'}, which is no "
-                "pool of deploy_traffic_pools. Let it forward to one of the pools, or name the "
-                "rule that does in deploy_elbv2_listener."
+                f"{who} forwards to {', '.join(strange) or 'no target group'}, which is no pool of "
+                "deploy_traffic_pools. Let it forward to one of the pools, or name what does in "
+                f"{variable}."
             )
         return {pools[arn]: weight for arn, weight in weights.items()}
 
@@ -280,10 +304,11 @@ class ListenerRouter(Router):
         """Add the rules that are missing, then remove those of ours that are not wanted."""
         pools = {arn: pool for pool, arn in groups.items()}
         own = self._own_rules()
-        if [_match(rule, pools) for rule in own] == list(routing.match):
+        wanted = [rule for rule in routing.match if not rule.listener]
+        if [_match(rule, pools) for rule in own] == wanted:
             return
-        free = self._free_priorities(len(routing.match))
-        for rule, priority in zip(routing.match, free, strict=True):
+        free = self._free_priorities(len(wanted))
+        for rule, priority in zip(wanted, free, strict=True):
             self._call(
                 "create_rule",
                 f"A rule for {rule.header or rule.cookie} could not be added at {self.where}",
@@ -350,6 +375,39 @@ class ListenerRouter(Router):
             f"The rules of {self.where} could not be read",
         )
 
+    # The test listener
+
+    def _tested(self) -> dict[str, int]:
+        """Return the pools with a share of what comes to the test listener; none without one."""
+        if not self._test:
+            return {}
+        pools = {arn: pool for pool, arn in self._groups().items()}
+        weights = shares(self._actions_of_test()[-1])
+        return _filled(points_of({pools.get(arn, arn): one for arn, one in weights.items()}))
+
+    def _set_test(self, routing: Routing, groups: Mapping[str, str]) -> None:
+        """Give the test listener to the pool that is tested, or let it share as users are."""
+        if not self._test:
+            return
+        actions = self._actions_of_test()
+        self._refuse_strangers(shares(actions[-1]), groups, "deploy_test_route")
+        wanted = at_test_listener(routing)
+        if self._tested() == _filled(wanted.points):
+            return
+        self._test_before = actions
+        kept = actions[:-1]
+        order = {"Order": len(kept) + 1} if kept else {}
+        self._modify_test([*kept, {**forward(wanted, groups), **order}])
+
+    def _actions_of_test(self) -> list[dict[str, Any]]:
+        doing = f"The test listener {self._test} could not be read"
+        found = self._call("describe_listeners", doing, ListenerArns=[self._test])["Listeners"]
+        return list(found[0]["DefaultActions"])
+
+    def _modify_test(self, actions: list[dict[str, Any]]) -> None:
+        doing = f"The test listener {self._test} could not be changed"
+        self._call("modify_listener", doing, ListenerArn=self._test, DefaultActions=actions)
+
     # The action that is shared
 
     def _actions(self) -> list[dict[str, Any]]:
@@ -404,6 +462,11 @@ class ListenerRouter(Router):
                 ) from error
             raise
         return answer
+
+
+def _filled(points: Mapping[str, int]) -> dict[str, int]:
+    """Return the pools that have a share."""
+    return {pool: share for pool, share in points.items() if share}
 
 
 def _match(rule: Mapping[str, Any], pools: Mapping[str, str]) -> Match | None:

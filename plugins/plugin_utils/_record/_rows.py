@@ -162,9 +162,9 @@ class Event:
     host reported them) or ``record`` (``event`` is Created, Staged, Current, Admitted, InService,
     OutOfService, Published, Settled, Halted, StopRequested, Paused, ApprovalAsked,
     ApprovalDecided, StepStarted, StepResumed, StepEnded, TrafficRouted, GatesAsked, GateDecided,
-    GatesExtended, GatesDecided, AlarmState, AlarmsUnknown, TakenOver, Lost, NotificationFailed,
-    Left, ScalingHeld, ScalingReleased, HookUnanswered, Finished or Abandoned; ``target`` is empty
-    where none is meant).
+    GatesExtended, GatesDecided, WaitEnded, AlarmState, AlarmsUnknown, TakenOver, Lost,
+    NotificationFailed, Left, ScalingHeld, ScalingReleased, HookUnanswered, Finished or Abandoned;
+    ``target`` is empty where none is meant).
     """
 
     sequence: int

@@ -16,8 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from ...module_utils._admission import HEALTH_CONSTRAINTS, ROLLBACK, conclude
 from ...module_utils._errors import RecordError
+from ...module_utils._pools import KEPT_PART
+from ...module_utils._schedule import BAKE, step_label
 from ._admit import counts_from, tally_query
-from ._control import halt
+from ._control import decide, halt
+from ._holder import host, user
 from ._session import Query, Row, Session
 
 if TYPE_CHECKING:
@@ -200,6 +203,49 @@ def end(change: Change, number: int, status: str, message: str) -> None:
         change.set_deployment(status=WORKING)
     told = f"{number}. {step.told}" + (f": {message}" if message else "")
     change.note("StepEnded", status=status, message=told)
+
+
+def go_on(change: Change, why: str) -> None:
+    """End the wait before the old pool is retired, or give the approval that is waited for.
+
+    CodeDeploy's ContinueDeployment, with TERMINATION_WAIT and with READY_WAIT. What the gates of
+    the wait say counts as if its time had passed.
+
+    :raises RecordError: the deployment waits for neither
+    """
+    deployment = change.deployment
+    step = _kept(change)
+    if step is None or deployment["halted_at"] is not None or deployment["paused_at"] is not None:
+        decide(change, why, approve=True)
+        return
+    key = {"deployment_id": deployment["id"], "step": step_label(step.number)}
+    if change.session.rows(Query(table="gate_runs", equals=key)):
+        change.session.update("gate_runs", {"until": change.now}, **key)
+    else:
+        # Nobody has begun to ask; who does goes on from this row.
+        fresh = {
+            **key, "started_at": change.now, "until": change.now, "round": 1, "verdict": "",
+            "message": "", "waits_for": "", "holder": None, "claimed_until": None,
+            "fence": deployment["fence"],
+        }  # fmt: skip
+        change.session.insert("gate_runs", [fresh])
+    told = f"{user()}@{host()} ends the wait before the old pool is retired"
+    change.note("WaitEnded", message=told + (f": {why}" if why else ""))
+
+
+def _kept(change: Change) -> Step | None:
+    """Return the step that only keeps the old pool for a while, if that is where it stands."""
+    if change.is_final:
+        return None
+    found = steps(change.session, change.deployment["id"])
+    return next(
+        (
+            one
+            for one in found
+            if (one.part, one.kind, one.status) == (KEPT_PART, BAKE, IN_PROGRESS)
+        ),
+        None,
+    )
 
 
 def fail_present(change: Change, message: str) -> None:

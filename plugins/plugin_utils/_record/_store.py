@@ -235,6 +235,13 @@ class Record(FunctionRecord, GatedRecord, ShiftedRecord, ScaledRecord, LastingRe
             synced=True,
         )
 
+    def go_on(self, deployment_id: str, why: str = "") -> None:
+        """Give the approval that is waited for, or end the wait before the old pool is retired.
+
+        :raises RecordError: the deployment waits for neither
+        """
+        self._change(deployment_id, lambda change: _shifting.go_on(change, why), synced=True)
+
     def approvals(self, deployment_id: str) -> list[Approval]:
         """Return the approvals that a deployment has asked for, in order."""
         return self._read(lambda session: _control.approvals(session, deployment_id))

@@ -37,16 +37,21 @@ def add_commands(
     _add_why(stop)
     stop.set_defaults(run=run_stop, check=False)
 
-    for name in ("continue", "approve"):
-        approve = commands.add_parser(
-            name,
-            parents=[common],
-            help="let a deployment go on that waits for an approval"
-            + (" (the same as approve)" if name == "continue" else ""),
-        )
-        approve.add_argument("id", metavar="ID")
-        _add_why(approve)
-        approve.set_defaults(run=run_approve)
+    go_on = commands.add_parser(
+        "continue",
+        parents=[common],
+        help="let a deployment go on that waits for a person, or keeps the old pool for a while",
+    )
+    go_on.add_argument("id", metavar="ID")
+    _add_why(go_on)
+    go_on.set_defaults(run=run_continue)
+
+    approve = commands.add_parser(
+        "approve", parents=[common], help="let a deployment go on that waits for an approval"
+    )
+    approve.add_argument("id", metavar="ID")
+    _add_why(approve)
+    approve.set_defaults(run=run_approve)
 
     reject = commands.add_parser(
         "reject", parents=[common], help="let a deployment fail that waits for an approval"
@@ -99,6 +104,16 @@ def run_stop(options: argparse.Namespace) -> int:
     return _status_of_rollback(stopped, options)
 
 
+def run_continue(options: argparse.Namespace) -> int:
+    """Give the approval that a deployment waits for, or end its wait before the old pool goes."""
+    waited = api.status(options.id, record=options.record).waiting is not None
+    found = _control.continue_(options.id, why=options.why, record=options.record)
+    if waited or options.format == "json":
+        return _decided(found, options)
+    say(f"{found.id}: the wait before the old pool is retired is over.")
+    return _carried_out(found)
+
+
 def run_approve(options: argparse.Namespace) -> int:
     """Give the approval that a deployment waits for."""
     return _decided(_control.approve(options.id, why=options.why, record=options.record), options)
@@ -120,11 +135,16 @@ def run_abandon(options: argparse.Namespace) -> int:
 
 
 def _decided(deployment: Deployment, options: argparse.Namespace) -> int:
-    last = deployment.approvals[-1]
     if options.format == "json":
         say_json(deployment.to_dict())
     else:
+        last = deployment.approvals[-1]
         say(f"{deployment.id}: {last['what']} is {last['status'].lower()}.")
+    return _carried_out(deployment)
+
+
+def _carried_out(deployment: Deployment) -> int:
+    """Say so where nobody carries the deployment out, who could go on with it."""
     lease = deployment.lease
     if lease is not None and lease["state"] != "Alive":
         complain(f"{lease['text']} {ways_on(str(deployment.id))}")

@@ -144,7 +144,9 @@ def counts(path: Path) -> dict[str, tuple[int, int]]:
     }
 
 
-def test_a_log_is_counted_on_from_where_it_was_read(tmp_path: Path) -> None:
+def test_a_log_is_counted_on_from_where_it_was_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     log = tmp_path / "bascule.log"
     log.write_text(line("a") * 3 + line("b", 502) + "1767225600.1 a 2")
     assert counts(log) == {"a": (3, 0), "b": (1, 1)}
@@ -156,9 +158,19 @@ def test_a_log_is_counted_on_from_where_it_was_read(tmp_path: Path) -> None:
     # Rotated: what was written after our last look is still read.
     with log.open("a") as file:
         file.write(line("a", 500))
-    log.rename(tmp_path / "bascule.log.1")
+    former = log.rename(tmp_path / "bascule.log-20260101")
+    assert counts(log) == {"a": (6, 1), "b": (1, 1)}, "nginx has not begun a new one"
     log.write_text(line("b"))
     assert counts(log) == {"a": (6, 1), "b": (2, 1)}
+    # A worker that has not changed to the new log yet.
+    with former.open("a") as file:
+        file.write(line("a"))
+    assert counts(log) == {"a": (7, 1), "b": (2, 1)}
+    assert counts(log) == {"a": (7, 1), "b": (2, 1)}
+    monkeypatch.setattr(_nginx_router, "FORMER_SECONDS", -1.0)
+    with former.open("a") as file:
+        file.write(line("a"))
+    assert counts(log) == {"a": (7, 1), "b": (2, 1)}, "it is nobody's any more"
     # Truncated in place, and counts that cannot be read: both begin the log anew.
     log.write_text("")
     log.write_text(line("b"))

@@ -68,11 +68,13 @@ def statements(**more: Any) -> dict[str, Any]:
         (
             {
                 "deploy_traffic_provider": "elbv2", "deploy_elbv2_listener": RULE,
+                "deploy_test_route": {"listener": LISTENER},
                 "deploy_traffic_pools": {"blue": {"target_group": "arn:aws:x:r:1:targetgroup/b/1"}},
             },
             {
                 "Elbv2": "*", "Elbv2Targets": ["arn:aws:x:r:1:targetgroup/b/1"],
                 "Elbv2Routing": "*", "Elbv2Rule": [RULE], "Elbv2Rules": [RULES, LISTENER],
+                "Elbv2Listener": [LISTENER],
             },
         ),
         (

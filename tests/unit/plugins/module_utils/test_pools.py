@@ -10,9 +10,9 @@ from ansible_collections.bascule.deploy.plugins.module_utils._pools import (
     dividing,
     hooks_of_pools,
     live_pool,
-    named_value,
     pool_lines,
     pools_of,
+    read_test_route,
     routing_for,
     routing_home,
     way_back,
@@ -220,6 +220,10 @@ def test_capabilities_follow_from_what_is_wanted() -> None:
     more = pools(test_route=RULE, sticky={"header": "X-User"})
     assert wishes_of(more) == ["weights", "match", "sticky", "identity"]
     assert wishes_of(pools(sticky={"cookie": "AWSALBTG", "ttl": 60})) == ["weights", "sticky"]
+    listener = pools(test_route={"listener": "arn"})
+    assert wishes_of(listener) == ["weights", "listener"]
+    assert routing_for(listener, 0.0, "salt")["match"] == [{"pool": "green", "listener": "arn"}]
+    assert "  Test route: listener arn leads to green." in pool_lines(listener, [])
 
 
 @pytest.mark.parametrize(
@@ -229,18 +233,28 @@ def test_capabilities_follow_from_what_is_wanted() -> None:
         (None, None),
         ({"header": "X", "value": "1"}, {"header": "X", "value": "1"}),
         ({"cookie": "c", "value": "1"}, {"cookie": "c", "value": "1"}),
+        ({"listener": "arn"}, {"listener": "arn"}),
     ],
 )
 def test_a_test_route_is_read(given_: Any, read: Any) -> None:
-    assert named_value(given_, "deploy_test_route", ("value",)) == read
+    assert read_test_route(given_) == read
 
 
 @pytest.mark.parametrize(
-    "given_", [{"value": "1"}, {"header": "X", "cookie": "c"}, "X", {"header": ""}, {"path": "/"}]
+    "given_",
+    [
+        {"value": "1"},
+        {"header": "X", "cookie": "c"},
+        "X",
+        {"header": ""},
+        {"path": "/"},
+        {"listener": ""},
+        {"listener": "arn", "value": "1"},
+    ],
 )
 def test_another_test_route_is_refused(given_: Any) -> None:
     with pytest.raises(BasculeError, match="deploy_test_route is"):
-        named_value(given_, "deploy_test_route", ("value",))
+        read_test_route(given_)
 
 
 def test_targets_that_failed_get_no_users() -> None:

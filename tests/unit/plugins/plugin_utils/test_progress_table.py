@@ -201,5 +201,43 @@ def test_the_live_display_scrolls_failures_and_leaves_the_last_table_and_the_out
         assert not thread.is_alive()
 
 
+def test_hooks_of_targets_that_the_table_does_not_show_scroll_above_it() -> None:
+    """Those of the old pool are no targets of the deployment, those of the new one are done."""
+    out = io.StringIO()
+    console = Console(
+        file=out, width=100, height=40, force_terminal=True, color_system=None, legacy_windows=False
+    )
+    show = LiveRenderer(console, clock=lambda: story.START + 30)
+
+    def ran(event: str, host: str, after: float) -> Observation:
+        begun = story.START + after - 3
+        told = {"event": event, "status": "Succeeded", "started": begun, "ended": begun + 3}
+        return story.observed(
+            "lifecycle", host, after=after, bascule={"target": host, "events": [told]}
+        )
+
+    drained = {"state": "drained", "targets": ["blue1"], "waited": 1.0}
+    for event in story.told(
+        story.opened("green1"),
+        story.admitted("green1", 1),
+        story.hooked("green1", 5),
+        story.settled("green1", 5),
+        ran("AfterAllowTraffic", "green1", 9),
+        ran("BeforeBlockTraffic", "blue1", 13),
+        story.observed("traffic", "blue1", after=15, bascule=drained),
+        story.closed("Succeeded", 16),
+    ):
+        show.event(event)
+    show.close()
+    text = out.getvalue()
+    for line in (
+        "green1  AfterAllowTraffic Succeeded (3.0 s)",
+        "blue1   BeforeBlockTraffic Succeeded (3.0 s)",
+        "blue1   out of service, drained (1.0 s)",
+    ):
+        assert text.count(line) == 1
+    assert "green1  Install Succeeded" not in text
+
+
 def test_a_pipe_is_no_place_for_a_live_table() -> None:
     assert live_console(io.StringIO()) is None
