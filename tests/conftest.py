@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +11,8 @@ from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from support.aws import Servers
 
 # How busy the machine is says nothing about the code. In CI the same examples are tried each time;
 # new ones are looked for wherever else the tests are run.
@@ -31,3 +34,12 @@ def _own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         for name in ("BASCULE_STATE", "BASCULE_RECORD", "ANSIBLE_CONFIG"):
             patch.delenv(name, raising=False)
         yield
+
+
+@pytest.fixture(scope="session")
+def moto_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """Give servers of AWS's calls, each started when it is first asked for."""
+    from support.aws import Servers
+
+    with ExitStack() as stack:
+        yield Servers(tmp_path_factory.mktemp("moto"), stack)

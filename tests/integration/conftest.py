@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def postgresql() -> Iterator[Server]:
-    """A server of the module's own."""
+    """A server for all tests of a process; whoever stops it starts it again."""
     with server() as running:
         yield running
 
@@ -38,17 +38,10 @@ def record(url: str) -> Iterator[Record]:
         yield opened
 
 
-@pytest.fixture(scope="module")
-def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[aws.Aws]:
-    """An AWS of the module's own."""
-    with aws.running(tmp_path_factory.mktemp("moto")) as running:
-        yield running
-
-
 @pytest.fixture
-def s3(moto: aws.Aws, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+def s3(moto_servers: aws.Servers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """A client of S3, where there is an empty bucket with versions."""
-    moto.reset()
+    moto = moto_servers.fresh()
     moto.use(monkeypatch)
     monkeypatch.setenv("BASCULE_STATE", str(tmp_path / "state"))
     client = moto.client("s3")

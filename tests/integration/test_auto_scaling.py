@@ -29,7 +29,6 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._scaling import (
     let_go,
     release,
 )
-from support import aws as moto
 from support.bundles import files
 from support.ec2 import members, scaling_group
 from support.records import create
@@ -38,20 +37,22 @@ from support.rollout import BIN, ROOT, Controller
 import bascule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
+
+    from support import aws as moto
 
 NAME = "shop-workers-prod"
 PROCESSES = ["Launch", "ReplaceUnhealthy"]
 
 
 @pytest.fixture
-def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[moto.Aws]:
+def aws(moto_servers: moto.Servers, monkeypatch: pytest.MonkeyPatch) -> moto.Aws:
     # Where the server is killed on purpose nobody has to wait for all retries.
     monkeypatch.setattr(_aws, "ATTEMPTS", 2)
-    with moto.running(tmp_path, "support.scaling_server") as running:
-        running.use(monkeypatch)
-        yield running
+    running = moto_servers.fresh("support.scaling_server")
+    running.use(monkeypatch)
+    return running
 
 
 def suspended(aws: moto.Aws) -> list[str]:

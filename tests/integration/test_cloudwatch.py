@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from ansible_collections.bascule.deploy.plugins.plugin_utils._cloudwatch import Courier
@@ -20,9 +20,6 @@ from support.rollout import local_inventory
 
 from bascule._environment import environment
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 PLAYBOOK = Path(sys.executable).parent / "ansible-playbook"
 SETTINGS = {
     "group": "bascule", "stream": "d-1", "namespace": "Bascule", "create": True, "patience": 30,
@@ -30,10 +27,10 @@ SETTINGS = {
 
 
 @pytest.fixture
-def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[moto.Aws]:
-    with moto.running(tmp_path) as running:
-        running.use(monkeypatch)
-        yield running
+def aws(moto_servers: moto.Servers, monkeypatch: pytest.MonkeyPatch) -> moto.Aws:
+    running = moto_servers.fresh()
+    running.use(monkeypatch)
+    return running
 
 
 def messages(aws: moto.Aws, stream: str) -> list[str]:

@@ -15,12 +15,13 @@ from ansible_collections.bascule.deploy.plugins.module_utils._host._router impor
 from ansible_collections.bascule.deploy.plugins.plugin_utils._gates import Pools, run_step
 from ansible_collections.bascule.deploy.plugins.plugin_utils._gates._proxy import plain_counters
 from ansible_collections.bascule.deploy.plugins.plugin_utils._record import Record
-from support.aws import running
 from support.records import create
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from support.aws import Aws, Servers
 
 DELAY = 0.3
 
@@ -84,21 +85,21 @@ def site() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def region(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def region(moto_servers: Servers) -> Aws:
     """Return a region with an alarm that is active, one that is not, and two metrics."""
-    with running(tmp_path_factory.mktemp("moto")) as aws:
-        cloudwatch = aws.client("cloudwatch")
-        for name, state in (("good", "OK"), ("bad", "ALARM")):
-            cloudwatch.put_metric_alarm(
-                AlarmName=name, Namespace="shop", MetricName=name, Statistic="Sum", Period=60,
-                EvaluationPeriods=1, Threshold=1.0, ComparisonOperator="GreaterThanThreshold",
-            )  # fmt: skip
-            cloudwatch.set_alarm_state(AlarmName=name, StateValue=state, StateReason="a test")
-            value = 0.5 if name == "bad" else 0.001
-            cloudwatch.put_metric_data(
-                Namespace="shop", MetricData=[{"MetricName": name, "Value": value}]
-            )
-        yield aws
+    aws = moto_servers.fresh()
+    cloudwatch = aws.client("cloudwatch")
+    for name, state in (("good", "OK"), ("bad", "ALARM")):
+        cloudwatch.put_metric_alarm(
+            AlarmName=name, Namespace="shop", MetricName=name, Statistic="Sum", Period=60,
+            EvaluationPeriods=1, Threshold=1.0, ComparisonOperator="GreaterThanThreshold",
+        )  # fmt: skip
+        cloudwatch.set_alarm_state(AlarmName=name, StateValue=state, StateReason="a test")
+        value = 0.5 if name == "bad" else 0.001
+        cloudwatch.put_metric_data(
+            Namespace="shop", MetricData=[{"MetricName": name, "Value": value}]
+        )
+    return aws
 
 
 def asked_with(kind: str, site: str, port: int, *, good: bool) -> dict[str, Any]:

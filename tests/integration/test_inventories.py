@@ -9,7 +9,6 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support import aws as moto
 from support.bundles import files
 from support.ec2 import launch, scaling_group
 from support.rollout import BIN, ROOT, Controller
@@ -17,19 +16,20 @@ from support.rollout import BIN, ROOT, Controller
 import bascule
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    from support import aws as moto
 
 SHOP = {"Application": "shop"}
 
 
 @pytest.fixture
-def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[moto.Aws]:
+def aws(moto_servers: moto.Servers, monkeypatch: pytest.MonkeyPatch) -> moto.Aws:
     collection = ROOT / "collections" / "ansible_collections" / "amazon" / "aws"
     assert collection.is_dir(), "run: python tools/fetch_collections.py"
-    with moto.running(tmp_path) as running:
-        running.use(monkeypatch)
-        yield running
+    running = moto_servers.fresh()
+    running.use(monkeypatch)
+    return running
 
 
 def inventory(folder: Path, name: str, hosts: dict[str, Any] | None = None) -> Path:

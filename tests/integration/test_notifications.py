@@ -21,7 +21,6 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._notify import (
     undelivered,
 )
 from ansible_collections.bascule.deploy.plugins.plugin_utils._record import Record
-from support import aws as moto
 from support.bundles import files
 from support.receiver import Receiver, receiving
 from support.records import create
@@ -29,6 +28,8 @@ from support.rollout import Controller, local_inventory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from support import aws as moto
 
 
 @pytest.fixture
@@ -38,10 +39,10 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[moto.Aws]:
-    with moto.running(tmp_path) as running:
-        running.use(monkeypatch)
-        yield running
+def aws(moto_servers: moto.Servers, monkeypatch: pytest.MonkeyPatch) -> moto.Aws:
+    running = moto_servers.fresh()
+    running.use(monkeypatch)
+    return running
 
 
 def queue(aws: moto.Aws, name: str) -> tuple[str, str]:

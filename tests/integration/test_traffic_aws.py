@@ -6,23 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from ansible_collections.bascule.deploy.plugins.plugin_utils._providers import run_on_controller
-from support import aws
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[aws.Aws]:
-    with aws.running(tmp_path_factory.mktemp("moto")) as running:
-        yield running
+    from support import aws
 
 
 class Site:
     """Two instances in a VPC, and what may stand before them."""
 
     def __init__(self, server: aws.Aws) -> None:
-        server.reset()
         self.ec2, self.elbv2, self.elb = (server.client(n) for n in ("ec2", "elbv2", "elb"))
         self.subnets = [one["SubnetId"] for one in self.ec2.describe_subnets()["Subnets"][:2]]
         self.vpc = self.ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
@@ -56,7 +48,8 @@ class Site:
 
 
 @pytest.fixture
-def site(server: aws.Aws, monkeypatch: pytest.MonkeyPatch) -> Site:
+def site(moto_servers: aws.Servers, monkeypatch: pytest.MonkeyPatch) -> Site:
+    server = moto_servers.fresh()
     server.use(monkeypatch)
     return Site(server)
 

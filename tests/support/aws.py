@@ -6,9 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ class Aws:
     def __init__(self, port: int, server: subprocess.Popen[bytes]) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self._server = server
+        self._enforces = False
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
@@ -75,9 +77,13 @@ class Aws:
 
         :param unasked: so many calls pass before that
         """
+        self._enforces = True
+        self._ask_from(str(unasked))
+
+    def _ask_from(self, count: str) -> None:
         request = urllib.request.Request(  # noqa: S310
             f"{self.url}/moto-api/reset-auth",
-            data=str(unasked).encode(),
+            data=count.encode(),
             headers={"Content-Type": "text/plain"},
         )
         urllib.request.urlopen(request, timeout=60).close()  # noqa: S310
@@ -105,8 +111,29 @@ class Aws:
 
     def reset(self) -> None:
         """Forget everything."""
+        if self._enforces:
+            self._ask_from("inf")
+            self._enforces = False
         request = urllib.request.Request(f"{self.url}/moto-api/reset", method="POST")  # noqa: S310
         urllib.request.urlopen(request, timeout=60).close()  # noqa: S310
+
+
+class Servers:
+    """Servers that all tests of a process share: each is started once, which takes it seconds."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self._folder, self._stack = folder, stack
+        self._known: dict[str, Aws] = {}
+
+    def fresh(self, module: str = "moto.server") -> Aws:
+        """Return a server that knows nothing; a new one if a test has killed it."""
+        known = self._known.get(module)
+        if known is None or known.process.poll() is not None:
+            folder = Path(tempfile.mkdtemp(dir=self._folder))
+            self._known[module] = self._stack.enter_context(running(folder, module))
+        else:
+            known.reset()
+        return self._known[module]
 
 
 @contextmanager
