@@ -22,6 +22,8 @@ SETTINGS = (
         " -o ServerAliveInterval=5 -o ServerAliveCountMax=3",
     ),
 )
+# What only a file can set is in this one; a user who has a file has all of it in hand.
+OWN_FILE = Path(__file__).with_name("waiting.cfg")
 # ansible-runner drops results that are longer; a plan of thousands of targets is.
 LONGEST_RESULT = 256 * 1024 * 1024
 
@@ -34,7 +36,8 @@ def environment(
     What the user set, in the environment or in the ansible.cfg that Ansible would find, stays.
     The record's address goes by environment, because it may hold a password.
     """
-    chosen = configured(config_file(folder, given))
+    file = config_file(folder, given)
+    chosen = configured(file)
     added = {
         variable: value
         for section, key, variable, value in SETTINGS
@@ -46,6 +49,8 @@ def environment(
     if not _speaks_utf8(given):
         # As under cron; Ansible refuses to start without.
         added["LC_ALL"] = "C.UTF-8"
+    if file is None and "ANSIBLE_CONFIG" not in given:
+        added["ANSIBLE_CONFIG"] = str(OWN_FILE)
     added["ANSIBLE_STDOUT_CALLBACK"] = "ansible.builtin.default"
     added["PATH"] = os.pathsep.join(
         [str(Path(sys.executable).parent), given.get("PATH", os.defpath)]

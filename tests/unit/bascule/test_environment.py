@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bascule._environment import SETTINGS, environment
+from bascule._environment import SETTINGS, configured, environment
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -28,6 +28,9 @@ def test_defaults_in_an_empty_folder(tmp_path: Path) -> None:
     assert added["PATH"] == f"{Path(sys.executable).parent}:/usr/bin"
     assert added["BASCULE_BASE"] == str(tmp_path)
     assert "BASCULE_RECORD" not in added
+    own = configured(Path(added["ANSIBLE_CONFIG"]))
+    theirs = configured(ROOT / "ansible.cfg")
+    assert own.items() <= theirs.items(), "what the checkout says, too"
 
 
 @pytest.mark.parametrize(
@@ -57,6 +60,7 @@ def test_what_the_user_set_stays(tmp_path: Path) -> None:
     # ansible-runner would turn it off by itself: the user's own word has to be repeated.
     assert added["ANSIBLE_HOST_KEY_CHECKING"] == "False"
     assert "ANSIBLE_SSH_ARGS" in added
+    assert "ANSIBLE_CONFIG" not in added
 
 
 def test_the_configuration_that_is_named_wins(tmp_path: Path) -> None:
