@@ -46,5 +46,9 @@ class Finder:
 
 
 def install() -> None:
-    """Have the modules found by it that this process imports from now on."""
-    sys.meta_path.insert(0, Finder())
+    """Have the modules found by it that one of Ansible's programs imports from now on.
+
+    Elsewhere Python itself finds them, and looks for their bytecode.
+    """
+    if "ansible.cli" in sys.modules:
+        sys.meta_path.insert(0, Finder())
