@@ -233,12 +233,16 @@ class ActionModule(BasculeAction):
                 return remembered(record, settings["deploy_application"], settings["deploy_group"])
 
         compared = sum(len(targets) for targets in arms.values())
+        pools = opened.plan.get("pools")
+        beside = len(pools["members"][pools["old"]]) if pools else 0
         return evidence_lines(
             settings["deploy_judge"],
             opened.plan.get("schedule") or [],
             traffic,
             recall=recall,
             share=len(arms["canary"]) / compared if compared else None,
+            # The part of the old pool that is a fresh baseline.
+            beside=len(arms["baseline"]) / beside if compared and beside else 1.0,
         )
 
     def _foreseen(self, foreseen: dict[str, t.Any], settings: dict[str, t.Any]) -> list[Endpoint]:

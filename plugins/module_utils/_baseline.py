@@ -23,20 +23,25 @@ CHOICES = (REST, FRESH)
 
 
 def choose_baseline(
-    canaries: Sequence[tuple[str, str]], others: Sequence[tuple[str, str]]
+    canaries: Sequence[tuple[str, str]],
+    others: Sequence[tuple[str, str]],
+    *,
+    fewer: bool = False,
 ) -> list[str]:
     """Return as many of the others as there are canaries, in the canaries' zones where possible.
 
     :param canaries: (name, zone) of each
     :param others: the same of the targets that are healthy with the old revision, in their order
+    :param fewer: all of the others will do where there are fewer of them: how many requests each
+        side gets does not depend on their number
     :raises PlanError: there are too few
     """
     left = list(others)
-    if len(left) < len(canaries):
+    if not left or (len(left) < len(canaries) and not fewer):
         raise PlanError(
             f"deploy_canary_baseline is fresh: {_targets(len(canaries))} of canaries need as many "
-            f"others that are healthy with the last good revision, and there are {len(left)}. Name "
-            "fewer in deploy_canary_targets, or set deploy_canary_baseline to rest."
+            f"others that are healthy with the last good revision, and there are {len(left)}. Make "
+            "fewer targets canaries, or set deploy_canary_baseline to rest."
         )
     chosen: list[tuple[str, str]] = []
     waiting = 0
@@ -47,6 +52,7 @@ def choose_baseline(
             continue
         left.remove(near)
         chosen.append(near)
+    # A zone that has none left is made up for by any other.
     chosen += left[:waiting]
     return [name for name, _zone in others if name in {one for one, _place in chosen}]
 

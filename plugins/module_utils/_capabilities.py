@@ -28,6 +28,7 @@ MEANINGS: dict[str, str] = {
     "identity": "know a user by a header or a cookie that you name",
     "mirror": "send a copy of requests to a pool",
     "measure": "count requests, errors and latency of a pool",
+    "count": "count requests and errors of each target",
 }
 
 _TARGETS = ("observe", "drain", "restore")
@@ -36,8 +37,8 @@ _ROUTING = ("weights", "match", "sticky", "measure")
 ALB_COOKIE = "AWSALBTG"
 
 CAPABILITIES: dict[str, frozenset[str]] = {
-    "envoy": frozenset((*_TARGETS, "register", *_ROUTING, "identity", "mirror")),
-    "haproxy": frozenset((*_TARGETS, *_ROUTING, "identity")),
+    "envoy": frozenset((*_TARGETS, "register", *_ROUTING, "identity", "mirror", "count")),
+    "haproxy": frozenset((*_TARGETS, *_ROUTING, "identity", "count")),
     "nginx": frozenset((*_TARGETS, "register", *_ROUTING, "identity", "mirror")),
     "elbv2": frozenset((*_TARGETS, "register", *_ROUTING, "listener")),
     "elb": frozenset((*_TARGETS, "register")),

@@ -78,9 +78,13 @@ class AtProxies:
         self._lock = threading.Lock()
 
     def measured(self) -> dict[str, t.Any]:
-        """Return what all load balancers together have counted of each pool, or of each arm."""
-        if self._settings.get("arms"):
-            return self._of_targets()
+        """Return what all load balancers together have counted of each pool and of each arm."""
+        arms = self._of_targets() if self._settings.get("arms") else {}
+        if arms and not self._settings["options"].get("pools"):
+            return {"at": time.time(), "pools": {}, **arms}
+        return {**self._of_pools(), **arms}
+
+    def _of_pools(self) -> dict[str, t.Any]:
         parts: dict[str, list[t.Any]] = {}
         at = 0.0
         for answer in self._ask("measured"):
@@ -95,29 +99,52 @@ class AtProxies:
     def _of_targets(self) -> dict[str, t.Any]:
         """Return what all load balancers together have counted of the targets of each arm.
 
+        :returns: {"arms": {arm: counters}, "assigned": {arm: requests ever given to it, "share":
+            the canaries' part of those that follow, None where the load balancers do not tell}}
         :raises TrafficError: one does not count by target
         """
-        arms: dict[str, list[str]] = {
-            arm: [str(one.get("target") or one["name"]) for one in targets]
-            for arm, targets in self._settings["arms"].items()
+        arms: dict[str, list[dict[str, t.Any]]] = self._settings["arms"]
+        counted: dict[str, list[int]] = {arm: [0, 0, 0] for arm in arms}
+        shares: set[float | None] = set()
+        for pool in dict.fromkeys(one.get("pool", "") for some in arms.values() for one in some):
+            members = {
+                str(one.get("name") or one["target"]): arm
+                for arm, some in arms.items()
+                for one in some
+                if one.get("pool", "") == pool
+            }
+            endpoints = [
+                {key: value for key, value in one.items() if key != "pool"}
+                for some in arms.values()
+                for one in some
+                if one.get("pool", "") == pool
+            ]
+            for answer in self._ask("observed", pool, targets=endpoints):
+                weights = dict.fromkeys(arms, 0.0)
+                told = True
+                for name, seen in answer["targets"].items():
+                    if seen.get("answered") is None:
+                        raise TrafficError(
+                            f"{answer['where']} does not count requests by target, so canaries "
+                            "among the targets cannot be compared there. Give the judge's metrics "
+                            "another source, or canaries a pool of their own."
+                        )
+                    arm = members[str(name)]
+                    for place, key in enumerate(("answered", "errors", "served")):
+                        counted[arm][place] += int(seen[key])
+                    told = told and seen.get("weight") is not None
+                    weights[arm] += float(seen.get("weight") or 0) if seen["in_service"] else 0.0
+                shares.add(share_of(weights) if told else None)
+        return {
+            "arms": plain_counters(
+                {arm: Counters(requests, errors) for arm, (requests, errors, _) in counted.items()}
+            ),
+            "assigned": {
+                **{arm: served for arm, (_, _, served) in counted.items()},
+                # Proxies of which each has its own weights, or arms in pools, have no one share.
+                "share": shares.pop() if len(shares) == 1 else None,
+            },
         }
-        endpoints = [one for targets in self._settings["arms"].values() for one in targets]
-        counted: dict[str, list[int]] = {arm: [0, 0] for arm in arms}
-        names = {str(one.get("name")): str(one.get("target") or one["name"]) for one in endpoints}
-        for answer in self._ask("observed", targets=endpoints):
-            for name, seen in answer["targets"].items():
-                if seen.get("answered") is None:
-                    raise TrafficError(
-                        f"{answer['where']} does not count requests by target, so canaries among "
-                        "the targets cannot be compared there. Give the judge's metrics another "
-                        "source, or canaries a pool of their own."
-                    )
-                for arm, members in arms.items():
-                    if names.get(str(name), str(name)) in members:
-                        counted[arm][0] += int(seen["answered"])
-                        counted[arm][1] += int(seen["errors"])
-        told = {arm: Counters(requests, errors) for arm, (requests, errors) in counted.items()}
-        return {"at": time.time(), "pools": plain_counters(told)}
 
     def observed(self, pool: str = "") -> dict[str, t.Any]:
         """Return the targets as the load balancers see them: in service only where all agree."""
@@ -200,6 +227,12 @@ class AtProxies:
                 raise answer
             answers.append(answer)
         return answers
+
+
+def share_of(weights: dict[str, float]) -> float | None:
+    """Return the canaries' part of the weights of both arms; None where only one has any."""
+    canary, baseline = weights.get("canary", 0.0), weights.get("baseline", 0.0)
+    return canary / (canary + baseline) if canary and baseline else None
 
 
 def traffic_of(

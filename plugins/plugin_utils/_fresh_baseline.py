@@ -70,6 +70,7 @@ def baseline_before(new: NewDeployment, record: Record) -> NewDeployment | None:
             "rollback_on": [],
             "endpoints": new.options["endpoints"],
             "pool_endpoints": {},
+            "pool_of": new.options.get("pool_of") or {},
             "follows": None,
             "mark_bad_on_failure": False,
             "alarms": new.options.get("alarms"),

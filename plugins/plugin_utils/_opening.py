@@ -496,15 +496,20 @@ def fleet(
     rest = [name for name in order if name not in (*idle, *functions, *canaries)]
     later = [[name for name in stage if name in rest] for stage in plan["stages"]]
     anchor = (order or [one.target for one in endpoints])[:1]
-    compared = [name for name in plan.get("canaries") or [] if not pools and name in known]
-    beside = (plan.get("baseline") or {}).get("targets") or [
-        name for name in known if name not in compared
+    fresh = (plan.get("baseline") or {}).get("targets") or []
+    compared = [
+        name for name in plan.get("canaries") or [] if name in known and (fresh or not pools)
     ]
+    beside = fresh or [name for name in known if name not in compared]
     arms = {"canary": compared, "baseline": beside} if compared else {}
     return {
-        # Whom the judge compares where canaries are targets among the others.
+        # Whom the judge compares where these are targets and not whole pools.
         "arms": {
-            arm: [known[name].at_load_balancer() for name in names] for arm, names in arms.items()
+            arm: [
+                {**known[name].at_load_balancer(), **({"pool": known[name].pool} if pools else {})}
+                for name in names
+            ]
+            for arm, names in arms.items()
         },
         "targets": order,
         "staged": [name for name in order if name not in functions],

@@ -12,6 +12,7 @@ import typing as t
 from ..module_utils._admission import FORWARD, IDLE
 from ..module_utils._approval import approval_rule
 from ..module_utils._baseline import FRESH, choose_baseline
+from ..module_utils._capabilities import require
 from ..module_utils._configuration import (
     MinimumHealthy,
     parse_configuration,
@@ -21,12 +22,12 @@ from ..module_utils._configuration import (
 )
 from ..module_utils._errors import PlanError, UsageError
 from ..module_utils._functions import is_lambda
-from ..module_utils._plan import UNKNOWN, PlanTarget, make_plan
+from ..module_utils._plan import NO_PROVIDER, UNKNOWN, PlanTarget, make_plan
 from ..module_utils._pools import CANARY
 from ..module_utils._rehearsal import GoodRevision, rehearse
 from ..module_utils._schedule import is_schedule_name, nearest_name
 from ..module_utils._zonal import Zonal, parse_zonal
-from ._gates import planned_gates
+from ._gates import configure, planned_gates
 from ._pooling import Pooled
 from ._revisions import has_revision
 
@@ -147,9 +148,9 @@ def plan_deployment(
         alarms_roll_back=ALARM_EVENT in settings["deploy_rollback_on"],
         baseline=_baseline(
             settings, [one for one in touched if one.target in first], endpoints, states,
-            record=record, cache=cache,
+            record=record, cache=cache, pools=pooled.pools,
         )
-        if strategy == CANARY and first and pooled.pools is None
+        if strategy == CANARY and first
         else None,
     )  # fmt: skip
     if zonal is not None and by_zones is None and touched:
@@ -168,13 +169,19 @@ def _baseline(
     *,
     record: Record,
     cache: Path,
+    pools: t.Mapping[str, t.Any] | None,
 ) -> dict[str, t.Any] | None:
     """Return the fresh baseline that the settings ask for; None where they ask for none.
 
+    :param pools: where canaries are a pool of their own, the baseline is part of the other one
     :raises PlanError: there is no revision to compare with, or there are too few targets with it
+    :raises UsageError: the judge is to measure there what is not counted of targets
     """
     if settings["deploy_canary_baseline"] != FRESH:
+        if pools is None:
+            _refuse_uncounted(settings)
         return None
+    _refuse_uncounted(settings)
     good = record.good_deployment(settings["deploy_application"], settings["deploy_group"])
     if good is None:
         raise PlanError(
@@ -183,12 +190,17 @@ def _baseline(
             "strategy rolling."
         )
     names = {one.target for one in canaries}
+    among = pools["members"][pools["old"]] if pools else [one.target for one in endpoints]
     others = [
         (one.target, one.zone)
         for one in endpoints
-        if one.target not in names and is_up_to_date(states.get(one.target), good.revision.digest)
+        if one.target not in names
+        and one.target in among
+        and is_up_to_date(states.get(one.target), good.revision.digest)
     ]
-    chosen = choose_baseline([(one.target, one.zone) for one in canaries], others)
+    chosen = choose_baseline(
+        [(one.target, one.zone) for one in canaries], others, fewer=pools is not None
+    )
     application, group = settings["deploy_application"], settings["deploy_group"]
     if not has_revision(good.revision.digest, cache=cache):
         holders = {
@@ -206,6 +218,24 @@ def _baseline(
         "targets": chosen, "digest": good.revision.digest,
         "description": good.revision.description or good.revision.source,
     }  # fmt: skip
+
+
+def _refuse_uncounted(settings: Settings) -> None:
+    """Refuse a judge that is to measure at the load balancer what that does not count by target."""
+    if not settings["deploy_judge"]:
+        return
+    judge = configure(settings["deploy_judge"])
+    for metric in judge.judge.metrics:
+        if judge.sources[metric.name]["source"] != "proxy":
+            continue
+        if settings["deploy_traffic_provider"] not in NO_PROVIDER:
+            require(settings["deploy_traffic_provider"], ["count"])
+        if metric.kind == "series":
+            raise UsageError(
+                f"The metric {metric.name} of deploy_judge is a series of the load balancer, which "
+                "knows the latency of pools, not of targets, and targets are compared here. Give "
+                "it another source: prometheus, cloudwatch or command."
+            )
 
 
 def _minimum(settings: Settings, total: int, pooled: Pooled) -> int:

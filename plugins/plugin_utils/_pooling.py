@@ -9,7 +9,6 @@ import dataclasses
 import typing as t
 
 from ..module_utils._admission import FORWARD, IDLE
-from ..module_utils._baseline import FRESH
 from ..module_utils._capabilities import CAPABILITIES, require
 from ..module_utils._configuration import parse_duration
 from ..module_utils._errors import PlanError, UsageError
@@ -100,12 +99,6 @@ def plan_pools(
     names = list(settings["deploy_traffic_pools"] or {})
     if kind == CANARY and not names:
         return _by_targets(strategy, settings, endpoints, observed)
-    if strategy == CANARY and settings["deploy_canary_baseline"] == FRESH:
-        raise UsageError(
-            "deploy_canary_baseline is fresh, and deploy_traffic_pools has two pools, which the "
-            "traffic is shared between: a baseline of its own would be a third. It is for canaries "
-            "among the targets (deploy_canary_targets, without pools); set it to rest here."
-        )
     _refuse_provider(kind, settings)
     rules = settings if strategy in STRATEGIES else {**settings, **AT_ONCE}
     known = _deployments(settings, record)

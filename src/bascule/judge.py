@@ -13,13 +13,16 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils import _judge
 from ansible_collections.bascule.deploy.plugins.plugin_utils._judge import (
     Judge,
     Metric,
+    Needed,
     parse_judge,
 )
 
 if t.TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Judge", "Metric", "decide", "parse_judge", "replay", "requests_needed"]
+__all__ = ["Judge", "Metric", "Needed", "decide", "parse_judge", "replay", "requests_needed"]
+
+_USUAL = {"metrics": [{"name": "errors", "kind": "rate"}, {"name": "p95", "kind": "series"}]}
 
 
 def decide(judge: Judge, data: Mapping[str, t.Any], *, final: bool = False) -> dict[str, t.Any]:
@@ -31,19 +34,23 @@ def decide(judge: Judge, data: Mapping[str, t.Any], *, final: bool = False) -> d
     return _judge.decide(judge, data, final=final)
 
 
-def requests_needed(rate: float, effect: float, share: float, alpha: float = 0.025) -> int:
-    """Return how many requests in all it takes to tell a rise of bad requests from none.
+def requests_needed(rate: float, effect: float, share: float, judge: Judge | None = None) -> Needed:
+    """Return how many requests in all it takes until the judge has decided, in 9 cases of 10.
 
     :param rate: the baseline's rate of bad requests, from 0 to 1
-    :param effect: the rise that is to be told, such as 0.02
+    :param effect: the rise that is to be found, such as 0.02
     :param share: the canary's share of the requests, between 0 and 1
+    :param judge: its first rate is asked; by default one of errors and latency as they are
+    :returns: ``(to_fail, to_pass)``: until a canary with the effect fails, and until one without it
+        passes; None where no number is enough
     :raises UsageError: a number lies outside, or SciPy is not installed
     """
     for name, value in (("rate", rate), ("effect", effect), ("share", share)):
         if not (0 <= value < 1) or (value == 0 and name != "rate"):
             raise UsageError(f"The {name} is a part of 1, such as 0.02, not {value!r}.")
     _need_scipy()
-    return _judge.requests_needed(rate, effect, share, alpha)
+    metric, alpha = _judge.rate_of(judge or parse_judge(_USUAL))
+    return _judge.requests_needed(metric, alpha, rate=rate, effect=effect, share=share)
 
 
 def replay(

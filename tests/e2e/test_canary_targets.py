@@ -214,6 +214,8 @@ def test_behind_a_load_balancer_it_pauses_goes_on_and_comes_back(tmp_path: Path)
         counted = looks[-1]["rates"]["errors"]
         assert counted["canary"]["bad"] == counted["canary"]["total"] > 0
         assert counted["baseline"]["bad"] == 0 < counted["baseline"]["total"]
+        # Their shares of the requests are checked against HAProxy's own weights.
+        assert looks[-1]["assignments"]["share"] == 0.5
         assert known is not None
         assert (known.deployment, known.rate) == (bad.id, 0.0)
         assert known.traffic > 0

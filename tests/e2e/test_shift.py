@@ -21,13 +21,19 @@ from ansible_collections.bascule.deploy.plugins.module_utils._shares import shar
 from support.rollout import BIN, ROOT
 from support.twopools import TwoPools, two_pools, until
 
+import bascule
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from support.rollout import Run
 
 RATE = 200
+JUDGE = {
+    "interval": "500ms",
+    "metrics": [{"name": "errors", "kind": "rate", "critical": True}],
+}
 TEST_ROUTE = {"header": "X-Bascule-Test", "value": "new"}
 
 
@@ -44,7 +50,12 @@ class Story:
     def run(self, name: str, playbook: str, **variables: Any) -> None:
         known = {one.id for one in self.site.controller.deployments()}
         self.runs[name] = self.site.controller.playbook(playbook, **variables)
-        new = [one.id for one in self.site.controller.deployments() if one.id not in known]
+        new = [
+            one.id
+            for one in self.site.controller.deployments()
+            # A fresh baseline is a deployment of its own.
+            if one.id not in known and "then" not in one.options
+        ]
         self.ids[name] = new[-1] if new else ""
         self.answers[name] = self.site.ask(20)
 
@@ -145,7 +156,9 @@ def haproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
             "bad",
             "canary",
             deploy_revision=site.revision("3.0", bad=True),
-            deploy_schedule=[{"shift": "20%"}, errors_of("green")],
+            deploy_schedule=[{"shift": "20%"}, {"bake": "1h"}],
+            deploy_canary_baseline="fresh",
+            deploy_judge=JUDGE,
         )
         story.load = end()
         yield story
@@ -185,6 +198,99 @@ def test_the_same_schedule_gives_the_same_trace_everywhere(envoy: Story, haproxy
         "6. shift 100% of the traffic to blue",
         "7. retire green (drain)",
     ]
+
+
+LOGICAL = ("StepStarted", "StepEnded", "TrafficRouted", "GatesDecided", "Halted", "Finished")
+
+
+def in_short(events: Iterable[dict[str, Any]]) -> list[tuple[str, str, str]]:
+    """The logical events of a deployment, with what they say before any numbers."""
+    return [
+        (
+            one["event"],
+            one["status"],
+            "" if one["event"] in ("GatesDecided", "Finished") else one["message"].split(": ")[0],
+        )
+        for one in events
+        if one["event"] in LOGICAL
+    ]
+
+
+def recorded(story: Story, name: str) -> list[tuple[str, str, str]]:
+    """The logical events of a real deployment, and of its rollback."""
+    ended = story.ended(name)
+    found: list[tuple[str, str, str]] = []
+    for one in (ended.id, ended.rolled_back_by):
+        events = story.site.controller.events(one) if one else []
+        found += in_short(
+            {
+                "event": event.event,
+                "status": event.status,
+                "message": event.error_code if event.event == "Halted" else event.message,
+            }
+            for event in events
+        )
+    return found
+
+
+@pytest.mark.parametrize("name", ["update", "bad"])
+@pytest.mark.parametrize("provider", ["envoy", "haproxy"])
+def test_the_simulator_foretells_the_events_and_the_verdict(
+    provider: str, name: str, request: pytest.FixtureRequest
+) -> None:
+    story: Story = request.getfixturevalue(provider)
+    live, idle = ("green", "blue") if name == "update" else ("blue", "green")
+    given: dict[str, Any] = {
+        "deploy_traffic_pools": {live: {}, idle: {}},
+        "deploy_judge": False,
+        "deploy_schedule": [{"shift": "20%"}, errors_of("green"), {"shift": "100%"}],
+    }
+    if name == "update":
+        given["deploy_schedule"] = schedule(story.site)
+        given |= {"deploy_test_route": TEST_ROUTE, "deploy_retire": "drain"}
+    elif provider == "haproxy":
+        given |= {"deploy_schedule": [{"shift": "20%"}, {"bake": "1h"}], "deploy_judge": JUDGE}
+    ended = story.ended(name)
+    found = bascule.simulate(
+        ended.strategy,
+        fleet={"targets": 2, "canaries": 2} if ended.strategy == "canary" else {"targets": 2},
+        traffic={"requests": RATE, "error_rate": 0},
+        defect={"errors": "100%"},
+        variables=given,
+        asked={"gate": 0},
+        runs=20,
+    )["strategies"][0]["good" if name == "update" else "bad"]
+    assert in_short(found["trace"]) == recorded(story, name)
+    assert found["succeeded"] == (ended.status == "Succeeded"), "the verdict of all runs"
+    if provider == "haproxy" and name == "bad":
+        assert found["stopped_by"] == {"judge": 1.0}
+        events = story.site.controller.events(ended.id)
+        begun = next(one.at for one in events if one.message.endswith("bake for 1h"))
+        halted = next(one.at for one in events if one.event == "Halted")
+        simulated = {
+            one["event"]: one["at"] for one in found["trace"] if one["deployment"] != "rollback"
+        }
+        # It looks at the same moments; a real one also waits for the load balancer and the record.
+        bake = next(one["at"] for one in found["trace"] if one["message"].endswith("bake for 1h"))
+        assert halted - begun >= simulated["Halted"] - bake - 0.5
+
+
+def test_a_pool_of_canaries_is_judged_beside_its_fresh_baseline(haproxy: Story) -> None:
+    bad = haproxy.ended("bad")
+    assert sorted(bad.plan["baseline"]["targets"]) == ["b1", "b2"]
+    with haproxy.site.controller.record() as record:
+        looks = [one.data["look"] for one in record.gate_decisions(bad.id) if "look" in one.data]
+        baseline = record.deployment(bad.options["baseline"])
+    assert (baseline.status, baseline.revision.digest) == ("Succeeded", bad.previous_digest)
+    counted = looks[-1]["rates"]["errors"]
+    assert counted["canary"]["bad"] == counted["canary"]["total"] > 0
+    assert counted["baseline"]["bad"] == 0 < counted["baseline"]["total"]
+    # The shares that are checked are those of the pools, which the schedule gives them.
+    assert {(look["share"], *sorted(look["assignments"])) for look in looks} == {
+        (0.2, "baseline", "canary")
+    }
+    replayed = haproxy.site.controller.command("judge", "replay", bad.id)
+    assert "the same, bit by bit" in replayed.said
 
 
 def test_the_pools_take_turns(envoy: Story) -> None:

@@ -144,6 +144,59 @@ def test_pools_that_do_not_get_their_shares_block_the_verdict(url: str) -> None:
         assert record.deployment(name).error_code == "GATE_FAILED"
 
 
+class Targets(Counting):
+    """The same with arms that are targets; ``given``: what each is given at a look."""
+
+    def __init__(self, share: float | None, given: dict[str, int], **per_look: Any) -> None:
+        super().__init__(**per_look)
+        self.share, self.given = share, given
+
+    def measured(self) -> dict[str, Any]:
+        found = super().measured()
+        arms = {arm: found["pools"].pop(arm) for arm in ("canary", "baseline")}
+        given = {arm: number * self.looks for arm, number in self.given.items()}
+        return {**found, "arms": arms, "assigned": {**given, "share": self.share}}
+
+
+ARMS: dict[str, Any] = {"canary": [{"name": "a"}], "baseline": [{"name": "b"}]}
+
+
+@pytest.mark.parametrize(
+    ("share", "verdict"), [(0.25, "Inconclusive"), (0.5, "Fail"), (None, "Fail")]
+)
+def test_targets_that_do_not_get_the_share_of_their_weights_block_the_verdict(
+    url: str, share: float | None, verdict: str
+) -> None:
+    traffic = Targets(
+        share, {"canary": 500, "baseline": 500}, canary=(500, 90, 0), baseline=(500, 0, 0)
+    )
+    with Record.open(url) as record:
+        _name, outcome = judged(
+            record, CRITICAL, traffic, seconds=3600, pools=Pools("canary", "baseline", arms=ARMS)
+        )
+        assert outcome.verdict == verdict, outcome
+        assert ("sample ratio mismatch" in outcome.message) == (verdict == "Inconclusive")
+
+
+@pytest.mark.parametrize(("green", "verdict"), [(100, "Fail"), (300, "Inconclusive")])
+def test_a_baseline_in_the_other_pool_is_compared_and_the_shares_are_those_of_pools(
+    url: str, green: int, verdict: str
+) -> None:
+    traffic = Targets(
+        None, {"canary": 100, "baseline": 300},
+        blue=(900, 500, 0), green=(green, 50, 0), canary=(100, 50, 0), baseline=(300, 0, 0),
+    )  # fmt: skip
+    with Record.open(url) as record:
+        name, outcome = judged(
+            record, CRITICAL, traffic, seconds=3600, pools=Pools("green", "blue", 0.1, arms=ARMS)
+        )
+        assert outcome.verdict == verdict, outcome
+        look = next(one.data for one in record.gate_decisions(name) if "look" in one.data)["look"]
+        assert look["rates"]["errors"]["baseline"] == {"bad": 0, "total": 300}
+        assert look["assignments"] == {"canary": green, "baseline": 900}
+    assert all(one["same"] for one in bascule.judge.replay(name))
+
+
 def test_with_all_the_traffic_on_one_pool_there_is_nothing_to_compare(url: str) -> None:
     with Record.open(url) as record:
         _name, outcome = judged(

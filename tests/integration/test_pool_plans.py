@@ -341,6 +341,8 @@ def test_canaries_among_the_targets_have_no_pools(group: Group) -> None:
     assert opened.plan["pools"] is None
 
 
+ERRORS = {"metrics": [{"name": "errors", "kind": "rate", "critical": True}]}
+LATENCY = {"metrics": [{"name": "p95", "kind": "series"}]}
 FRESH: dict[str, Any] = {"deploy_canary_baseline": "fresh", "deploy_traffic_pools": {}}
 
 
@@ -381,6 +383,35 @@ def test_canaries_follow_a_baseline_that_has_succeeded_and_no_other(
     assert close_deployment(group.record, baseline).following is None
 
 
+def test_a_canary_pool_has_its_fresh_baseline_in_the_other_pool(group: Group) -> None:
+    first = group.open("1.0", "canary")
+    for name in ("g1", "g2", "b1", "b2"):
+        group.install(first, name)
+    group.go(first)
+    assert close_deployment(group.record, first.deployment["id"]).deployment.status == "Succeeded"
+
+    fresh = {"deploy_canary_baseline": "fresh", "deploy_schedule": [{"shift": 20}, {"bake": 5}]}
+    opened = group.open("2.0", "canary", **fresh, deploy_judge=ERRORS)
+    assert opened.baseline_fleet["balanced"] == ["b1", "b2"], "as many as there are canaries"
+    assert [one["pool"] for one in opened.baseline_fleet["in_pools"]] == ["blue"]
+    assert opened.baseline_plan["minimum_healthy"] == 3, "one of the pool that serves"
+    arms = {
+        arm: [(one["target"], one["pool"]) for one in found]
+        for arm, found in opened.fleet["arms"].items()
+    }
+    assert arms == {
+        "canary": [("g1", "green"), ("g2", "green")],
+        "baseline": [("b1", "blue"), ("b2", "blue")],
+    }
+    for name in ("b1", "b2"):
+        group.install(opened, name)
+    closed = close_deployment(group.record, opened.deployment["id"])
+    assert closed.following is not None
+    assert closed.following.plan["pools"]["new"] == "green"
+    assert closed.following_fleet is not None
+    assert closed.following_fleet["idle"] == ["g1", "g2"]
+
+
 @pytest.mark.parametrize(
     ("strategy", "given", "said"),
     [
@@ -396,7 +427,7 @@ def test_canaries_follow_a_baseline_that_has_succeeded_and_no_other(
             "cannot send what comes to a test listener to a pool (listener). Set "
             "deploy_traffic_provider to one that can: elbv2.",
         ),
-        ("canary", {"deploy_canary_baseline": "fresh"}, "a baseline of its own would be a third"),
+        ("canary", {"deploy_canary_baseline": "fresh"}, "there is nothing to compare with"),
         ("canary", {**FRESH, "deploy_schedule": [{"bake": 5}]}, "there is nothing to compare with"),
         (
             "blue_green",
@@ -413,6 +444,22 @@ def test_canaries_follow_a_baseline_that_has_succeeded_and_no_other(
             "canary",
             {**ALB, "deploy_schedule": [{"shift": 0.01}]},
             "Take shares of whole tenths of a percent.",
+        ),
+        (
+            "canary",
+            {**FRESH, "deploy_judge": LATENCY, "deploy_schedule": [{"bake": 5}]},
+            "p95 of deploy_judge is a series of the load balancer, which knows the latency of",
+        ),
+        (
+            "canary",
+            {
+                "deploy_canary_baseline": "fresh",
+                "deploy_traffic_provider": "nginx",
+                "deploy_traffic_pools": {"blue": {"upstream": "b"}, "green": {"upstream": "g"}},
+                "deploy_judge": ERRORS,
+            },
+            "cannot count requests and errors of each target (count). Set deploy_traffic_provider "
+            "to one that can: envoy, haproxy.",
         ),
         (
             "blue_green",

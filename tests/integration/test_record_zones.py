@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from ansible_collections.bascule.deploy.plugins.module_utils._zonal import parse_zonal
+from ansible_collections.bascule.deploy.plugins.plugin_utils._closing import close_deployment
+from ansible_collections.bascule.deploy.plugins.plugin_utils._planning import FAILURE_EVENT
 from support.records import create
 
 if TYPE_CHECKING:
@@ -77,3 +79,37 @@ def test_a_zone_that_ends_below_its_floor_fails_the_deployment(record: Record) -
     done = record.finish(deployment.id)
     assert (done.status, done.error_code) == ("Failed", "HEALTH_CONSTRAINTS")
     assert "Too few targets are healthy in zone b: 4 targets, 3 failed" in done.error_message
+
+
+def test_a_way_back_is_not_held_by_the_floor_of_a_zone_nor_by_its_monitor(record: Record) -> None:
+    endpoints = [
+        {"target": name, "name": name, "address": "", "port": 0, "zone": name[0]} for name in NAMES
+    ]
+    options = {"rollback_on": [FAILURE_EVENT], "endpoints": endpoints}
+    good = create(record, NAMES, 1, digest="g" * 64, options=options)
+    for name in NAMES:
+        record.note_current(good.id, name)
+    assert record.finish(good.id).status == "Succeeded"
+    deployment = create(
+        record, NAMES, 1, zone_of=lambda name: name[0], options=options,
+        zonal=parse_zonal({"minimum_healthy_hosts_per_zone": 2, "monitor": "1h"}),
+    )  # fmt: skip
+    for name in ("a1", "a2", "a3"):
+        assert verdict(record, deployment, name) == "admitted"
+        if name == "a2":
+            # One of three at a time, as the zone's floor has it.
+            assert verdict(record, deployment, "a3") == "wait"
+        record.set_in_service(deployment.id, name, in_service=False)
+        record.settle(deployment.id, name, "Succeeded" if name != "a3" else "Failed")
+        if name != "a3":
+            record.set_in_service(deployment.id, name, in_service=True)
+    record.request_stop(deployment.id, rollback=True)
+    closed = close_deployment(record, deployment.id)
+    assert closed.rollback is not None
+    assert closed.rollback.plan["zonal"] is None
+    assert [one["name"] for one in closed.rollback.plan["targets"]] == ["a3", "a1", "a2"]
+    # All three of the zone at once, and nothing is watched.
+    for name in ("a3", "a1", "a2"):
+        assert verdict(record, closed.rollback, name) == "admitted"
+        record.settle(closed.rollback.id, name, "Succeeded")
+    assert record.finish(closed.rollback.id).status == "Succeeded"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from ansible_collections.bascule.deploy.plugins.module_utils._capabilities import CAPABILITIES
@@ -15,6 +16,8 @@ from ansible_collections.bascule.deploy.plugins.module_utils._errors import (
 from ansible_collections.bascule.deploy.plugins.module_utils._host._router import Counters, window
 from ansible_collections.bascule.deploy.plugins.module_utils._routing_data import (
     arm_of,
+    borders,
+    hash_of,
     parse_routing,
 )
 from ansible_collections.bascule.deploy.plugins.module_utils._shares import share_confirmed
@@ -112,14 +115,34 @@ def test_rules_come_first_and_the_first_that_matches_wins(site: Pools) -> None:
         assert site.ask(1, **headers) == {pool: 1}, headers
 
 
+SALT = "d-7GHZ0ABCD"
+SHARES = (0.5, 20, 60, 100)
+
+
+def sticky_at(green: float) -> dict[str, Any]:
+    """A routing in which users stay with their pool."""
+    weights = {"blue": 100 - green, "green": green}
+    return {"weights": weights, "sticky": {"salt": SALT, "header": "X-User"}}
+
+
+def users_at_the_borders(number: int = 20_000, each: int = 12) -> list[str]:
+    """Of many users those whose hashes lie next to a border of the shares, where a proxy that
+    counts or rounds another way would send them elsewhere."""
+    hashed = sorted((hash_of(SALT, f"user-{one}"), f"user-{one}") for one in range(number))
+    found: list[str] = []
+    for green in SHARES[:-1]:
+        _pool, border = borders(parse_routing(sticky_at(green)))[0]
+        place = bisect.bisect(hashed, (border, ""))
+        found += [user for _value, user in hashed[place - each : place + each]]
+    return found
+
+
 def test_a_sticky_user_has_the_arm_that_the_hash_says_and_keeps_it(site: Pools) -> None:
     users = [f"user-{number}" for number in range(60)] + ["ü", "a" * 101, "x=y.z"]
+    users += users_at_the_borders()
     before: dict[str, str] = {}
-    for green in (0.5, 20, 60, 100):
-        routing = {
-            "weights": {"blue": 100 - green, "green": green},
-            "sticky": {"salt": "d-7GHZ0ABCD", "header": "X-User"},
-        }
+    for green in SHARES:
+        routing = sticky_at(green)
         site.route(routing)
         parsed = parse_routing(routing)
         with contextlib.closing(site.connection()) as connection:

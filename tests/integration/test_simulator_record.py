@@ -21,9 +21,10 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._simulator import (
 )
 from ansible_collections.bascule.deploy.plugins.plugin_utils._simulator._exposure import Exposure
 from ansible_collections.bascule.deploy.plugins.plugin_utils._simulator._hosts import (
-    _Rollout,
+    Rollout,
     plan_of,
 )
+from ansible_collections.bascule.deploy.plugins.plugin_utils._simulator._outcome import Trace
 from ansible_collections.bascule.deploy.plugins.plugin_utils._simulator._shift import (
     Shifting,
     shift_plan,
@@ -36,7 +37,7 @@ BEGAN = 1_800_000_000.0
 OLD = RevisionRow(digest="o" * 64)
 
 
-class Traced(_Rollout):
+class Traced(Rollout):
     """A simulated deployment that repeats each of its steps in a record."""
 
     record: Record
@@ -67,6 +68,13 @@ class Traced(_Rollout):
         status = "Succeeded" if self._in_service[name] else "Failed"
         self.record.settle(self.deployment_id, name, status)
         self.steps += 1
+
+
+def repeated(rollout: Rollout) -> Traced:
+    """Return a simulated deployment as one that is repeated in a record."""
+    rollout.__class__ = Traced
+    assert isinstance(rollout, Traced)
+    return rollout
 
 
 @pytest.mark.parametrize(
@@ -101,7 +109,7 @@ def test_every_step_of_a_simulation_is_one_of_the_record(
     )
     plan = plan_of(scenario)
     dice = random.Random(seed)  # noqa: S311 - a simulation
-    run = Traced(scenario, plan, Defect(), dice, Exposure())
+    run = Traced(scenario, plan, Defect(), dice, Exposure(), Trace())
     monkeypatch.setattr(_store.time, "time", lambda: BEGAN + run.now)
     run.record = Record.open(f"sqlite:///{tmp_path}/record.db")
     good = run.record.create_deployment(
@@ -131,12 +139,11 @@ def test_every_step_of_a_simulation_is_one_of_the_record(
     if outcome.status == "Succeeded":
         return
     # The way back: traffic first, then what has changed, in the order of the record's own plan.
-    back = Traced.back(run)
+    back = repeated(Rollout.back(run))
     assert closed.rollback is not None
     assert closed.rollback_fleet is not None
     back.record, back.deployment_id = run.record, closed.rollback.id
-    began = run.now
-    monkeypatch.setattr(_store.time, "time", lambda: BEGAN + began + back.now)
+    monkeypatch.setattr(_store.time, "time", lambda: BEGAN + back.now)
     for gone in closed.rollback_fleet["retreat"]:
         assert not back._in_service[gone["target"]]
         run.record.set_in_service(closed.rollback.id, gone["target"], in_service=False)
@@ -160,10 +167,10 @@ class TracedShift(Shifting):
         assert self.record.admit(self.deployment_id, name).verdict == "admitted"
         self.record.settle(self.deployment_id, name, status)
 
-    def _begin(self, step: Any) -> None:
+    def _begin_step(self, step: Any) -> None:
         assert self.record.begin_step(self.deployment_id, step["number"]) == "go"
 
-    def _end(self, step: Any, why: str) -> None:
+    def _end_step(self, step: Any, why: str) -> None:
         if why:
             self.record.fail_steps(self.deployment_id, "GATE_FAILED", why)
         else:
@@ -193,7 +200,7 @@ def test_the_steps_of_a_simulated_schedule_and_its_way_back_are_those_of_the_rec
     tmp_path: Path, given: dict[str, Any], found_by: str, told: list[str]
 ) -> None:
     schedule = [
-        {"shift": "10%"}, {"bake": "5m"}, {"gate": {"type": "tcp"}}, {"approval": "1h"},
+        {"shift": "10%"}, {"bake": "5m"}, {"gate": {"type": "tcp", "port": 80}}, {"approval": "1h"},
         {"shift": "100%"},
     ]  # fmt: skip
     scenario = parse_scenario("blue_green", variables={"deploy_schedule": schedule}, **given)

@@ -164,10 +164,12 @@ def test_requests_and_errors_are_counted_by_target(
         assert [one["answered"] for one in after.values()] == [None, None]
         return
     grown = {
-        name: [after[name][key] - before[name][key] for key in ("answered", "errors")]
+        name: [after[name][key] - before[name][key] for key in ("answered", "errors", "served")]
         for name in after
     }
-    assert grown == {"web-1": [8, 2], "web-2": [0, 0]}
+    assert grown == {"web-1": [8, 2, 8], "web-2": [0, 0, 0]}
+    # They take turns, and get as many as each other while both are in service.
+    assert [one["weight"] for one in before.values()] == [1.0, 1.0]
 
 
 def test_a_dead_target_is_still_known_to_be_drained(

@@ -110,6 +110,13 @@ class Balancer(abc.ABC):
     def advance(self) -> None:  # noqa: B027 - a step that most balancers do not have
         """Take the next step of a release that needs more than one; most need none."""
 
+    def weights(self) -> dict[str, float]:
+        """Return how many requests each target gets, as a multiple of any other's.
+
+        After ``observe``; empty where the balancer goes by something else than turns and weights.
+        """
+        return {}
+
     @abc.abstractmethod
     def known_names(self) -> list[str]:
         """Name what the balancer has, for messages."""

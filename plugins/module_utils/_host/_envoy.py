@@ -88,12 +88,13 @@ class Envoy(Balancer):
         self._targets = list(targets)
         self._resolved: dict[str, list[str]] = {}
         self._known: list[str] = []
+        self._shown: dict[Endpoint, dict[str, Any]] = {}
         self.where = f"Envoy cluster {cluster} ({self._admin.place})"
 
     def observe(self) -> dict[str, Seen]:
         """Read the file and ask the administration, once each."""
         statuses = endpoint_statuses(self._read()[1])
-        hosts = self._hosts()
+        hosts = self._shown = self._hosts()
         self._known = [f"{address}:{port}" for address, port in sorted(set(statuses) | set(hosts))]
         seen = {}
         for target in self._targets:
@@ -112,6 +113,21 @@ class Envoy(Balancer):
         """Write HEALTHY for these endpoints; one that is not in the file is added."""
         del untouched
         self._change(names, "HEALTHY")
+
+    def weights(self) -> dict[str, float]:
+        """Return the endpoints' weights, where all of the cluster take turns."""
+        priorities = {host.get("priority", 0) for host in self._shown.values()}
+        try:
+            turns = len(priorities) == 1 and by_turns(self._dump(), self._cluster)
+        except TrafficError:
+            turns = False
+        if not turns:
+            return {}
+        found = {}
+        for target in self._targets:
+            hosts = [self._shown[place] for place in self._places(target) if place in self._shown]
+            found[target.name] = float(hosts[0].get("weight", 1)) if hosts else 0.0
+        return found
 
     def known_names(self) -> list[str]:
         """Name the endpoints."""
@@ -175,13 +191,17 @@ class Envoy(Balancer):
 
     def _merge_window(self) -> float:
         try:
-            dump = self._admin.get("/config_dump?resource=dynamic_active_clusters")
-            dump.setdefault("configs", []).extend(
-                self._admin.get("/config_dump?resource=static_clusters").get("configs", [])
-            )
+            dump = self._dump()
         except TrafficError:
             return DEFAULT_MERGE_WINDOW
         return merge_window(dump, self._cluster)
+
+    def _dump(self) -> dict[str, Any]:
+        dump = self._admin.get("/config_dump?resource=dynamic_active_clusters")
+        dump.setdefault("configs", []).extend(
+            self._admin.get("/config_dump?resource=static_clusters").get("configs", [])
+        )
+        return dump
 
 
 def read_host(ordered: str, host: dict[str, Any] | None) -> Seen:
@@ -223,6 +243,22 @@ def merge_window(dump: dict[str, Any], cluster: str) -> float:
             window = inner.get("common_lb_config", {}).get("update_merge_window")
             return DEFAULT_MERGE_WINDOW if window is None else float(str(window).rstrip("s"))
     return DEFAULT_MERGE_WINDOW
+
+
+def by_turns(dump: dict[str, Any], cluster: str) -> bool:
+    """Tell whether a cluster's endpoints take turns by their weights, out of a configuration dump.
+
+    Envoy's default, ROUND_ROBIN, is not in the dump; with zones or subsets it is not all.
+    """
+    for config in dump.get("configs", []):
+        inner = config.get("cluster", {})
+        if inner.get("name") == cluster:
+            # An empty message is still a choice.
+            other = {"load_balancing_policy", "lb_subset_config"} & set(inner)
+            zoned = "locality_weighted_lb_config" in inner.get("common_lb_config", {})
+            policy = inner.get("lb_policy", "ROUND_ROBIN")
+            return bool(policy == "ROUND_ROBIN" and not other and not zoned)
+    return False
 
 
 def resolve(address: str) -> list[str]:

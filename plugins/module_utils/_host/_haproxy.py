@@ -40,6 +40,8 @@ SOCKET_SECONDS = 5.0
 # Columns of ``show stat``: answers by their status, and requests that got none.
 ANSWERS = ("hrsp_1xx", "hrsp_2xx", "hrsp_3xx", "hrsp_4xx", "hrsp_5xx", "hrsp_other")
 FAILURES = ("econ", "eresp")
+# Values of ``algo`` with which servers get requests by their weights; others go by load or hash.
+BY_TURNS = ("roundrobin", "static-rr")
 
 
 class Orders(NamedTuple):
@@ -149,6 +151,7 @@ class HAProxy(Balancer):
         self._drain_with = drain_with
         self._targets = list(targets)
         self._rows: dict[str, dict[str, str]] = {}
+        self._whole: dict[str, str] = {}
         self._orders: dict[str, Orders] = {}
         self._rising: set[str] = set()
         self.where = f"HAProxy backend {backend} ({self._api.place})"
@@ -162,6 +165,7 @@ class HAProxy(Balancer):
                 f"{', '.join(self._backends()) or 'none'}. Set deploy_haproxy_backend."
             )
         self._rows = {row["svname"]: row for row in parse_stat(self._api.ask(self._show_stat()))}
+        self._whole = self._rows.pop("BACKEND", {})
         self._orders = parse_servers_state(orders)
         return {
             target.name: read_server(
@@ -197,6 +201,13 @@ class HAProxy(Balancer):
                 self._order(name, "state ready")
                 self._rising.discard(name)
 
+    def weights(self) -> dict[str, float]:
+        """Return the servers' effective weights, if they take turns and clients stick to none."""
+        if self._whole.get("algo") not in BY_TURNS or self._whole.get("cookie"):
+            return {}
+        rows = {target.name: self._rows.get(target.name, {}) for target in self._targets}
+        return {name: float(row.get("weight") or 0) for name, row in rows.items()}
+
     def known_names(self) -> list[str]:
         """Name the backend's servers."""
         return sorted(self._rows)
@@ -212,7 +223,8 @@ class HAProxy(Balancer):
         return "maint" if self._rows.get(name, {}).get("cookie") else "drain"
 
     def _show_stat(self) -> str:
-        return f"show stat {self._backend} 4 -1"
+        # 2: the backend, 4: its servers.
+        return f"show stat {self._backend} 6 -1"
 
     def _backends(self) -> list[str]:
         rows = self._api.ask("show servers state").splitlines()[2:]

@@ -122,7 +122,8 @@ def carry_out(request: dict[str, Any], opener: Opener) -> dict[str, Any]:
         "ordered", "waited", "cut", "answered", "errors"}}, "diff": {"before", "after"}, "waited",
         "where", "warnings"}``; ``ordered`` says that this request has told the balancer something
         of the target, ``cut`` counts the requests that were still open when the drain's time was
-        over, ``answered`` and ``errors`` are those of ``Seen``
+        over, ``answered`` and ``errors`` are those of ``Seen``. Who only observes is told, too,
+        ``served`` and ``weight`` (see ``Balancer.weights``; None where it is not known)
     :raises UsageError: a request that cannot be worked with
     :raises TrafficError: a balancer that cannot be reached, does not know the target, or does not
         do as asked in time
@@ -135,7 +136,11 @@ def carry_out(request: dict[str, Any], opener: Opener) -> dict[str, Any]:
     first = balancer.observe()
     _refuse_unknown(asked, balancer, first)
     if asked.action == "observe":
-        return _result(asked.action, balancer, first, first, _Progress(first), set())
+        seen = _result(asked.action, balancer, first, first, _Progress(first), set())
+        weights = balancer.weights()
+        for name, one in seen["targets"].items():
+            one.update(weight=weights.get(name), served=first[name].served)
+        return seen
     todo = _to_order(asked.action, first)
     if asked.check:
         return _foreseen(asked.action, balancer, first, todo)

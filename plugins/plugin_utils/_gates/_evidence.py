@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...module_utils._errors import BasculeError, UsageError
 from ...module_utils._host._router import window
-from .._judge import requests_needed
+from .._judge import rate_of, requests_needed
 from ._judging import configure
 from ._proxy import counters_of, together
 
@@ -119,6 +119,7 @@ def evidence_lines(
     *,
     recall: Callable[[], Remembered | None] = lambda: None,
     share: float | None = None,
+    beside: float = 1.0,
 ) -> list[str]:
     """Return how long each step of a schedule must last, beside how long it does.
 
@@ -126,6 +127,7 @@ def evidence_lines(
     :param schedule: the steps of a plan; without shares, the judge's own share is taken
     :param recall: what was seen of the traffic before, where it cannot be measured now
     :param share: the canaries' part of all that are compared, where they are targets among others
+    :param beside: the part of the other pool's traffic that a pool of canaries is compared with
     :raises UsageError: naming the key that does not fit
     """
     wanted = wanted_of(judge) if judge else None
@@ -150,7 +152,7 @@ def evidence_lines(
     if load <= 0:
         return ["Evidence: not known, there is no traffic now"]
     found = configure(judge)
-    alpha = found.judge.alpha / len(found.judge.metrics) / 2
+    metric, alpha = rate_of(found.judge)
     told = f"{100 * wanted.effect:.3g} points above {100 * rate:.3g} %"
     head = f"Evidence: to tell errors {told} from none, at {load:.3g} requests/s,"
     shares = baking(schedule)
@@ -161,10 +163,24 @@ def evidence_lines(
         shares = [(found.pools.share, None)]
     told_steps = []
     for part, lasts in shares:
-        seconds = requests_needed(rate, wanted.effect, part, alpha) / load
-        line = f"  a step at {100 * part:.3g} % has to bake {_time(seconds)}"
+        compared = part + (1 - part) * beside
+        needed = requests_needed(
+            metric, alpha, rate=rate, effect=wanted.effect, share=part / compared
+        )
+        found_in, passed_in = (None if one is None else one / compared / load for one in needed)
+        line = f"  a step at {100 * part:.3g} % has to bake "
+        if found_in is None:
+            line += f"for ever: the metric {metric.name} allows as much"
+        else:
+            line += f"{_time(found_in)} until they are found (9 times of 10)"
+        if passed_in is not None:
+            line += f", {_time(passed_in)} until a good one passes"
         if lasts is not None:
-            short = " (too short: the judge may stay inconclusive)" if lasts < seconds else ""
+            short = ""
+            if found_in is not None and lasts < found_in:
+                short = " (too short: the judge may not find them)"
+            elif passed_in is None or lasts < passed_in:
+                short = " (too short: the judge may stay inconclusive)"
             line += f"; it bakes {_time(lasts)}{short}"
         told_steps.append(line)
     return [*lines, head, *told_steps] if told_steps else []

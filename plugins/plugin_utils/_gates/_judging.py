@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from dataclasses import dataclass
@@ -12,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from ...module_utils._errors import UsageError
 from ...module_utils._gate_rules import FAILED, INCONCLUSIVE, PENDING, SUCCESSFUL
-from ...module_utils._host._router import window
+from ...module_utils._host._router import Counters, window
 from .._judge import Judge, decide, parse_judge
 from .._judge._samples import data_from, fingerprint, plain_number
 from . import _cloudwatch, _http, _local
 from ._model import Measurement, Moment, Pools, SourceError
-from ._proxy import counters_from, counters_of, plain_counters, value_of
+from ._proxy import counters_from, measured_by, plain_counters, value_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -164,12 +165,14 @@ def pools_for(setting: Configured, gate: Gate, moment: Moment) -> Pools:
     share = setting.pools.share
     if options.get("share") is not None:
         share = _share(options["share"])
+    named = any(options.get(arm) or getattr(setting.pools, arm) for arm in _ARMS)
     return Pools(
         str(options.get("canary") or setting.pools.canary or moment.pools.canary),
         str(options.get("baseline") or setting.pools.baseline or moment.pools.baseline),
         moment.pools.share if share is None else share,
         moment.pools.sticky,
-        moment.pools.arms,
+        # Who names pools wants them compared as a whole.
+        {} if named else moment.pools.arms,
     )
 
 
@@ -189,10 +192,14 @@ def look_at(
         "at": moment.now, "share": pools.share, "rates": {}, "values": {}, "assignments": None,
     }  # fmt: skip
     if any(source["source"] == "proxy" for source in setting.sources.values()):
-        counted = counters_of(moment.traffic)
-        raw["proxy"] = plain_counters(counted)
+        measured = measured_by(moment.traffic)
+        for key, found in (("proxy", measured["pools"]), ("arms", measured.get("arms"))):
+            # As JSON has them: what is replayed must be what was seen.
+            counted = {str(name): counters_from(seen) for name, seen in (found or {}).items()}
+            raw[key] = plain_counters(counted)
+        raw["assigned"] = measured.get("assigned")
         if last is not None:
-            _from_proxy(setting, pools, look, raw["proxy"], last.get("proxy", {}))
+            _from_proxy(setting, pools, look, raw, last)
     for metric in setting.judge.metrics:
         source = setting.sources[metric.name]
         if source["source"] == "proxy":
@@ -227,16 +234,8 @@ def _from_proxy(
     now: Mapping[str, Any],
     last: Mapping[str, Any],
 ) -> None:
-    arms = {"canary": pools.canary, "baseline": pools.baseline}
-    windows = {}
-    for arm, pool in arms.items():
-        if not pool or pool not in now:
-            raise SourceError(
-                f"The judge's {arm} is the pool {pool or '(not set)'}; the load balancer has "
-                f"{', '.join(sorted(now)) or 'none'}."
-            )
-        before = counters_from(last[pool]) if pool in last else counters_from(now[pool])
-        windows[arm] = window(before, counters_from(now[pool]))
+    """Add what the load balancers have counted since the look before."""
+    windows = _since_last(pools, now, last)
     for metric in setting.judge.metrics:
         source = setting.sources[metric.name]
         if source["source"] != "proxy":
@@ -251,8 +250,52 @@ def _from_proxy(
             look["values"][metric.name] = {
                 arm: plain_number(value_of(one, quantile)) for arm, one in windows.items()
             }
-    if setting.assignments and pools.share is not None and not pools.sticky:
-        look["assignments"] = {arm: one.requests for arm, one in windows.items()}
+    if setting.assignments and not pools.sticky:
+        look["assignments"] = _assignments_of(pools, now, last)
+
+
+def _since_last(
+    pools: Pools, now: Mapping[str, Any], last: Mapping[str, Any]
+) -> dict[str, Counters]:
+    """Return what was counted of each arm between two looks.
+
+    :raises SourceError: the load balancers do not have it
+    """
+    key = "arms" if pools.arms else "proxy"
+    names = {arm: arm if pools.arms else getattr(pools, arm) for arm in _ARMS}
+    windows = {}
+    for arm, name in names.items():
+        if not name or name not in now[key]:
+            raise SourceError(
+                f"The judge's {arm} is the pool {name or '(not set)'}; the load balancer has "
+                f"{', '.join(sorted(now[key])) or 'none'}."
+            )
+        after = counters_from(now[key][name])
+        before = last.get(key) or {}
+        windows[arm] = window(counters_from(before[name]) if name in before else after, after)
+    return windows
+
+
+def _assignments_of(
+    pools: Pools, now: Mapping[str, Any], last: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """Return how many requests the arms were given since the look before; None: not to be compared.
+
+    Pools have the shares that the schedule gives them. Targets among the others have those of their
+    weights, if the load balancer goes by them and they were the same at both looks.
+    """
+    if not pools.arms or pools.canary in now["proxy"]:
+        if pools.share is None:
+            return None
+        whole = dataclasses.replace(pools, arms={})
+        return {arm: one.requests for arm, one in _since_last(whole, now, last).items()}
+    given, before = now.get("assigned"), last.get("assigned")
+    if not given or not before or any(given[arm] < before[arm] for arm in _ARMS):
+        return None
+    share = pools.share if pools.share is not None else given["share"]
+    if share is None or (pools.share is None and share != before["share"]):
+        return None
+    return {**{arm: given[arm] - before[arm] for arm in _ARMS}, "share": share}
 
 
 def _values(
@@ -339,8 +382,6 @@ def _of_arm(query: str, moment: Moment, arm: str) -> str:
 
 
 def _asking(gate: Gate, source: Mapping[str, Any]) -> Gate:
-    import dataclasses
-
     options = {key: source[key] for key in ("url", "headers", "verify", "period") if key in source}
     return dataclasses.replace(gate, options=options, success=None, failure=None)
 

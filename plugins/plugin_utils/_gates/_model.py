@@ -39,6 +39,8 @@ class Traffic(Protocol):
         """Return ``{"at": epoch seconds, "pools": {name: {"requests", "errors", "latency"}}}``.
 
         The counters only grow; ``latency`` is ``{"p50", "p95", "p99"}`` in milliseconds or None.
+        Where arms are targets, ``arms`` has the same of each, and ``assigned`` is ``{arm: requests
+        given to it, "share": the part of them that the canary is to get, or None}``.
 
         :raises BasculeError: a load balancer does not answer
         """
@@ -56,8 +58,9 @@ class Pools:
     """Which pools are compared, and the canary's part of the traffic (0 to 1; None: not known).
 
     ``sticky``: users stay with their pool, so their requests do not stand for themselves. ``arms``
-    are the targets of ``canary`` and ``baseline``, as the load balancer knows them, where canaries
-    are targets among the others; the arms are what is counted then, by these names.
+    are the targets of canary and baseline, as the load balancer knows them, where these are targets
+    and not whole pools; they are what is counted then, and ``canary`` and ``baseline`` are the
+    pools that they are in, if there are any.
     """
 
     canary: str = ""

@@ -27,14 +27,24 @@ if TYPE_CHECKING:
 _QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
-def counters_of(traffic: Traffic | None) -> dict[str, Counters]:
-    """Return what the load balancers have counted of each pool, all of them together.
+def measured_by(traffic: Traffic | None) -> dict[str, Any]:
+    """Return what the load balancers have counted, all of them together (see ``Traffic``).
 
     :raises SourceError: there is no load balancer, or none that counts
     """
     if traffic is None:
         raise SourceError("There is no load balancer to measure: set deploy_traffic_provider.")
-    return {str(name): counters_from(seen) for name, seen in traffic.measured()["pools"].items()}
+    return traffic.measured()
+
+
+def counters_of(traffic: Traffic | None) -> dict[str, Counters]:
+    """Return what has been counted of each pool; where there are none, of each arm.
+
+    :raises SourceError: there is no load balancer, or none that counts
+    """
+    measured = measured_by(traffic)
+    found = measured["pools"] or measured.get("arms") or {}
+    return {str(name): counters_from(seen) for name, seen in found.items()}
 
 
 def counters_from(seen: Mapping[str, Any]) -> Counters:

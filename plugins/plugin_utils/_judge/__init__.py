@@ -4,9 +4,10 @@
 """The judge: a canary's measurements beside a baseline's, and what they prove."""
 
 from ._metrics import Judge, Metric, parse_judge
+from ._needed import Needed, rate_of, requests_needed
 from ._replay import replay
 from ._samples import data_from
-from ._statistics import Counts, Interval, requests_needed, share_interval
+from ._statistics import Counts, Interval, share_interval
 from ._verdict import decide
 from ._winner import winner
 
@@ -15,9 +16,11 @@ __all__ = [
     "Interval",
     "Judge",
     "Metric",
+    "Needed",
     "data_from",
     "decide",
     "parse_judge",
+    "rate_of",
     "replay",
     "requests_needed",
     "share_interval",

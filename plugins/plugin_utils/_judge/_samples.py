@@ -5,9 +5,9 @@
 
 A look is ``{"at": epoch seconds, "share": the canary's share or None, "rates": {metric: {"canary":
 {"bad", "total"}, "baseline": {…}}}, "values": {metric: {"canary": number or None, "baseline": …}},
-"assignments": {"canary", "baseline"} or None}``. Rates and assignments are what was counted since
-the look before, so looks add up, also those of a run that was resumed. Pure: the same looks give
-the same data, bit by bit.
+"assignments": {"canary", "baseline"} or None}``; assignments may have a ``share`` of their own.
+Rates and assignments are what was counted since the look before, so looks add up, also those of a
+run that was resumed. Pure: the same looks give the same data, bit by bit.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ def _summed(seen: Sequence[tuple[float | None, Mapping[str, Any]]]) -> list[dict
 def _assigned(looks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for look in looks:
-        counts, share = look.get("assignments"), look.get("share")
+        counts = look.get("assignments")
+        share = None if counts is None else counts.get("share", look.get("share"))
         if counts is None or share is None or not 0 < share < 1:
             continue
         if not found or found[-1]["share"] != share:

@@ -21,12 +21,15 @@ TIGHTEST = 100
 
 
 class Counts(NamedTuple):
-    """What one step saw: bad requests of all requests, canary and baseline."""
+    """What one step saw: bad requests of all requests, canary and baseline.
 
-    bad_canary: int
-    canary: int
-    bad_baseline: int
-    baseline: int
+    Expected numbers need not be whole.
+    """
+
+    bad_canary: float
+    canary: float
+    bad_baseline: float
+    baseline: float
 
 
 class Interval(NamedTuple):
@@ -42,9 +45,13 @@ def worse_rate_evidence(steps: Sequence[Counts], ratio: float = 1.0) -> float:
 
     The hypothesis that it stands against: the canary's rate is at most ``ratio`` times the
     baseline's. Given the number of bad requests, those of the canary are then binomial with
-    ``p0 = ratio * n_e / (ratio * n_e + n_c)``. The evidence is a likelihood ratio with a uniform
-    prior on ``p > p0`` (a test martingale, so it may be looked at any time; Ville's inequality);
-    that of several steps with different shares is multiplied. Rare errors need no approximation.
+    ``p0 = ratio * n_e / (ratio * n_e + n_c)``. The evidence is a likelihood ratio mixed over
+    ``p > p0`` (a test martingale, so it may be looked at any time; Ville's inequality); that of
+    several steps with different shares is multiplied. Rare errors need no approximation.
+
+    Half of the prior is uniform: it finds a canary soon that fails where the baseline never does.
+    The other half is Beta(1, (1 - p0) / p0) above p0: it expects about twice as many bad requests
+    as are allowed, which a uniform one hardly does where the canary's share is small.
     """
     from scipy.special import betaln
     from scipy.stats import beta
@@ -56,37 +63,53 @@ def worse_rate_evidence(steps: Sequence[Counts], ratio: float = 1.0) -> float:
             continue
         weight = ratio * step.canary
         null = weight / (weight + step.baseline)
-        first, second = step.bad_canary + 1, step.bad_baseline + 1
-        total += float(
-            betaln(first, second)
-            + beta.logsf(null, first, second)
-            - math.log1p(-null)
+        halves = []
+        for odds in (1.0, (1 - null) / null):
+            first, second = step.bad_canary + 1, step.bad_baseline + odds
+            halves.append(
+                float(
+                    betaln(first, second)
+                    + beta.logsf(null, first, second)
+                    + math.log(odds)
+                    - odds * math.log1p(-null)
+                )
+            )
+        most = max(halves)
+        total += (
+            most
+            + math.log(math.fsum(math.exp(one - most) for one in halves) / 2)
             - step.bad_canary * math.log(null)
             - step.bad_baseline * math.log1p(-null)
         )
     return total
 
 
-def rate_difference(steps: Sequence[Counts], alpha: float) -> Interval:
+def rate_difference(
+    steps: Sequence[Counts], alpha: float, alpha_above: float | None = None
+) -> Interval:
     """Return the canary's rate of bad requests minus the baseline's, valid at every look.
 
-    Each limit has the error ``alpha``. It is made of one exact confidence sequence an arm, which
-    share the error: rare bad requests need no approximation.
+    Each limit has the error ``alpha``, or the upper one an error of its own. It is made of one
+    exact confidence sequence an arm, which share the error: rare bad requests need no
+    approximation.
     """
     canary, baseline = sum(one.canary for one in steps), sum(one.baseline for one in steps)
     if not canary or not baseline:
         return Interval(-1.0, 0.0, 1.0)
-    first = rate_sequence(sum(one.bad_canary for one in steps), canary, alpha / 2)
-    second = rate_sequence(sum(one.bad_baseline for one in steps), baseline, alpha / 2)
+    first = sum(one.bad_canary for one in steps), canary
+    second = sum(one.bad_baseline for one in steps), baseline
+    above = alpha if alpha_above is None else alpha_above
     return Interval(
-        first.low - second.high, first.estimate - second.estimate, first.high - second.low
+        rate_limit(*first, alpha / 2, -1) - rate_limit(*second, alpha / 2, 1),
+        first[0] / canary - second[0] / baseline,
+        rate_limit(*first, above / 2, 1) - rate_limit(*second, above / 2, -1),
     )
 
 
-def rate_sequence(bad: int, total: int, alpha: float) -> Interval:
-    """Return a rate, valid at every look; each limit has the error ``alpha``.
+def rate_limit(bad: float, total: float, alpha: float, side: int) -> float:
+    """Return the lower (``side`` -1) or upper (1) limit of a rate, valid at every look.
 
-    The rates at which the binomial likelihood, mixed over Jeffreys' prior, is less than
+    It ends the rates at which the binomial likelihood, mixed over Jeffreys' prior, is less than
     ``1 / alpha`` times the rate's own (Robbins 1970).
     """
     from scipy.optimize import brentq
@@ -100,12 +123,13 @@ def rate_sequence(bad: int, total: int, alpha: float) -> Interval:
         return mixture - own - math.log(1 / alpha)
 
     edge = 1e-12
-    low, high = 0.0, 1.0
-    if bad and evidence(edge) > 0:
-        low = float(brentq(evidence, edge, rate, xtol=1e-10))
+    if side < 0:
+        if bad and evidence(edge) > 0:
+            return float(brentq(evidence, edge, rate, xtol=1e-10))
+        return 0.0
     if bad < total and evidence(1 - edge) > 0:
-        high = float(brentq(evidence, rate, 1 - edge, xtol=1e-10))
-    return Interval(low, rate, high)
+        return float(brentq(evidence, rate, 1 - edge, xtol=1e-10))
+    return 1.0
 
 
 def mean_sequence(values: Sequence[float], alpha: float, tightest: int = TIGHTEST) -> Interval:
@@ -266,33 +290,3 @@ def share_interval(seen: int, total: int, confidence: float = 0.99) -> Interval:
         return Interval(0.0, 0.0, 1.0)
     limits = binomtest(seen, total).proportion_ci(confidence_level=confidence, method="exact")
     return Interval(float(limits.low), seen / total, float(limits.high))
-
-
-def requests_needed(rate: float, effect: float, share: float, alpha: float) -> int:
-    """Return how many requests in all it takes to tell a rise by ``effect`` from none.
-
-    The number at which half of the width of ``rate_difference`` is no more than the effect.
-
-    :param rate: the baseline's rate of bad requests
-    :param share: the canary's share of the requests, between 0 and 1
-    """
-    low, high = 1, 1
-    while _half_width(high, rate, effect, share, alpha) > effect:
-        if high > 10**12:
-            return high
-        low, high = high, high * 2
-    while low < high:
-        middle = (low + high) // 2
-        if _half_width(middle, rate, effect, share, alpha) > effect:
-            low = middle + 1
-        else:
-            high = middle
-    return high
-
-
-def _half_width(total: int, rate: float, effect: float, share: float, alpha: float) -> float:
-    canary, baseline = max(1, round(total * share)), max(1, round(total * (1 - share)))
-    worse = min(1.0, rate + effect)
-    step = Counts(round(canary * worse), canary, round(baseline * rate), baseline)
-    found = rate_difference([step], alpha)
-    return (found.high - found.low) / 2

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
     from ._metrics import Judge, Metric
 
+# The part of a rate's error that the ratio to the baseline has; the difference has the rest. The
+# ratio finds what is rare, which is what canaries mostly are about.
+OF_RATIO = 0.75
+
 GOOD, BAD, UNDECIDED, NO_DATA = "Good", "Bad", "Undecided", "NoData"
 PASS, MARGINAL, FAIL, INCONCLUSIVE, CONTINUE = (
     "Pass", "Marginal", "Fail", "Inconclusive", "Continue",
@@ -183,24 +187,35 @@ def _rate(metric: Metric, data: Mapping[str, Any], alpha: float) -> _Found:
     if not canary or not baseline:
         side = "canary" if not canary else "baseline"
         return NO_DATA, f"no request reached the {side}", nothing, 0.0
-    # Two ways to be found bad share the error.
-    evidence = worse_rate_evidence(steps, metric.ratio)
-    tolerance = metric.tolerance or 1.0 / (canary + baseline)
-    interval = rate_difference(steps, alpha / 2)
+    state, interval, evidence = rate_state(metric, steps, alpha)
     bad_canary = sum(one.bad_canary for one in steps)
     bad_baseline = sum(one.bad_baseline for one in steps)
     told = (
         f"{bad_canary} of {canary} requests against {bad_baseline} of {baseline}"
         f" ({100 * bad_canary / canary:.2f} % against {100 * bad_baseline / baseline:.2f} %)"
     )
-    enough = min(canary, baseline) >= metric.minimum
-    if evidence >= math.log(2 / alpha) or (enough and interval.low > metric.tolerance):
-        return BAD, told, interval, evidence
-    if enough and interval.high < tolerance:
-        return GOOD, told, interval, evidence
-    if not enough:
+    if state == UNDECIDED and min(canary, baseline) < metric.minimum:
         told += f"; needs {metric.minimum} on each side"
-    return UNDECIDED, told, interval, evidence
+    return state, told, interval, evidence
+
+
+def rate_state(
+    metric: Metric, steps: Sequence[Counts], alpha: float
+) -> tuple[str, Interval, float]:
+    """Return what counts with requests on both sides say of a rate.
+
+    :returns: Good, Bad or Undecided; the difference of the rates; the evidence for a worse ratio
+    """
+    canary, baseline = sum(one.canary for one in steps), sum(one.baseline for one in steps)
+    # Two ways to be found bad share the error; what is good has its own.
+    evidence = worse_rate_evidence(steps, metric.ratio)
+    tolerance = metric.tolerance or 1.0 / (canary + baseline)
+    interval = rate_difference(steps, alpha * (1 - OF_RATIO), alpha)
+    enough = min(canary, baseline) >= metric.minimum
+    proved = evidence >= -math.log(alpha * OF_RATIO)
+    if proved or (enough and interval.low > metric.tolerance):
+        return BAD, interval, evidence
+    return GOOD if enough and interval.high < tolerance else UNDECIDED, interval, evidence
 
 
 def _counts(metric: Metric, step: Any) -> Counts:

@@ -11,6 +11,7 @@ import random
 import statistics
 from typing import TYPE_CHECKING, Any
 
+from ...module_utils._pools import CANARY
 from ...module_utils._schedule import schedule_seconds, schedule_times
 from ._hosts import plan_of, run_hosts
 from ._model import BY_HOSTS, Defect
@@ -55,28 +56,34 @@ def _runner(
 ) -> tuple[Callable[[Defect, random.Random], Outcome], dict[str, Any]]:
     """Return what carries the deployment out once, and what its plan says."""
     total = scenario.fleet.targets
-    if scenario.strategy in BY_HOSTS:
+    if scenario.strategy in BY_HOSTS or scenario.first:
         plan = plan_of(scenario)
         shown = {
             "targets": total,
             "minimum_healthy": plan["minimum_healthy"],
             "stages": [len(stage) for stage in plan["stages"]],
             "zonal": plan["zonal"],
-            "schedule": [],
+            "schedule": plan["schedule"],
             "estimated_seconds": plan["estimated_seconds"],
         }
         return lambda defect, dice: run_hosts(scenario, plan, defect, dice), shown
     plan = shift_plan(scenario)
     timed = schedule_times(plan["schedule"], scenario.shift)
-    waves = -(-total // scenario.fleet.forks)
+    pool, install = len(plan["pools"]["idle"]), scenario.fleet.install
+    canary = scenario.strategy == CANARY
+    # Canaries, and the fleet behind them, go as many at a time as the minimum allows.
+    at_once = min(plan["slots"] if canary else pool, scenario.fleet.forks)
+    fleet = -(-(len(plan["targets"]) - pool) // at_once) * (scenario.fleet.drain + install)
     shown = {
         "targets": total,
         "minimum_healthy": plan["minimum_healthy"],
         "stages": [],
         "zonal": None,
         "schedule": timed,
-        "estimated_seconds": waves * scenario.fleet.install + schedule_seconds(timed),
+        "estimated_seconds": -(-pool // at_once) * install + schedule_seconds(timed) + fleet,
     }
+    if canary:
+        return lambda defect, dice: run_hosts(scenario, plan, defect, dice), shown
     return lambda defect, dice: Shifting(scenario, plan, defect, dice).run(), shown
 
 
@@ -108,6 +115,8 @@ def _numbers(
         "users_exposed": _spread([one.exposure.users(traffic) for one in ended]),
         "bad_requests": _spread([one.exposure.bad(traffic, defect) for one in ended]),
         "lowest_in_service": min(one.lowest for one in ended),
+        # The logical events of the first run.
+        "trace": ended[0].trace.events,
     }
 
 

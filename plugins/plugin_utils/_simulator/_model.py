@@ -16,18 +16,26 @@ from ...module_utils._configuration import (
     parse_stages,
 )
 from ...module_utils._errors import UsageError
-from ...module_utils._schedule import is_schedule_name, parse_schedule
+from ...module_utils._pools import named_value
+from ...module_utils._schedule import SHIFT, is_schedule_name, parse_schedule
 from ...module_utils._zonal import parse_zonal
-from .._gates._judging import configure
+from .._gates import ON_INCONCLUSIVE, Rules, configure, gates_of, rules_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ...module_utils._configuration import MinimumHealthy
+    from ...module_utils._gate_spec import Gate
     from ...module_utils._zonal import Zonal
     from .._judge import Judge
 
 BY_HOSTS = ("in_place", "rolling")
+# What is nothing for strategies without pools.
+_OF_POOLS = {
+    "deploy_schedule", "deploy_canary_targets", "deploy_traffic_pools", "deploy_test_route",
+    "deploy_sticky", "deploy_ready_timeout", "deploy_ready_on_timeout", "deploy_retire",
+    "deploy_retire_after",
+}  # fmt: skip
 BY_TRAFFIC = ("blue_green", "canary")
 STRATEGIES = (*BY_HOSTS, *BY_TRAFFIC)
 
@@ -38,12 +46,20 @@ _JUDGE = {
     ]
 }
 _ONE_AT_A_TIME = "CodeDeployDefault.OneAtATime"
-_SCHEDULES = {"blue_green": "all_at_once", "canary": "LambdaCanary10Percent10Minutes"}
+_SCHEDULES: dict[str, Any] = {
+    "blue_green": "all_at_once",
+    "canary": "LambdaCanary10Percent10Minutes",
+    "canary by targets": [{"bake": "5m"}],
+}
 # The variables of a deployment that the simulator understands.
 VARIABLES = frozenset(
     {
         "deploy_minimum_healthy_hosts", "deploy_configuration", "deploy_stages",
-        "deploy_bake_time", "deploy_zonal", "deploy_schedule", "deploy_judge",
+        "deploy_bake_time", "deploy_zonal", "deploy_schedule", "deploy_judge", "deploy_gates",
+        "deploy_on_inconclusive", "deploy_inconclusive_extensions", "deploy_approval_timeout",
+        "deploy_approval_on_timeout", "deploy_canary_targets", "deploy_traffic_pools",
+        "deploy_test_route", "deploy_sticky", "deploy_ready_timeout", "deploy_ready_on_timeout",
+        "deploy_retire", "deploy_retire_after",
     }
 )  # fmt: skip
 
@@ -54,10 +70,12 @@ class Fleet:
 
     A target takes ``drain`` and then a lognormal time with the median ``install`` and the spread
     ``install_spread`` (deviation of the logarithm), and fails by itself by the chance ``failure``.
-    ``forks`` are worked on at a time at most.
+    ``forks`` are worked on at a time at most. ``canaries`` are in a pool of their own (strategy
+    ``canary``), beside ``targets``.
     """
 
     targets: int = 10
+    canaries: int = 1
     zones: int = 1
     install: float = 30.0
     install_spread: float = 0.3
@@ -126,6 +144,11 @@ class Scenario:
     ``shift`` is how long it takes until a changed share is seen, and ``back`` until nobody reaches
     the new pool any more. ``noticed`` is how long it takes until somebody notices a defect that
     has passed the deployment, and the revision meets all users meanwhile. All in seconds.
+
+    ``gates`` are asked while a step bakes, or after each stage; the judge is one of them.
+    ``named`` are ``deploy_gates`` as they are written, ``names`` those of the pools (the first one
+    serves), ``pools`` what else the variables say of these, ``first`` is how many targets are
+    canaries among the others.
     """
 
     strategy: str
@@ -138,6 +161,12 @@ class Scenario:
     zonal: Zonal | None
     schedule: tuple[dict[str, Any], ...]
     judge: Judge | None
+    gates: tuple[Gate, ...] = ()
+    named: tuple[dict[str, Any], ...] = ()
+    rules: Rules = dataclasses.field(default_factory=Rules)
+    names: tuple[str, str] = ("old", "new")
+    first: int = 0
+    pools: dict[str, Any] = dataclasses.field(default_factory=dict)
     interval: float = 10.0
     shift: float = 5.0
     back: float = 2.0
@@ -175,10 +204,12 @@ def parse_scenario(
             f"The simulator does not know {', '.join(unknown)}; of the variables of a deployment "
             f"it understands {', '.join(sorted(VARIABLES))}."
         )
-    foreign = {"deploy_stages", "deploy_zonal"}
-    foreign |= {"deploy_bake_time"} if strategy == "canary" else set()
+    foreign = {"deploy_stages", "deploy_zonal", "deploy_canary_targets"}
+    if strategy == "canary":
+        # The fleet behind the canaries has stages.
+        foreign = {"deploy_bake_time", "deploy_zonal", "deploy_retire", "deploy_retire_after"}
     if strategy in BY_HOSTS:
-        foreign = {"deploy_schedule"} | ({"deploy_stages"} if strategy == "in_place" else set())
+        foreign = _OF_POOLS | ({"deploy_stages"} if strategy == "in_place" else set())
     for name in sorted(foreign & set(given)):
         raise UsageError(f"{name} is nothing for {strategy}: it would change nothing there.")
     configuration = given.get("deploy_configuration", _ONE_AT_A_TIME)
@@ -189,42 +220,118 @@ def parse_scenario(
     minimum = given.get("deploy_minimum_healthy_hosts", "")
     if minimum not in ("", None):
         described = parse_minimum_healthy(minimum)
+    size = _read(Fleet, fleet, "fleet")
+    interval = parse_duration(interval, "interval")
+    if interval <= 0:
+        raise UsageError("interval must be above 0: it is the time between two looks.")
+    first = _first(strategy, given, size.targets)
+    judge = _judge_of(strategy, given)
+    gates = {"gates": given.get("deploy_gates") or [], "judge": _with_interval(judge, interval)}
     scenario = Scenario(
         strategy=strategy,
-        fleet=_read(Fleet, fleet, "fleet"),
+        fleet=size,
         traffic=_read(Traffic, traffic, "traffic"),
         defect=_read(Defect, defect, "defect"),
         minimum=described,
         stages=given.get("deploy_stages", ["100%"]),
         bake_time=parse_duration(given.get("deploy_bake_time", 0), "deploy_bake_time"),
         zonal=parse_zonal(given.get("deploy_zonal")) or parse_zonal(zonal, "zonalConfig"),
-        schedule=_schedule(strategy, given),
-        judge=_judge(strategy, given),
-        interval=parse_duration(interval, "interval"),
+        schedule=_schedule("canary by targets" if first else strategy, given),
+        judge=None if judge is None else configure(judge).judge,
+        gates=tuple(gates_of(gates, "deploy_gates")),
+        named=tuple(given.get("deploy_gates") or ()),
+        rules=rules_of(
+            {
+                "on_inconclusive": given.get("deploy_on_inconclusive", "pause"),
+                "extensions": _whole(given, "deploy_inconclusive_extensions", 3),
+                "approval_timeout": given.get("deploy_approval_timeout", "24h"),
+                "approval_on_timeout": given.get("deploy_approval_on_timeout", "stop"),
+            }
+        ),
+        names=_pool_names(given),
+        first=first,
+        pools=_of_pools(given),
+        interval=interval,
         noticed=parse_duration(noticed, "noticed"),
         asked=_read(Asked, asked, "asked"),
     )
     parse_stages(scenario.stages, scenario.fleet.targets)
-    if scenario.interval <= 0:
-        raise UsageError("interval must be above 0: it is the time between two looks.")
+    if scenario.rules.on_inconclusive not in ON_INCONCLUSIVE:
+        raise UsageError(
+            f"deploy_on_inconclusive is {scenario.rules.on_inconclusive!r}; wanted is one of "
+            f"{', '.join(ON_INCONCLUSIVE)}."
+        )
     return scenario
+
+
+def _first(strategy: str, given: Mapping[str, Any], targets: int) -> int:
+    """Return how many targets are canaries among the others; 0 where these are a pool."""
+    wanted = given.get("deploy_canary_targets")
+    if strategy != "canary" or wanted in (None, "", 0):
+        return 0
+    found = parse_stages([wanted, "100%"], targets)[0]
+    if not 0 < found < targets:
+        raise UsageError(f"deploy_canary_targets is {wanted!r}; wanted are some of {targets}.")
+    return found
+
+
+def _pool_names(given: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the names of the pool that serves and of the other one."""
+    names = [str(name) for name in given.get("deploy_traffic_pools") or ("old", "new")]
+    if len(set(names)) != 2:
+        raise UsageError(
+            "deploy_traffic_pools names two pools here, the one that serves first, such as "
+            f"{{blue: {{}}, green: {{}}}}; not {', '.join(names)}."
+        )
+    return names[0], names[1]
+
+
+def _of_pools(given: Mapping[str, Any]) -> dict[str, Any]:
+    sticky = named_value(given.get("deploy_sticky"), "deploy_sticky", ("ttl",))
+    return {
+        "test_route": named_value(given.get("deploy_test_route"), "deploy_test_route", ("value",)),
+        "sticky": sticky,
+        "retire": given.get("deploy_retire") or "keep",
+        "retire_after": parse_duration(given.get("deploy_retire_after", 0), "deploy_retire_after"),
+        "ready_timeout": parse_duration(
+            given.get("deploy_ready_timeout", 0), "deploy_ready_timeout"
+        ),
+        "ready_on_timeout": given.get("deploy_ready_on_timeout") or "continue",
+    }
+
+
+def _whole(given: Mapping[str, Any], name: str, default: int) -> int:
+    value = given.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise UsageError(f"{name} is {value!r}; wanted is a whole number from 0.")
+    return value
+
+
+def _with_interval(judge: Mapping[str, Any] | None, interval: float) -> dict[str, Any]:
+    """Return a judge that looks at the interval of the scenario, unless it has one of its own."""
+    return {} if judge is None else {"interval": interval, **judge}
 
 
 def _schedule(strategy: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
     if strategy in BY_HOSTS:
         return ()
+    complete = strategy == "blue_green"
     written = given.get("deploy_schedule")
     if not written and is_schedule_name(given.get("deploy_configuration")):
         written = given["deploy_configuration"]
-    return tuple(parse_schedule(written or _SCHEDULES[strategy]))
+    steps = parse_schedule(written or _SCHEDULES[strategy], complete=complete)
+    # The last step of a canary deployment is the rest of the fleet, not all traffic on the canary.
+    if not complete and steps and steps[-1]["kind"] == SHIFT and steps[-1]["share"] == 100:
+        steps.pop()
+    return tuple(steps)
 
 
-def _judge(strategy: str, given: Mapping[str, Any]) -> Judge | None:
+def _judge_of(strategy: str, given: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the judge: by default errors and p95 where traffic is shifted, none else."""
     value = given.get("deploy_judge", _JUDGE if strategy in BY_TRAFFIC else None)
     if value in (None, "", False) or value == {}:
         return None
-    return configure(_JUDGE if value is True else value).judge
+    return dict(_JUDGE if value is True else value)
 
 
 def _read(kind: Any, given: Mapping[str, Any] | None, name: str) -> Any:
@@ -244,7 +351,9 @@ _PARTS = frozenset(
     }
 )  # fmt: skip
 _TIMES = frozenset({"install", "drain", "p95", "gate", "approval"})
-_ABOVE_NOTHING = frozenset({"targets", "zones", "forks", "requests", "users", "latency", "p95"})
+_ABOVE_NOTHING = frozenset(
+    {"targets", "canaries", "zones", "forks", "requests", "users", "latency", "p95"}
+)
 
 
 def _value(name: str, key: str, default: Any, value: Any) -> Any:

@@ -5,16 +5,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ._exposure import Exposure
 
-# The verdict of the judge that stops a deployment.
-FAIL = "Fail"
-# Who has found that something is wrong.
-JUDGE, GATES, HOSTS, APPROVAL = "judge", "gates", "hosts", "approval"
+# Who has found that something is wrong; ``evidence``: nobody could tell, and it did not go on.
+JUDGE, GATES, HOSTS, APPROVAL, EVIDENCE = "judge", "gates", "hosts", "approval", "evidence"
+
+# Of which deployment an event is.
+FORWARD, BACK = "deployment", "rollback"
+
+
+class Trace:
+    """The logical events of one deployment and its way back, in the record's own words."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.events: list[dict[str, str | float]] = []
+        self.deployment = FORWARD
+
+    def note(self, at: float, event: str, *, target: str = "", status: str, text: str = "") -> None:
+        """Add an event; ``at`` in seconds since the deployment began."""
+        self.events.append(
+            {
+                "at": round(at, 3), "deployment": self.deployment, "event": event,
+                "target": target, "status": status, "message": text,
+            }
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,3 +53,4 @@ class Outcome:
     found_at: float | None = None
     cleared: float | None = None
     rolled_back: float | None = None
+    trace: Trace = field(default_factory=Trace)

@@ -11,119 +11,123 @@ from __future__ import annotations
 import heapq
 from typing import TYPE_CHECKING, Any
 
-from ...module_utils._admission import IDLE, Counts, conclude
+from ...module_utils._admission import HEALTH_CONSTRAINTS, IDLE, Counts, conclude
+from ...module_utils._configuration import parse_stages
 from ...module_utils._plan import PlanTarget, make_plan
-from ...module_utils._pools import BLUE_GREEN, deployment_steps, pools_of, way_back
+from ...module_utils._pools import (
+    BLUE_GREEN,
+    CANARY,
+    deployment_steps,
+    pools_of,
+)
 from . import _draw
-from ._arms import Arms
+from ._asking import Asking
 from ._exposure import Exposure
-from ._outcome import APPROVAL, FAIL, GATES, HOSTS, JUDGE, Outcome
+from ._outcome import BACK, GATES, HOSTS, Outcome, Trace
+from ._walking import Walking
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Mapping
 
     from ._model import Defect, Scenario
 
 _NEW, _OLD = "n" * 64, "o" * 64
-_POOLS = ("old", "new")
 
 
 def shift_plan(scenario: Scenario) -> dict[str, Any]:
     """Return the plan of the deployment; raises PlanError if the numbers do not allow one."""
-    names = {
-        pool: [f"{pool}-{number + 1:04}" for number in range(scenario.fleet.targets)]
-        for pool in _POOLS
+    fleet, canary = scenario.fleet, scenario.strategy == CANARY
+    old, new = scenario.names
+    sizes = {old: fleet.targets, new: fleet.canaries if canary else fleet.targets}
+    members = {
+        pool: [f"{pool}-{number + 1:04}" for number in range(size)] for pool, size in sizes.items()
     }
-    pools = pools_of(BLUE_GREEN, _POOLS, names, "old")
+    options: dict[str, Any] = dict(scenario.pools)
+    pools = pools_of(
+        CANARY if canary else BLUE_GREEN, scenario.names, members, old,
+        test_route=options["test_route"], sticky=options["sticky"], retire=options["retire"],
+    )  # fmt: skip
+    steps = deployment_steps(
+        scenario.schedule, pools, bake=0.0 if canary else scenario.bake_time,
+        ready_timeout=options["ready_timeout"], ready_on_timeout=options["ready_on_timeout"],
+        retire_after=options["retire_after"],
+    )  # fmt: skip
+    common: dict[str, Any] = {
+        "digest": _NEW, "provider": "simulated", "current": _OLD, "pools": pools,
+        "schedule": steps,
+    }  # fmt: skip
+    targets = [PlanTarget(name, "", "Healthy", _OLD, in_service=False) for name in members[new]]
+    if not canary:
+        return make_plan(
+            scenario.strategy, targets, minimum=scenario.minimum.of(fleet.targets),
+            stages=[fleet.targets], mode=IDLE, left_out=members[old], total=fleet.targets, **common,
+        )  # fmt: skip
+    targets += [PlanTarget(name, "", "Healthy", _OLD) for name in members[old]]
     return make_plan(
         scenario.strategy,
-        [PlanTarget(name, "", "Healthy", _OLD, in_service=False) for name in names["new"]],
-        digest=_NEW,
-        minimum=scenario.minimum.of(scenario.fleet.targets),
-        stages=[scenario.fleet.targets],
-        provider="simulated",
-        current=_OLD,
-        mode=IDLE,
-        pools=pools,
-        schedule=deployment_steps(scenario.schedule, pools, bake=scenario.bake_time),
-        left_out=names["old"],
-        total=scenario.fleet.targets,
-    )
+        targets,
+        # One of the fleet, and no canary may fail.
+        minimum=scenario.minimum.of(fleet.targets) + fleet.canaries,
+        stages=lambda number: [
+            fleet.canaries, *parse_stages(scenario.stages, number - fleet.canaries),
+        ],
+        total=fleet.targets + fleet.canaries,
+        first=members[new],
+        **common,
+    )  # fmt: skip
 
 
-class Shifting:
+class Shifting(Walking):
     """One deployment: how far its schedule is, and the share of the traffic by then."""
 
     def __init__(
         self, scenario: Scenario, plan: dict[str, Any], defect: Defect, dice: random.Random
     ) -> None:
         self._scenario, self._plan, self._defect, self._dice = scenario, plan, defect, dice
-        self._arms = Arms(dice, scenario.traffic, defect)
+        self._asking = Asking(scenario, defect, dice, self)
         self._exposure = Exposure()
-        self._share = 0.0
+        self.trace = Trace()
         self.now = 0.0
+        self._new: list[str] = list(plan["pools"]["idle"])
+
+    def share(self) -> float:
+        """Return the part of the traffic that the new revision gets now (0 to 1)."""
+        return self.part
+
+    def passes(self, seconds: float) -> None:
+        """Let time pass."""
+        self._exposure.add(seconds, self.share())
+        self.now += seconds
 
     def run(self) -> Outcome:
         """Go through all steps, and back if one of them fails."""
-        total = self._scenario.fleet.targets
         failed = self._prepare()
-        counts = Counts(total=total, succeeded=total - failed, failed=failed)
-        if conclude(counts, self._plan["minimum_healthy"]).status != "Succeeded":
+        counts = Counts(total=self._plan["total"], succeeded=len(self._new) - failed, failed=failed)
+        if conclude(counts, self._plan["minimum_healthy"]).error_code == HEALTH_CONSTRAINTS:
             why = GATES if self._defect.hosts else HOSTS
+            self._halt(HEALTH_CONSTRAINTS)
+            self._ended("Failed")
             return self._outcome(why, self.now, 0.0)
-        for step in self._plan["schedule"]:
-            self._begin(step)
-            why = self._carry_out(step)
-            self._end(step, why)
-            if why:
-                return self._back(why)
+        why = self._walk(self._plan["schedule"])
+        if why:
+            return self._back(why)
+        self._ended("Succeeded")
         return self._outcome("")
-
-    def _begin(self, step: Mapping[str, Any]) -> None:
-        """Begin a step; nothing is written down here."""
-
-    def _end(self, step: Mapping[str, Any], why: str) -> None:
-        """End a step; ``why`` is who has stopped it, empty if it succeeded."""
 
     def _halted(self) -> None:
         """End the deployment; its rollback follows."""
 
-    def _carry_out(self, step: Mapping[str, Any]) -> str:
-        """Let the time of a step pass; returns who has stopped it, empty if nobody has."""
-        kind, asked = step["kind"], self._scenario.asked
-        if kind == "shift":
-            self._pass(self._scenario.shift)
-            self._share = step["share"] / 100
-        elif kind == "bake":
-            return self._bake(step["seconds"])
-        elif kind == "gate":
-            self._pass(asked.gate)
-            finds = 0.0 if self._defect.is_none else asked.gate_finds
-            return GATES if self._happens(1 - (1 - asked.gate_fails) * (1 - finds)) else ""
-        elif kind == "approval":
-            if asked.approval > step["timeout"]:
-                self._pass(step["timeout"])
-                return APPROVAL if step["on_timeout"] == "stop" else ""
-            self._pass(asked.approval)
-            return APPROVAL if self._happens(asked.approval_rejects) else ""
-        return ""
-
-    def _happens(self, chance: float) -> bool:
-        return chance > 0 and self._dice.random() < chance
+    def _ended(self, status: str) -> None:
+        self.trace.note(self.now, "Finished", status=status)
 
     def _back(self, why: str) -> Outcome:
-        """Bring the traffic home before anything else; then come the steps of the rollback."""
-        found_at = self.now
-        moved = self._share > 0
-        if moved:
-            self._pass(self._scenario.back)
-            self._share = 0.0
+        """Go the steps of the rollback; the traffic has come home before."""
+        found_at = self.found_at
         self._halted()
-        # The rollback finds the traffic where it belongs.
-        for step in way_back(self._plan["pools"])[1] if moved else ():
-            self._begin(step)
-            self._end(step, "")
+        self._ended("Failed")
+        self.trace.deployment = BACK
+        self.go_back()
+        self._ended("Succeeded")
         return self._outcome(why, found_at, self.now - found_at)
 
     def _outcome(
@@ -131,41 +135,28 @@ class Shifting:
     ) -> Outcome:
         return Outcome(
             why, self.now, self._exposure, self._scenario.fleet.targets, found_at=found_at,
-            cleared=cleared, rolled_back=cleared,
+            cleared=cleared, rolled_back=cleared, trace=self.trace,
         )  # fmt: skip
-
-    def _pass(self, seconds: float) -> None:
-        self._exposure.add(seconds, self._share)
-        self.now += seconds
 
     def _prepare(self) -> int:
         """Install the new pool, which nobody reaches yet; returns how many targets have failed."""
         fleet = self._scenario.fleet
         chance = 1 - (1 - fleet.failure) * (1 - self._defect.hosts)
-        free = [0.0] * min(fleet.forks, fleet.targets)
+        free = [0.0] * min(fleet.forks, len(self._new))
         failed = 0
-        for target in self._plan["targets"]:
+        done = []
+        for name in self._new:
+            self.trace.note(free[0], "Admitted", target=name, status="InProgress")
             takes = _draw.lognormal(self._dice, fleet.install, fleet.install_spread)
-            heapq.heapreplace(free, free[0] + takes)
+            ends = free[0] + takes
+            heapq.heapreplace(free, ends)
             bad = self._dice.random() < chance
-            self._installed(target["name"], "Failed" if bad else "Succeeded")
+            done.append((ends, name, "Failed" if bad else "Succeeded"))
             failed += bad
-        self.now = max(free)
+        for self.now, name, status in sorted(done):
+            self._installed(name, status)
         return failed
 
     def _installed(self, name: str, status: str) -> None:
         """Settle a target of the new pool."""
-
-    def _bake(self, seconds: float) -> str:
-        """Let time pass and look; returns who has stopped it."""
-        scenario, passed = self._scenario, 0.0
-        while passed < seconds:
-            step = min(scenario.interval, seconds - passed)
-            passed += step
-            if scenario.judge is not None and 0 < self._share < 1:
-                self._arms.measure(step, self._share)
-                if self._arms.verdict(scenario.judge) == FAIL:
-                    self._pass(passed)
-                    return JUDGE
-        self._pass(seconds)
-        return ""
+        self.trace.note(self.now, "Settled", target=name, status=status)

@@ -47,6 +47,7 @@ def add_commands(
     evidence.add_argument("--rate", type=float, required=True, help="of bad requests, such as 0.01")
     evidence.add_argument("--effect", type=float, required=True, help="the rise, such as 0.02")
     evidence.add_argument("--share", type=float, required=True, help="of the canary, such as 0.1")
+    evidence.add_argument("--config", metavar="FILE", help="the judge, as YAML")
     evidence.add_argument("--traffic", type=float, help="requests a second in all")
     evidence.set_defaults(run=run_evidence)
 
@@ -88,17 +89,33 @@ def run_evidence(options: argparse.Namespace) -> int:
 
     if options.traffic is not None and options.traffic <= 0:
         raise UsageError(f"--traffic {options.traffic:g}: requests a second, above 0.")
-    needed = judging.requests_needed(options.rate, options.effect, options.share)
-    seconds = needed / options.traffic if options.traffic else None
+    judge = judging.parse_judge(judge_of(_load(options.config))) if options.config else None
+    needed = judging.requests_needed(options.rate, options.effect, options.share, judge)
+    told = {
+        name: {"requests": number, "seconds": _seconds(number, options.traffic)}
+        for name, number in needed._asdict().items()
+    }
     if options.format == "json":
-        say_json({"requests": needed, "seconds": seconds})
+        say_json(told)
         return DONE
-    time = f", {duration(seconds)} at {options.traffic:g} a second" if seconds is not None else ""
     say(
-        f"{needed} requests{time}: with {options.share:.3g} of them on the canary, a rise from "
-        f"{100 * options.rate:.3g} % by {100 * options.effect:.3g} points can be told from none."
+        f"With {options.share:.3g} of the requests on the canary, a rise from "
+        f"{100 * options.rate:.3g} % by {100 * options.effect:.3g} points is found after "
+        f"{_requests(needed.to_fail, options.traffic)} in 9 cases of 10; without one the canary "
+        f"passes after {_requests(needed.to_pass, options.traffic)}."
     )
     return DONE
+
+
+def _seconds(number: int | None, traffic: float | None) -> float | None:
+    return number / traffic if number is not None and traffic else None
+
+
+def _requests(number: int | None, traffic: float | None) -> str:
+    if number is None:
+        return "no number of requests (the judge allows as much)"
+    seconds = _seconds(number, traffic)
+    return f"{number} requests" + (f" ({duration(seconds)})" if seconds is not None else "")
 
 
 def run_replay(options: argparse.Namespace) -> int:

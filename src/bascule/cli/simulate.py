@@ -16,6 +16,7 @@ if t.TYPE_CHECKING:
 
 _FLEET = (
     ("targets", "10", "how many targets there are"),
+    ("canaries", "1", "targets of the pool of canaries, beside these (strategy canary)"),
     ("zones", "1", "in how many zones"),
     ("install", "30s", "median time that a target takes, without draining"),
     ("install-spread", "0.3", "deviation of the logarithm of that time"),
@@ -80,6 +81,9 @@ def add_commands(
         for name, example, about in known:
             shown = f"{about} (such as {example})" if prefix else f"{about} ({example})"
             group.add_argument(f"--{prefix}{name}", metavar="N", help=shown.replace("%", "%%"))
+    parser.add_argument(
+        "--trace", action="store_true", help="the events of the first run, as a record has them"
+    )
     parser.add_argument("--sticky", action="store_true", help="a user stays with his revision")
     parser.set_defaults(run=run_simulate)
 
@@ -110,7 +114,32 @@ def run_simulate(options: argparse.Namespace) -> int:
         return DONE
     for line in lines(found):
         say(line)
+    for line in trace_lines(found) if options.trace else ():
+        say(line)
     return DONE
+
+
+def trace_lines(found: dict[str, t.Any]) -> list[str]:
+    """Return the events of each strategy's first runs."""
+    told: list[str] = []
+    for one in found["strategies"]:
+        for kind in ("good", "bad"):
+            if not one[kind]:
+                continue
+            told += ["", f"{one['name']}, the first {kind} run:"]
+            told += [
+                f"  {event['at']:>9.1f} s  "
+                + " ".join(
+                    word
+                    for word in (
+                        "(rollback)" if event["deployment"] == "rollback" else "",
+                        event["event"], event["target"], event["status"], event["message"],
+                    )
+                    if word
+                )
+                for event in one[kind]["trace"]
+            ]  # fmt: skip
+    return told
 
 
 def _given(

@@ -30,6 +30,12 @@ def test_as_many_as_canaries_and_in_their_zones(
     assert choose_baseline(canaries, OTHERS) == expected
 
 
+def test_in_a_pool_of_its_own_fewer_will_do() -> None:
+    assert choose_baseline([("a", "1"), ("b", "1")], [("c", "2")], fewer=True) == ["c"]
+    with pytest.raises(PlanError, match="there are 0"):
+        choose_baseline([("a", "1")], [], fewer=True)
+
+
 def test_too_few_are_refused_with_their_numbers() -> None:
     with pytest.raises(PlanError, match=r"2 targets of canaries need as many .* there are 1"):
         choose_baseline([("a", ""), ("b", "")], [("c", "")])

@@ -151,6 +151,24 @@ def test_the_merge_window_is_read_from_the_dump(common: dict[str, str], seconds:
 
 
 @pytest.mark.parametrize(
+    ("cluster", "turns"),
+    [
+        ({}, True),
+        ({"lb_policy": "ROUND_ROBIN"}, True),
+        ({"lb_policy": "LEAST_REQUEST"}, False),
+        ({"load_balancing_policy": {"policies": [{}]}}, False),
+        ({"lb_subset_config": {"subset_selectors": [{}]}}, False),
+        ({"common_lb_config": {"update_merge_window": "0s"}}, True),
+        ({"common_lb_config": {"locality_weighted_lb_config": {}}}, False),
+    ],
+)
+def test_who_takes_turns_is_read_from_the_dump(cluster: dict[str, Any], turns: bool) -> None:
+    dump = {"configs": [{"cluster": {"name": "shop", **cluster}}]}
+    assert _envoy.by_turns(dump, "shop") is turns
+    assert not _envoy.by_turns(dump, "other")
+
+
+@pytest.mark.parametrize(
     ("url", "address"),
     [
         ("http://127.0.0.1:9901", ("127.0.0.1", 9901)),

@@ -14,7 +14,10 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._gates._evidence im
     measure_traffic,
 )
 from ansible_collections.bascule.deploy.plugins.plugin_utils._gates._proxy import plain_counters
-from ansible_collections.bascule.deploy.plugins.plugin_utils._judge import requests_needed
+from ansible_collections.bascule.deploy.plugins.plugin_utils._judge import (
+    Metric,
+    requests_needed,
+)
 
 METRICS = {"metrics": [{"name": "errors", "kind": "rate"}]}
 SCHEDULE = parse_schedule([{"shift": "5%"}, {"bake": "10m"}, {"shift": "50%"}, {"bake": "1h"}])
@@ -29,10 +32,24 @@ def test_each_share_is_told_with_how_long_it_bakes() -> None:
         judge(effect=0.02, rate=0.01, traffic=2), SCHEDULE, traffic=None
     )
     assert head == "Evidence: to tell errors 2 points above 1 % from none, at 2 requests/s,"
-    seconds = requests_needed(0.01, 0.02, 0.05, 0.025) / 2
-    assert f"a step at 5 % has to bake {seconds / 3600:.1f} h; it bakes 10 min (too short" in first
+    metric = Metric(name="errors", kind="rate")
+    needed = requests_needed(metric, 0.05, rate=0.01, effect=0.02, share=0.05)
+    assert needed.to_fail is not None
+    assert needed.to_pass is not None
+    assert first == (
+        f"  a step at 5 % has to bake {needed.to_fail / 7200:.1f} h until they are found (9 times "
+        f"of 10), {needed.to_pass / 7200:.1f} h until a good one passes; it bakes 10 min (too "
+        "short: the judge may not find them)"
+    )
     assert second.startswith("  a step at 50 % has to bake ")
-    assert second.endswith("it bakes 60 min")
+    assert second.endswith("it bakes 60 min (too short: the judge may stay inconclusive)")
+
+
+def test_what_the_judge_allows_is_never_found() -> None:
+    _head, line, _second = evidence_lines(
+        judge(effect=0.005, rate=0.1, traffic=2000), SCHEDULE, traffic=None
+    )
+    assert line.startswith("  a step at 5 % has to bake for ever: the metric errors allows as much")
 
 
 class Traffic:

@@ -8,16 +8,20 @@ from statistics import median
 
 import numpy as np
 import pytest
+from ansible_collections.bascule.deploy.plugins.plugin_utils._judge import (
+    Metric,
+    requests_needed,
+)
 from ansible_collections.bascule.deploy.plugins.plugin_utils._judge._statistics import (
     Counts,
     location_shift,
     mean_sequence,
     rate_difference,
-    requests_needed,
     sample_ratio_evidence,
     share_interval,
     worse_rate_evidence,
 )
+from ansible_collections.bascule.deploy.plugins.plugin_utils._judge._verdict import rate_state
 from scipy import integrate, stats
 
 
@@ -35,8 +39,12 @@ def test_the_evidence_is_the_likelihood_ratio_that_it_claims_to_be(
 ) -> None:
     null = ratio * step.canary / (ratio * step.canary + step.baseline)
     bad, other = step.bad_canary, step.bad_baseline
-    mixture, _error = integrate.quad(lambda p: p**bad * (1 - p) ** other, null, 1, epsabs=0)
-    expected = mixture / (1 - null) / (null**bad * (1 - null) ** other)
+    expected = 0.0
+    for prior in (stats.uniform(), stats.beta(1, (1 - null) / null)):
+        mixture, _error = integrate.quad(
+            lambda p, prior=prior: p**bad * (1 - p) ** other * prior.pdf(p), null, 1, epsabs=0
+        )
+        expected += mixture / prior.sf(null) / (null**bad * (1 - null) ** other) / 2
     assert worse_rate_evidence([step], ratio) == pytest.approx(math.log(expected), rel=1e-6)
 
 
@@ -181,15 +189,44 @@ def test_shares_have_exact_limits() -> None:
     assert share_interval(0, 0) == (0.0, 0.0, 1.0)
 
 
-def test_what_is_needed_is_just_enough() -> None:
-    needed = requests_needed(0.01, 0.02, 0.1, 0.025)
+RATE = Metric(name="errors", kind="rate")
 
-    def width(total: int) -> float:
-        canary, baseline = round(total * 0.1), round(total * 0.9)
-        step = Counts(round(canary * 0.03), canary, round(baseline * 0.01), baseline)
-        found = rate_difference([step], 0.025)
-        return (found.high - found.low) / 2
 
-    assert width(needed * 2) < 0.02 < width(needed // 2)
-    assert requests_needed(0.01, 0.01, 0.1, 0.025) > needed
-    assert requests_needed(0.01, 0.02, 0.5, 0.025) < needed
+@pytest.mark.parametrize(
+    ("rate", "effect", "share"), [(0.01, 0.02, 0.1), (0.0, 0.01, 0.5), (0.2, 0.1, 0.05)]
+)
+def test_after_the_requests_that_are_needed_nine_of_ten_are_decided(
+    rate: float, effect: float, share: float
+) -> None:
+    random = np.random.default_rng(13)
+    needed = requests_needed(RATE, 0.025, rate=rate, effect=effect, share=share)
+    assert needed.to_fail is not None
+    assert needed.to_pass is not None
+    runs = 400
+    for total, worse, wanted in (
+        (needed.to_fail, effect, "Bad"), (needed.to_pass, 0.0, "Good"),
+    ):  # fmt: skip
+        canary = round(total * share)
+        bad = random.binomial(canary, rate + worse, runs)
+        other = random.binomial(total - canary, rate, runs)
+        said = [
+            rate_state(RATE, [Counts(int(b), canary, int(o), total - canary)], 0.025)[0]
+            for b, o in zip(bad, other, strict=True)
+        ]
+        # Not much more than needed, either.
+        assert 0.85 <= said.count(wanted) / runs <= 0.97 or (worse, rate) == (0.0, 0.0)
+
+
+def test_what_is_needed_grows_as_there_is_less_to_see() -> None:
+    usual = {"rate": 0.01, "effect": 0.02, "share": 0.1}
+
+    def needed(**more: float) -> tuple[int, int]:
+        found = requests_needed(RATE, 0.025, **{**usual, **more})
+        assert found.to_fail is not None
+        assert found.to_pass is not None
+        return found.to_fail, found.to_pass
+
+    assert needed(effect=0.015)[0] > needed()[0] > needed(share=0.5)[0]
+    assert needed(rate=0.05)[1] > needed()[1] > needed(share=0.5)[1]
+    # What the metric allows is never found.
+    assert requests_needed(RATE, 0.025, rate=0.1, effect=0.009, share=0.5).to_fail is None

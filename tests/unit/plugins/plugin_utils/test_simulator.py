@@ -117,8 +117,29 @@ def test_no_more_users_are_met_than_there_are_or_than_requests(
             # Two zones of two: one at a time in each, and two minutes between.
             180.0,
         ),
-        # All at once, behind the traffic; then a share is moved, watched, and the rest follows.
-        ("canary", {"deploy_schedule": {"canary": {"first": "20%", "then_after": "3m"}}}, 200.0),
+        # A canary (10 s); a share is moved (5 s) and watched; four others follow one by one, and
+        # the traffic comes home (5 s).
+        (
+            "canary",
+            {
+                "deploy_schedule": {"canary": {"first": "20%", "then_after": "3m"}},
+                "deploy_judge": False,
+            },
+            260.0,
+        ),
+        # With a judge that looks once a minute there is too little evidence after three; a person
+        # resumes it after ten minutes, three times, until it has seen enough.
+        (
+            "canary",
+            {"deploy_schedule": {"canary": {"first": "20%", "then_after": "3m"}}},
+            260.0 + 3 * (600 + 180),
+        ),
+        # Among the targets: one, five minutes, then the others two at a time.
+        (
+            "canary",
+            {"deploy_canary_targets": 1, "deploy_minimum_healthy_hosts": 2, "deploy_judge": False},
+            15.0 + 300 + 30,
+        ),
         ("blue_green", {}, 15.0),
     ],
 )
@@ -151,15 +172,21 @@ def test_the_judge_finds_what_no_target_notices() -> None:
     fleet = {**EXACT, "targets": 4}
     judged = numbers("canary", fleet=fleet, defect=defect, runs=3)["bad"]
     assert judged["stopped_by"] == {"judge": 1.0}
-    assert judged["cleared_after"]["median"] == judged["rolled_back_after"]["median"] == 2
+    assert judged["cleared_after"]["median"] == 2
+    # The traffic first, then the canary gets the revision back that it had.
+    assert judged["rolled_back_after"]["median"] == 12
     assert judged["users_exposed"]["mean"] < 1500
     blind = numbers(
         "canary", fleet=fleet, defect=defect, noticed="10m", variables={"deploy_judge": False}
     )["bad"]  # fmt: skip
     assert blind["succeeded"] == 1
-    # A tenth for ten minutes and a shift, all until somebody notices.
-    assert blind["requests_exposed"]["mean"] == pytest.approx(100 * (0.1 * 605 + 600))
-    assert blind["bad_requests"]["mean"] == pytest.approx(10 * (0.1 * 605 + 600))
+    # A tenth for ten minutes; while one after the other of four targets is away, all that are back
+    # have the revision: nine tenths of 0, 1, 2 and 3 thirds of the traffic beside the canary's
+    # tenth, for a quarter of a minute each; then all, while it comes home and until it is noticed.
+    shares = [0.1 + 0.9 * done / 3 for done in range(4)]
+    seconds = 0.1 * 600 + sum(15 * share for share in shares) + 5 + 600
+    assert blind["requests_exposed"]["mean"] == pytest.approx(100 * seconds)
+    assert blind["bad_requests"]["mean"] == pytest.approx(10 * seconds)
     rolling = numbers(
         "rolling", fleet=fleet, defect=defect, runs=3,
         variables={"deploy_judge": True, "deploy_stages": [1, "100%"], "deploy_bake_time": "5m"},
@@ -226,6 +253,143 @@ def test_the_floor_holds_and_it_comes_to_an_end(
         assert (ended.found_by, ended.lowest >= floor) == ("", True)
 
 
+TWO: dict[str, Any] = {
+    "deploy_traffic_pools": {"blue": {}, "green": {}}, "deploy_judge": False,
+    "deploy_schedule": [{"shift": "20%"}, {"bake": "60s"}],
+}  # fmt: skip
+ERRORS: dict[str, Any] = {
+    "name": "errors", "type": "proxy", "metric": "error_rate", "pool": "green",
+    "success": "< 5%", "interval": "5s",
+}  # fmt: skip
+SMOKE = {"name": "smoke", "type": "http", "url": "http://shop.example/", "interval": "5s"}
+
+
+@pytest.mark.parametrize(
+    ("gate", "given_", "stopped_by", "after"),
+    [
+        # What the load balancer counts is modelled: the first look only counts from there on.
+        (ERRORS, {}, "gates", 5.0),
+        ({**ERRORS, "pool": "blue"}, {}, "", None),
+        ({**ERRORS, "initial_delay": "10s"}, {}, "gates", 15.0),
+        ({**ERRORS, "failure_limit": 2}, {}, "gates", 15.0),
+        ({**ERRORS, "dry_run": True}, {}, "", None),
+        ({**ERRORS, "metric": "p95", "success": "< 0.25"}, {}, "gates", 5.0),
+        ({**ERRORS, "metric": "errors", "baseline": "blue", "success": "< 2"}, {}, "gates", 5.0),
+        # Others answer as is assumed, by the same limits.
+        (SMOKE, {}, "", None),
+        (SMOKE, {"asked": {"gate_finds": 1}}, "gates", 0.0),
+        ({**SMOKE, "failure_limit": 3}, {"asked": {"gate_fails": 1}}, "gates", 15.0),
+        ({**SMOKE, "count": 2, "failure_limit": 2}, {"asked": {"gate_fails": 1}}, "", None),
+    ],
+)
+def test_gates_are_asked_by_their_own_rules(
+    gate: dict[str, Any], given_: Any, stopped_by: str, after: float | None
+) -> None:
+    found = numbers(
+        "blue_green", fleet={**EXACT, "targets": 4}, defect={"errors": "30%", "latency": 2},
+        variables={**TWO, "deploy_gates": [gate]}, **given_,
+    )["bad"]  # fmt: skip
+    assert found["stopped_by"] == ({stopped_by: 1.0} if stopped_by else {})
+    if after is not None:
+        # Ten seconds of installing and five of shifting come before.
+        assert found["stopped_after"]["median"] == pytest.approx(15.0 + after)
+
+
+@pytest.mark.parametrize(
+    ("rule", "asked", "stopped_by", "waits"),
+    [
+        ({}, {}, {"evidence": 1.0}, 4 * 30 + 3 * 600),
+        ({}, {"approval_rejects": 1}, {"approval": 1.0}, 30 + 600),
+        ({"deploy_on_inconclusive": "fail"}, {}, {"evidence": 1.0}, 30),
+        ({"deploy_on_inconclusive": "ask"}, {}, {}, 30 + 600),
+        ({"deploy_on_inconclusive": "ask"}, {"approval_rejects": 1}, {"approval": 1.0}, 630),
+        (
+            {"deploy_on_inconclusive": "extend", "deploy_inconclusive_extensions": 1}, {},
+            {"evidence": 1.0}, 60,
+        ),
+    ],
+)  # fmt: skip
+def test_too_little_evidence_is_what_the_rule_makes_of_it(
+    rule: dict[str, Any], asked: dict[str, Any], stopped_by: dict[str, float], waits: float
+) -> None:
+    # One request a second proves nothing in half a minute.
+    variables = {**TWO, **rule, "deploy_schedule": [{"shift": "20%"}, {"bake": "30s"}]}
+    found = numbers(
+        "blue_green", fleet={**EXACT, "targets": 2}, traffic={"requests": 1}, asked=asked,
+        variables={**variables, "deploy_judge": True},
+    )["good"]  # fmt: skip
+    assert found["stopped_by"] == stopped_by
+    back_or_rest = 2 if stopped_by else 5
+    assert found["seconds"]["median"] == pytest.approx(15 + waits + back_or_rest)
+
+
+def events_of(found: dict[str, Any]) -> list[str]:
+    """Return the logical events of the first run in short."""
+    return [
+        f"{'back ' * (one['deployment'] == 'rollback')}{one['event']} "
+        f"{one['target'] or one['message'] or one['status']}"
+        for one in found["trace"]
+    ]
+
+
+def test_canaries_of_a_pool_are_watched_and_then_the_fleet_rolls() -> None:
+    given_: dict[str, Any] = {
+        "fleet": {**EXACT, "targets": 2, "canaries": 1}, "defect": {"errors": "30%"},
+        "variables": {**TWO, "deploy_judge": True, "deploy_minimum_healthy_hosts": 1,
+                      "deploy_schedule": [{"shift": "20%"}, {"bake": "5m"}]},
+    }  # fmt: skip
+    found = numbers("canary", **given_)
+    started = ["Admitted green-0001", "Settled green-0001"]
+    watched = [
+        "StepStarted 1. see the targets of green in service",
+        "StepEnded 1. see the targets of green in service",
+        "StepStarted 2. shift 20% of the traffic to green, 80% stays on blue",
+        "TrafficRouted blue 80%, green 20%",
+        "StepEnded 2. shift 20% of the traffic to green, 80% stays on blue",
+        "StepStarted 3. bake for 5m",
+    ]
+    assert events_of(found["good"]) == [
+        *started, *watched, "GatesDecided Pass", "StepEnded 3. bake for 5m",
+        "Admitted blue-0001", "Settled blue-0001", "Admitted blue-0002", "Settled blue-0002",
+        "StepStarted 4. bring all traffic back to blue", "TrafficRouted blue 100%, green 0%",
+        "StepEnded 4. bring all traffic back to blue", "Finished Succeeded",
+    ]  # fmt: skip
+    assert found["good"]["lowest_in_service"] == 1
+    assert events_of(found["bad"]) == [
+        *started, *watched, "Halted GATE_FAILED", "GatesDecided Fail",
+        "TrafficRouted blue 100%, green 0%", "StepEnded 3. bake for 5m", "Finished Failed",
+        "back StepStarted 1. shift 100% of the traffic to blue",
+        "back TrafficRouted blue 100%, green 0%",
+        "back StepEnded 1. shift 100% of the traffic to blue",
+        "back Admitted green-0001", "back Settled green-0001", "back Finished Succeeded",
+    ]  # fmt: skip
+
+
+def test_a_fleet_that_fails_after_its_canaries_brings_the_users_back_first() -> None:
+    found = numbers(
+        "canary", fleet={**EXACT, "targets": 3, "failure": "60%"}, runs=30,
+        variables={**TWO, "deploy_minimum_healthy_hosts": 2},
+    )["good"]  # fmt: skip
+    assert found["stopped_by"]["hosts"] > 0.5
+    assert found["lowest_in_service"] >= 1
+
+
+def test_canaries_among_the_targets_are_judged_by_the_schedule() -> None:
+    found = numbers(
+        "canary", fleet={**EXACT, "targets": 4}, defect={"errors": "30%"},
+        variables={"deploy_canary_targets": 1, "deploy_minimum_healthy_hosts": 2},
+    )  # fmt: skip
+    assert events_of(found["bad"]) == [
+        "Admitted target-0001", "Settled target-0001", "StepStarted 1. bake for 5m",
+        "Halted GATE_FAILED", "GatesDecided Fail", "StepEnded 1. bake for 5m", "Finished Failed",
+        "back Admitted target-0001", "back Settled target-0001", "back Finished Succeeded",
+    ]  # fmt: skip
+    assert found["bad"]["stopped_by"] == {"judge": 1.0}
+    assert [one for one in events_of(found["good"]) if "Admitted" in one] == [
+        f"Admitted target-000{number}" for number in (1, 2, 3, 4)
+    ]
+
+
 @pytest.mark.parametrize(
     ("strategy", "given_", "words"),
     [
@@ -233,7 +397,12 @@ def test_the_floor_holds_and_it_comes_to_an_end(
         ("rolling", {"variables": {"deploy_group": "web"}}, "does not know deploy_group"),
         ("rolling", {"variables": {"deploy_schedule": "all_at_once"}}, "nothing for rolling"),
         ("in_place", {"variables": {"deploy_stages": [1]}}, "nothing for in_place"),
-        ("canary", {"variables": {"deploy_stages": [1]}}, "nothing for canary"),
+        ("canary", {"variables": {"deploy_bake_time": 5}}, "nothing for canary"),
+        ("blue_green", {"variables": {"deploy_stages": [1]}}, "nothing for blue_green"),
+        ("blue_green", {"variables": {"deploy_gates": [{"type": "tcp"}]}}, "needs port"),
+        ("canary", {"variables": {"deploy_canary_targets": "100%"}}, "wanted are some of 10"),
+        ("canary", {"variables": {"deploy_on_inconclusive": "wait"}}, "one of pause, extend, ask"),
+        ("canary", {"variables": {"deploy_traffic_pools": {"a": {}}}}, "names two pools here"),
         ("canary", {"variables": {"deploy_schedule": "soon"}}, "deploy_schedule is 'soon'"),
         ("rolling", {"fleet": {"hosts": 3}}, "fleet has no 'hosts'"),
         ("rolling", {"fleet": {"targets": 0}}, "targets of fleet is 0"),
