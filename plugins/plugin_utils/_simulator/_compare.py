@@ -43,6 +43,7 @@ def simulate(
             {
                 "name": name,
                 "strategy": scenario.strategy,
+                "ignored": list(scenario.ignored),
                 "plan": plan,
                 "good": _numbers(scenario, Defect(), run, runs, f"{seed} good"),
                 "bad": _numbers(scenario, bad, run, runs, f"{seed} bad") if bad else None,

@@ -16,10 +16,11 @@ from ...module_utils._configuration import (
     parse_stages,
 )
 from ...module_utils._errors import UsageError
-from ...module_utils._pools import named_value
+from ...module_utils._pools import named_value, read_test_route
 from ...module_utils._schedule import SHIFT, is_schedule_name, parse_schedule
 from ...module_utils._zonal import parse_zonal
 from .._gates import ON_INCONCLUSIVE, Rules, configure, gates_of, rules_of
+from .._settings import public_variables, refuse_unknown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -148,7 +149,7 @@ class Scenario:
     ``gates`` are asked while a step bakes, or after each stage; the judge is one of them.
     ``named`` are ``deploy_gates`` as they are written, ``names`` those of the pools (the first one
     serves), ``pools`` what else the variables say of these, ``first`` is how many targets are
-    canaries among the others.
+    canaries among the others. ``ignored`` are variables that mean nothing here.
     """
 
     strategy: str
@@ -167,6 +168,7 @@ class Scenario:
     names: tuple[str, str] = ("old", "new")
     first: int = 0
     pools: dict[str, Any] = dataclasses.field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
     interval: float = 10.0
     shift: float = 5.0
     back: float = 2.0
@@ -188,7 +190,7 @@ def parse_scenario(
     """Read what is to be simulated.
 
     ``fleet``, ``traffic``, ``defect`` and ``asked`` have the keys of the classes above,
-    ``variables`` are those of a deployment (see ``VARIABLES``).
+    ``variables`` are those of a deployment; what is none of ``VARIABLES`` changes nothing here.
 
     :raises UsageError: a value cannot be read, or this strategy has no use for a variable
     """
@@ -198,12 +200,8 @@ def parse_scenario(
             "shadow expose users as their schedules say, or not at all."
         )
     given = dict(variables or {})
-    unknown = sorted(set(given) - VARIABLES)
-    if unknown:
-        raise UsageError(
-            f"The simulator does not know {', '.join(unknown)}; of the variables of a deployment "
-            f"it understands {', '.join(sorted(VARIABLES))}."
-        )
+    refuse_unknown(given, public_variables())
+    ignored = sorted(set(given) - VARIABLES)
     foreign = {"deploy_stages", "deploy_zonal", "deploy_canary_targets"}
     if strategy == "canary":
         # The fleet behind the canaries has stages.
@@ -251,6 +249,7 @@ def parse_scenario(
         names=_pool_names(given),
         first=first,
         pools=_of_pools(given),
+        ignored=tuple(ignored),
         interval=interval,
         noticed=parse_duration(noticed, "noticed"),
         asked=_read(Asked, asked, "asked"),
@@ -289,7 +288,7 @@ def _pool_names(given: Mapping[str, Any]) -> tuple[str, str]:
 def _of_pools(given: Mapping[str, Any]) -> dict[str, Any]:
     sticky = named_value(given.get("deploy_sticky"), "deploy_sticky", ("ttl",))
     return {
-        "test_route": named_value(given.get("deploy_test_route"), "deploy_test_route", ("value",)),
+        "test_route": read_test_route(given.get("deploy_test_route")),
         "sticky": sticky,
         "retire": given.get("deploy_retire") or "keep",
         "retire_after": parse_duration(given.get("deploy_retire_after", 0), "deploy_retire_after"),

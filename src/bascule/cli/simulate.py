@@ -168,6 +168,8 @@ def lines(found: dict[str, t.Any]) -> list[str]:
         if short != one["name"]
     ]:
         tables.append(long)
+    if ignored := sorted({name for one in every for name in one["ignored"]}):
+        tables.append([f"Not modelled: {', '.join(ignored)}."])
     for kind, title in (
         ("good", "A revision as good as the one before"), ("bad", "The revision with the defect"),
     ):  # fmt: skip

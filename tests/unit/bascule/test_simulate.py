@@ -25,6 +25,12 @@ def test_strategies_stand_side_by_side(capsys: pytest.CaptureFixture[str]) -> No
     rows = {line.split("  ")[0]: line.split() for line in bad[2:]}
     assert list(rows) == ["rolling", "blue_green", "in_place (3)"]
     assert "gates 100%" in " ".join(rows["rolling"])
+    assert main([*OPTIONS, "--trace", "-e", "deploy_group=web"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert "Not modelled: deploy_group." in said
+    first = said.index("rolling, the first bad run:")
+    assert said[first + 1].split() == ["0.0", "s", "Admitted", "target-0001", "InProgress"]
+    assert "(rollback) Finished Succeeded" in said[-1]
 
 
 def test_a_variable_may_be_a_list_or_true(capsys: pytest.CaptureFixture[str]) -> None:

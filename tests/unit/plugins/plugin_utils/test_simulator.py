@@ -374,6 +374,13 @@ def test_a_fleet_that_fails_after_its_canaries_brings_the_users_back_first() -> 
     assert found["lowest_in_service"] >= 1
 
 
+def test_the_variables_of_a_group_may_be_given_as_they_are() -> None:
+    group = {"deploy_application": "shop", "deploy_group": "web", "deploy_bake_time": "1m"}
+    found = numbers("blue_green", variables=group)
+    assert found["ignored"] == ["deploy_application", "deploy_group"]
+    assert found["plan"]["schedule"][-1]["text"] == "bake for 1m"
+
+
 def test_canaries_among_the_targets_are_judged_by_the_schedule() -> None:
     found = numbers(
         "canary", fleet={**EXACT, "targets": 4}, defect={"errors": "30%"},
@@ -394,7 +401,7 @@ def test_canaries_among_the_targets_are_judged_by_the_schedule() -> None:
     ("strategy", "given_", "words"),
     [
         ("shadow", {}, "'shadow' cannot be simulated"),
-        ("rolling", {"variables": {"deploy_group": "web"}}, "does not know deploy_group"),
+        ("rolling", {"variables": {"deploy_grop": "web"}}, "deploy_grop"),
         ("rolling", {"variables": {"deploy_schedule": "all_at_once"}}, "nothing for rolling"),
         ("in_place", {"variables": {"deploy_stages": [1]}}, "nothing for in_place"),
         ("canary", {"variables": {"deploy_bake_time": 5}}, "nothing for canary"),
