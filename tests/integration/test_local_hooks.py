@@ -281,8 +281,8 @@ def test_a_custom_event_needs_scripts(host: LocalHost) -> None:
 )
 def test_an_order_that_cannot_work_is_refused(host: LocalHost, events: str) -> None:
     done = host.deploy(noisy("1"), "-e", events)
-    assert (done.status, done.stdout) == (2, "")
-    assert "--events" in done.stderr
+    assert (done.status, done.json["error"]["kind"]) == (2, "usage")
+    assert "--events" in done.json["error"]["message"]
     assert not host.root.exists()
 
 
@@ -457,3 +457,42 @@ def test_a_story_with_a_bad_chapter(host: LocalHost) -> None:
         assert done.ok != broken
         assert host.tree() == {"x": "/", "x/version": version, f"x/only-{version}": version}
     assert said(done.log)[:3] == [f"{event} 3" for event in ALL[:3]]
+
+
+REWRITE = """#!/bin/sh
+cat > "$ARCHIVE_DIRECTORY/appspec.yml" <<'END'
+%s
+END
+"""
+
+
+def test_a_script_may_write_the_appspec_file_anew(host: LocalHost) -> None:
+    after = appspec("app {d}/other", hooks(AfterInstall="s/said.sh", ApplicationStop="s/said.sh"))
+    files = {
+        "appspec.yml": appspec("app {d}/x", hooks(BeforeInstall="s/write.sh")),
+        "app/a": "1",
+        "s/write.sh": (REWRITE % after, 0o755),
+        "s/said.sh": ("#!/bin/sh\necho $LIFECYCLE_EVENT\n", 0o755),
+    }
+    done = host.deploy(files)
+    assert done.ok, done.message
+    assert host.tree() == {"other": "/", "other/a": "1"}
+    assert said(done.log) == ["AfterInstall AfterInstall"]
+    # The next deployment stops what that file says; and so it does after somebody has changed it.
+    assert said(host.deploy(files).log)[0] == "ApplicationStop ApplicationStop"
+    (done.folder / "deployment-archive/appspec.yml").write_text("version: 1.0\n")
+    last = host.deploy(files)
+    assert last.ok, "that was the folder of the one before"
+    (last.folder / "deployment-archive/appspec.yml").write_text(appspec())
+    assert "ApplicationStop ApplicationStop" not in said(host.deploy(files).log)
+
+
+def test_an_appspec_file_that_a_script_has_broken(host: LocalHost) -> None:
+    files = {
+        "appspec.yml": appspec("app {d}/x", hooks(BeforeInstall="s/write.sh")),
+        "app/a": "1",
+        "s/write.sh": (REWRITE % "version: 1.0", 0o755),
+    }
+    done = host.deploy(files)
+    assert (done.failed_event, host.tree()) == ("Install", {})
+    assert "invalid version value (1.0)" in done.message

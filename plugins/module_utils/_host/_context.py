@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from ._releases import Releases
     from ._tree import Tree
 
+_NAMES = ("appspec.yml", "appspec.yaml")
+# More is no AppSpec file.
+_MOST = 1_048_577
+
 
 class Context:
     """A request of the operations stage and lifecycle.
@@ -188,25 +192,34 @@ def _retained(value: Any) -> int:
 
 def remember(folder: _layout.Folder, context: Context) -> None:
     """Keep a revision's AppSpec beside its archive, for the hooks a later deployment runs of it."""
-    _layout.write_file(
-        folder.revision, json.dumps({"digest": context.digest, "appspec": context.appspec})
-    )
+    known: dict[str, Any] = {"digest": context.digest, "appspec": context.appspec}
+    for name in (str(context.revision.get("appspec_file") or ""), *_NAMES):
+        seen = _look(os.path.join(folder.archive, name)) if name else None
+        if seen is not None:
+            known["file"] = {"name": name, "sha256": seen}
+            break
+    _layout.write_file(folder.revision, json.dumps(known))
 
 
 def recall(folder: _layout.Folder) -> dict[str, Any]:
     """Return ``{"digest", "appspec"}`` of a deployment, also of one the agent itself made.
+
+    The agent reads the file again for every event. So a file that was changed in the archive, by a
+    script or by hand, counts as it is now; without PyYAML on this host as it was staged.
 
     :raises AppSpecError: if its AppSpec is missing, refused, or cannot be read without PyYAML
     """
     try:
         with open(folder.revision, encoding="utf-8") as file:
             result: dict[str, Any] = json.load(file)
-            return result
     except FileNotFoundError:
         pass
     except ValueError as error:
         raise AppSpecError(f"{folder.revision} is damaged: {error}.") from error
-    for name in ("appspec.yml", "appspec.yaml"):
+    else:
+        changed = _changed(folder, result)
+        return result if changed is None else {**result, "appspec": changed}
+    for name in _NAMES:
         path = os.path.join(folder.archive, name)
         if os.path.isfile(path):
             return {"digest": None, "appspec": _parse(path)}
@@ -217,12 +230,57 @@ def recall(folder: _layout.Folder) -> dict[str, Any]:
     )
 
 
+def renew(context: Context) -> None:
+    """Take the AppSpec of the revision that is being deployed as its file is now.
+
+    :raises AppSpecError: if a script has made a file of it that is refused
+    """
+    folder = context.layout.deployment
+    try:
+        with open(folder.revision, encoding="utf-8") as file:
+            changed = _changed(folder, json.load(file))
+    except (FileNotFoundError, ValueError):
+        return
+    if changed is not None:
+        context.appspec = changed
+        context.existing = _files.behavior(changed, context.options.get("file_exists_behavior"))
+
+
+def _changed(folder: _layout.Folder, known: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the AppSpec anew if its file was changed and can be read, else None."""
+    file = known.get("file")
+    if file is None:
+        return None
+    path = os.path.join(folder.archive, file["name"])
+    if _look(path) in (None, file["sha256"]):
+        return None
+    try:
+        return _read(path)
+    except ImportError:
+        return None
+
+
+def _look(path: str) -> str | None:
+    """Return the SHA-256 of a file, None for none."""
+    import hashlib
+
+    try:
+        with open(path, "rb") as file:
+            return hashlib.sha256(file.read(_MOST)).hexdigest()
+    except OSError:
+        return None
+
+
+def _read(path: str) -> dict[str, Any]:
+    from .._appspec import parse_appspec
+
+    with open(path, "rb") as file:
+        return parse_appspec(file.read(_MOST))
+
+
 def _parse(path: str) -> dict[str, Any]:
     try:
-        from .._appspec import parse_appspec
-
-        with open(path, "rb") as file:
-            return parse_appspec(file.read())
+        return _read(path)
     except ImportError:
         raise AppSpecError(
             f"{path} was installed by CodeDeploy's agent; running its scripts needs PyYAML on this"

@@ -320,6 +320,7 @@ class _Run:
 
     def _install(self) -> dict[str, Any]:
         context = self._context
+        _context.renew(context)
         tree = _tree.scan(self._folder.archive)
         made, ground = context.earlier()
         plan = context.plan(tree, ground, self._release())
@@ -367,6 +368,7 @@ class _Run:
         if folder is None:
             return []
         if folder.path == self._folder.path:
+            _context.renew(self._context)
             appspec = self._context.appspec
         else:
             appspec = _context.recall(folder)["appspec"]

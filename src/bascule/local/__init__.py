@@ -224,6 +224,7 @@ class _Deployment:
         except BasculeError as error:
             raise _Refusal(self._first_of_revision(), error) from error
         self._request["revision"]["appspec"] = appspec
+        self._request["revision"]["appspec_file"] = appspec_filename
         self._context = _context.Context(self._request)
         try:
             check_hooks(appspec["hooks"], self._names)
