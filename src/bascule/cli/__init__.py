@@ -43,10 +43,16 @@ Exit status: 0 done, 1 the deployment failed or was rolled back, 2 wrong usage o
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
+    try:
+        return _run(make_parser().parse_args(arguments))
+    except KeyboardInterrupt:
+        complain("interrupted")
+        return INTERRUPTED
+
+
+def _run(options: argparse.Namespace) -> int:
     from ansible_collections.bascule.deploy.plugins.module_utils._errors import BasculeError
 
-    parser = make_parser()
-    options = parser.parse_args(arguments)
     debug = options.debug or bool(os.environ.get("BASCULE_DEBUG"))
     try:
         return int(options.run(options))
@@ -54,11 +60,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             raise
         return _refused(str(error), error.kind, USAGE, options)
-    except KeyboardInterrupt:
-        if debug:
-            raise
-        complain("interrupted")
-        return INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has seen enough; keep the interpreter from flushing into it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
