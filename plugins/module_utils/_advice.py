@@ -9,7 +9,8 @@ from __future__ import annotations
 def ways_on(deployment_id: str) -> str:
     """Return the ways to go on with a deployment that nobody carries out and that has not ended."""
     return (
-        f"Go on with it: `bascule resume {deployment_id}`; end it and bring the changed targets "
+        f"Go on with it: `bascule resume {deployment_id}` (with the inventory and the variables "
+        "that it had); end it and bring the changed targets "
         f"back: `bascule stop {deployment_id} --rollback`; or give it up as it is: "
         f"`bascule abandon {deployment_id}`. `bascule status {deployment_id}` shows how far it is."
     )

@@ -22,6 +22,8 @@ if t.TYPE_CHECKING:
 LOG_LINES = 12
 # How many targets are called by name in a sentence.
 NAMES = 5
+# How many reasons of targets are told at the end.
+REASONS = 3
 
 
 def event_lines(event: Event, progress: Progress, *, verbose: bool = False) -> list[str]:
@@ -44,7 +46,8 @@ def closing(deployment: DeploymentProgress, now: float) -> list[str]:
         return [f"not finished after {took}: {counts(deployment)}"]
     if deployment.status != "Succeeded":
         lines = [f"{deployment.status} after {took}: {counts(deployment)}"]
-        return lines + [f"  {line}" for line in (deployment.reason, deployment.note) if line]
+        told = (deployment.reason, *reasons(deployment), deployment.note)
+        return lines + [f"  {line}" for line in told if line]
     total = len(deployment.targets)
     left_out = deployment.plan.get("left_out") or ()
     if not total and deployment.plan.get("schedule"):
@@ -57,6 +60,18 @@ def closing(deployment: DeploymentProgress, now: float) -> list[str]:
     line = f"Succeeded in {took}: {what} is at {deployment.revision}, {done} of {_targets(total)}"
     failed = deployment.named("Failed")
     return [line + (f"; failed: {_few(failed)}" if failed else "")]
+
+
+def reasons(deployment: DeploymentProgress) -> list[str]:
+    """Return why targets have failed, each reason once and the most frequent first."""
+    named: dict[str, list[str]] = {}
+    for target in deployment.targets.values():
+        if target.state == "Failed" and target.message:
+            named.setdefault(target.message.splitlines()[0], []).append(target.name)
+    found = sorted(named.items(), key=lambda item: -len(item[1]))
+    lines = [f"{_few(names)}: {message}" for message, names in found[:REASONS]]
+    left = len(found) - REASONS
+    return lines + ([f"and {left} more reasons"] if left > 0 else [])
 
 
 def outcome(progress: Progress, now: float) -> list[str]:

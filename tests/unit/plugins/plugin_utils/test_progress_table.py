@@ -189,9 +189,10 @@ def test_the_live_display_scrolls_failures_and_leaves_the_last_table_and_the_out
     assert text.count("    | 500") == 1
     assert "web1  staged" not in text
     last = text[text.rindex("d-BBBBBBBBB  rollback shop/web to 1.0 (0123456789ab)  Succeeded") :]
-    assert [line.removeprefix("\x1b[?25h") for line in last.splitlines()[-4:]] == [
+    assert [line.removeprefix("\x1b[?25h") for line in last.splitlines()[-5:]] == [
         "d-AAAAAAAAA  Failed after 22 s: 1 succeeded, 1 failed, 1 not touched",
         "  HEALTH_CONSTRAINTS: no further target can be taken",
+        "  web2: scripts/health.sh failed with exit code 1",
         "d-BBBBBBBBB  rollback succeeded in 5.0 s: shop/web is at 1.0 (0123456789ab), "
         "1 of 1 target",
         "Look further with: bascule status d-AAAAAAAAA, bascule events d-AAAAAAAAA",

@@ -52,6 +52,7 @@ web2  Succeeded
 d-BBBBBBBBB  Succeeded
 d-AAAAAAAAA  Failed after 22 s: 1 succeeded, 1 failed, 1 not touched
   HEALTH_CONSTRAINTS: no further target can be taken
+  web2: scripts/health.sh failed with exit code 1
 d-BBBBBBBBB  rollback succeeded in 5.0 s: shop/web is at 1.0 (0123456789ab), 1 of 1 target
 Look further with: bascule status d-AAAAAAAAA, bascule events d-AAAAAAAAA"""
 
@@ -104,6 +105,21 @@ def test_a_failure_within_the_budget_is_named_at_the_end() -> None:
         "failed: web2",
         "Look further with: bascule status d-AAAAAAAAA, bascule events d-AAAAAAAAA",
     ]
+
+
+def test_hosts_that_cannot_be_staged_have_failed_and_their_reason_is_told_once() -> None:
+    names = [f"web{number}" for number in range(1, 4)]
+    away = {"kind": "host", "message": "Cannot reach the host"}
+    told = lines(
+        story.opened(*names),
+        *(
+            story.observed("stage", name, "failed", 1, bascule={"target": name, "error": away})
+            for name in names
+        ),
+        story.closed("Failed", 2),
+    )
+    end = told.index("d-AAAAAAAAA  Failed after 2.0 s: 3 failed")
+    assert "  web1, web2, web3: Cannot reach the host" in told[end:]
 
 
 def test_an_interrupted_deployment_says_how_far_it_came() -> None:
