@@ -24,6 +24,7 @@ LOG_LINES = 12
 NAMES = 5
 # How many reasons of targets are told at the end.
 REASONS = 3
+REASON_LENGTH = 400
 
 
 def event_lines(event: Event, progress: Progress, *, verbose: bool = False) -> list[str]:
@@ -67,9 +68,9 @@ def reasons(deployment: DeploymentProgress) -> list[str]:
     named: dict[str, list[str]] = {}
     for target in deployment.targets.values():
         if target.state == "Failed" and target.message:
-            named.setdefault(target.message.splitlines()[0], []).append(target.name)
+            named.setdefault(" ".join(target.message.split()), []).append(target.name)
     found = sorted(named.items(), key=lambda item: -len(item[1]))
-    lines = [f"{_few(names)}: {message}" for message, names in found[:REASONS]]
+    lines = [f"{_few(names)}: {_short(message)}" for message, names in found[:REASONS]]
     left = len(found) - REASONS
     return lines + ([f"and {left} more reasons"] if left > 0 else [])
 
@@ -328,6 +329,10 @@ def _failed(what: str, event: Event) -> list[str]:
 
 def _headed(deployment: DeploymentProgress, lines: list[str]) -> list[str]:
     return [f"{deployment.id or 'bascule'}  {lines[0]}", *lines[1:]]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= REASON_LENGTH else f"{text[: REASON_LENGTH - 1]}…"
 
 
 def _few(names: list[str]) -> str:

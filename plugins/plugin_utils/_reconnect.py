@@ -37,6 +37,9 @@ FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 5.0
 # A connection that lasted longer was there: what follows is a new loss, with all its time.
 HELD = 30.0
+# What else ssh says in these cases, and what a person can do about it.
+_CHANGED = "remote host identification has changed"
+_OFFENDING = re.compile(r"^Offending \S+ key in (\S+?)\r?$", re.M)
 _PREFIXES = (
     re.compile(r"^Failed to connect to the host via [\w-]+:"),
     re.compile(r"^Data could not be sent to remote host .*?reached over ssh[:.]", re.I),
@@ -164,8 +167,30 @@ def _renew(connection: t.Any) -> None:
 
 
 def why(text: str) -> str:
-    """Return the last thing that ssh said, without what Ansible says before it."""
+    """Return the last thing that ssh said, without what Ansible says before it, and what to do."""
     for prefix in _PREFIXES:
         text = prefix.sub("", text.strip())
     lines = text.strip().splitlines()
-    return lines[-1].strip() if lines else "it was closed"
+    if not lines:
+        return "it was closed"
+    last = lines[-1].strip()
+    return f"{last.rstrip('.')}{advice}" if (advice := _advice(text)) else last
+
+
+def _advice(text: str) -> str:
+    """Return what a person can do about what ssh said; mostly nothing is added."""
+    if _CHANGED in text.lower():
+        known = _OFFENDING.search(text)
+        place = f" that {known[1]} has" if known else " that is known"
+        return (
+            f": the host shows another key than the one{place}. If it was made anew, remove that "
+            "line and let its new key be known; if not, somebody is between you and the host."
+        )
+    if "host key verification failed" in text.lower():
+        return (
+            ": no key of the host is known. Log in once by ssh and compare the key, or add it to "
+            "known_hosts."
+        )
+    if "permission denied (" in text.lower():
+        return ". See that ansible_user and the key of ssh are those of the host."
+    return ""

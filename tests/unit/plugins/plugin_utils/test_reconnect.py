@@ -55,3 +55,22 @@ def test_losses_that_repeat_scripts_come_to_an_end() -> None:
 def test_what_ssh_said_is_told_without_what_is_around_it(said: str, reason: str) -> None:
     assert _reconnect.why(said) == reason
     assert _reconnect.never_made(reason) == (reason == REFUSED)
+
+
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        (
+            "@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\n"
+            "Offending ED25519 key in /home/ops/.ssh/known_hosts:7\nHost key verification failed.",
+            "another key than the one that /home/ops/.ssh/known_hosts:7 has",
+        ),
+        ("Host key verification failed.", "no key of the host is known. Log in once"),
+        ("ops@10.0.0.7: Permission denied (publickey).", "See that ansible_user and the key"),
+    ],
+)
+def test_what_to_do_is_told_where_ssh_does_not_say_it(said: str, advice: str) -> None:
+    told = _reconnect.why(f"Failed to connect to the host via ssh: {said}")
+    assert told.startswith(said.splitlines()[-1].rstrip("."))
+    assert advice in told
+    assert _reconnect.never_made(told)
