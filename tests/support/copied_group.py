@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import urllib.request
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from support import alb, proxies
@@ -18,7 +21,6 @@ from support.rollout import BIN, ROOT, Controller
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 SIZE = 2
 TAGS = {"bascule:pool": "blue", "Application": "shop", ADDRESS_TAG: "127.0.0.1"}
@@ -110,6 +112,16 @@ class Shop:
                 env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
                      "BASCULE_STATE": str(self.controller.state), **self.controller.environment},
             )  # fmt: skip
+
+    def kill(self, process: subprocess.Popen[bytes]) -> None:
+        """Kill a controller with its workers, which have sessions of their own."""
+        mark = f"BASCULE_STATE={self.controller.state}\0".encode()
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                ours = mark in (folder / "environ").read_bytes()
+                if ours and b"bin/ansible-playbook" in (folder / "cmdline").read_bytes():
+                    os.kill(int(folder.name), signal.SIGKILL)
+        process.wait(timeout=60)
 
     def instances(self) -> dict[str, list[str]]:
         """Return the ids of each pool's instances that run."""
