@@ -151,16 +151,21 @@ def test_a_deployment_is_in_the_log_and_in_the_metrics(aws: moto.Aws, tmp_path: 
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP])
 def test_an_endpoint_that_dies_midway_costs_the_log_and_nothing_else(
-    aws: moto.Aws, tmp_path: Path
+    aws: moto.Aws, tmp_path: Path, end: signal.Signals
 ) -> None:
+    """One that is stopped takes every connection, and answers none."""
     marker = tmp_path / "running"
     go = tmp_path / "go"
     run = Fleet(tmp_path, aws).start(f"touch {marker}; until test -e {go}; do sleep 0.1; done")
     wait_for(marker)
-    aws.kill()
+    aws.process.send_signal(end)
     go.touch()
-    said, _none = run.communicate(timeout=300)
+    try:
+        said, _none = run.communicate(timeout=300)
+    finally:
+        aws.process.send_signal(signal.SIGCONT)
     assert run.returncode == 0, said
     assert "events and metrics were not sent" in said
 
