@@ -82,10 +82,13 @@ def test_an_endpoint_that_never_answers_is_waited_for_by_nobody(
         }  # fmt: skip
         for name, value in given.items():
             monkeypatch.setenv(name, value)
-        courier = Courier({**SETTINGS, "patience": 1})
+        courier = Courier({**SETTINGS, "patience": 3})
         for number in range(1000):
             courier.line(number, "x")
-        assert courier.end() == (0, 1000, "CloudWatch did not answer in time")
+        sent, lost, why = courier.end()
+    assert (sent, lost) == (0, 1000)
+    # CloudWatch did not, or on a very busy machine the sender did not even get so far.
+    assert why.endswith("did not answer in time")
 
 
 class Fleet:
