@@ -53,8 +53,7 @@ def worse_rate_evidence(steps: Sequence[Counts], ratio: float = 1.0) -> float:
     The other half is Beta(1, (1 - p0) / p0) above p0: it expects about twice as many bad requests
     as are allowed, which a uniform one hardly does where the canary's share is small.
     """
-    from scipy.special import betaln
-    from scipy.stats import beta
+    from scipy.special import betainc, betaln
 
     total = 0.0
     for step in steps:
@@ -66,15 +65,15 @@ def worse_rate_evidence(steps: Sequence[Counts], ratio: float = 1.0) -> float:
         halves = []
         for odds in (1.0, (1 - null) / null):
             first, second = step.bad_canary + 1, step.bad_baseline + odds
+            above = float(betainc(second, first, 1 - null))
             halves.append(
-                float(
-                    betaln(first, second)
-                    + beta.logsf(null, first, second)
-                    + math.log(odds)
-                    - odds * math.log1p(-null)
-                )
-            )
+                float(betaln(first, second)) + math.log(odds) - odds * math.log1p(-null)
+                + (math.log(above) if above > 0 else -math.inf)
+            )  # fmt: skip
         most = max(halves)
+        if most == -math.inf:
+            # It fails so much less often that no number holds how little speaks against it.
+            return most
         total += (
             most
             + math.log(math.fsum(math.exp(one - most) for one in halves) / 2)

@@ -108,6 +108,20 @@ def test_the_part_of_canaries_among_the_targets_counts() -> None:
     assert line.endswith("; it bakes 15 min")
 
 
+def test_a_pool_may_be_compared_with_a_part_of_the_other_one() -> None:
+    # A tenth of the traffic, and a ninth of the rest: as much again, a fifth in all.
+    steps = parse_schedule([{"shift": "10%"}, {"bake": "10m"}], complete=False)
+    _head, line = evidence_lines(
+        judge(effect=0.02, rate=0.01, traffic=1000), steps, traffic=None, beside=1 / 9
+    )
+    metric = Metric(name="errors", kind="rate")
+    needed = requests_needed(metric, 0.05, rate=0.01, effect=0.02, share=0.5)
+    assert needed.to_fail is not None
+    assert line.startswith(
+        f"  a step at 10 % has to bake {needed.to_fail / 0.2 / 1000:.0f} s until"
+    )
+
+
 @pytest.mark.parametrize(
     "evidence", [{"rate": 0.1}, {"effect": 2}, {"effect": "much"}, {"effect": 0.1, "speed": 1}]
 )

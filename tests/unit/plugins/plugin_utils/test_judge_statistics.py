@@ -48,6 +48,12 @@ def test_the_evidence_is_the_likelihood_ratio_that_it_claims_to_be(
     assert worse_rate_evidence([step], ratio) == pytest.approx(math.log(expected), rel=1e-6)
 
 
+def test_a_canary_that_is_far_better_has_nothing_against_it() -> None:
+    better = Counts(0, 200_000, 60_000, 1_800_000)
+    assert worse_rate_evidence([better]) == -math.inf
+    assert rate_state(RATE, [better], 0.025)[0] == "Good"
+
+
 def test_evidence_of_steps_with_other_shares_is_added() -> None:
     steps = [Counts(2, 50, 1, 950), Counts(4, 500, 2, 500)]
     alone = [worse_rate_evidence([step]) for step in steps]
