@@ -34,7 +34,8 @@ options:
       - V(approve) lets a deployment go on that waits for the approval of a stage, V(reject) lets it
         fail.
       - V(continue) does what V(approve) does, and ends the wait before the old pool is retired.
-      - V(abandon) ends an interrupted deployment as it is, and frees its group.
+      - V(abandon) ends an interrupted deployment as it is, and frees its group. Auto Scaling groups
+        that it held go on, and instances that wait for it at a lifecycle hook are answered.
     type: str
     required: true
     choices: [stop, approve, continue, reject, abandon]
