@@ -11,6 +11,7 @@ import os
 import typing as t
 from pathlib import Path
 
+from ansible.errors import AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.parsing.vault import VaultHelper
 from ansible.plugins.loader import lookup_loader
@@ -428,9 +429,7 @@ class ActionModule(BasculeAction):
         """
         known = public_variables()
         refuse_unknown(variables, known)
-        given = {
-            name: self._templar.template(variables[name]) for name in known if name in variables
-        }
+        given = {name: self._templated(name, variables) for name in known if name in variables}
         given = {
             name: as_data(name, value, known[name])
             for name, value in given.items()
@@ -446,6 +445,12 @@ class ActionModule(BasculeAction):
         fleet_settings(settings)
         scaling_settings(settings)
         return settings
+
+    def _templated(self, name: str, variables: Variables) -> t.Any:
+        try:
+            return self._templar.template(variables[name])
+        except AnsibleError as error:
+            raise UsageError(f"{name} cannot be worked out: {error}") from error
 
     def _endpoints(
         self,

@@ -68,6 +68,7 @@ def message(seen: dict[str, t.Any]) -> str:
         lines.append(f"{one['kind']}: {where} {one['message']}".replace("  ", " "))
     if seen["unseen"]:
         lines.append(
-            f"{seen['unseen']} processes of other users could not be looked at; run with become."
+            f"Processes of other users that could not be looked at: {seen['unseen']}; run with "
+            "become."
         )
     return "\n".join(lines)

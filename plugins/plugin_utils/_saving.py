@@ -168,7 +168,9 @@ def load_saved(path: Path) -> Saved:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(f"The saved plan {path} cannot be read: {error}.") from error
+        raise PlanError(
+            f"The saved plan {path} cannot be read: {getattr(error, 'strerror', None) or error}."
+        ) from error
     return read_saved(text, str(path))
 
 

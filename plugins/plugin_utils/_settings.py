@@ -64,8 +64,13 @@ def as_data(name: str, value: t.Any, spec: t.Mapping[str, t.Any]) -> t.Any:
     """Return a value as it is meant: ``-e deploy_stages=[1,2]`` comes as a text.
 
     :param spec: the option of this name
-    :raises UsageError: a text that begins as a list or a mapping, and is none
+    :raises UsageError: a text that begins as a list or a mapping, and is none; or a list or a
+        mapping for what is a text
     """
+    if spec.get("type") == "str" and isinstance(value, (list, dict)):
+        # Ansible would make a text of it.
+        kind = "list" if isinstance(value, list) else "mapping"
+        raise UsageError(f"{name} is a {kind}; wanted is a text.")
     if spec.get("type") not in ("list", "dict", "raw") or not isinstance(value, str):
         return value
     if not value.lstrip().startswith(("[", "{")):

@@ -45,7 +45,8 @@ def find(record: _record.Record, deployment_id: str) -> _record.Deployment:
         return record.deployment(deployment_id)
     except RecordError:
         known = [deployment.id for deployment in record.deployments(limit=LOOK_BACK)]
-        raise UsageError(unknown("deployment", deployment_id, known, record.url)) from None
+        where = f"the record {record.url}"
+        raise UsageError(unknown("deployment", deployment_id, known, where)) from None
 
 
 def check_target(record: _record.Record, found: _record.Deployment, target: str) -> None:
@@ -86,16 +87,16 @@ def newest_of(record: _record.Record, name: str) -> list[_record.Deployment]:
     if not found:
         every = record.deployments(limit=LOOK_BACK)
         known = [f"{one.application}/{one.group}" for one in every] + [one.group for one in every]
-        raise UsageError(unknown("deployment group", name, known, record.url))
+        raise UsageError(unknown("deployment group", name, known, f"the record {record.url}"))
     return found
 
 
 def unknown(what: str, name: str, known: Sequence[str], where: str) -> str:
-    """Return the message for a name that is not in the record."""
+    """Return the message for a name that is not ``where`` it was looked for."""
     distinct = list(dict.fromkeys(known))
     near = difflib.get_close_matches(name, distinct, n=3, cutoff=0.4) or distinct[:3]
     hint = f"The nearest known: {', '.join(near)}." if near else "The record is empty."
-    return f"There is no {what} {name} in the record {where}. {hint}"
+    return f"There is no {what} {name} in {where}. {hint}"
 
 
 def deployment_of(found: _record.Deployment, targets: Sequence[_record.Target] = ()) -> Deployment:

@@ -25,7 +25,9 @@ def revisions(application: str | None = None, *, record: str | None = None) -> l
         found = book.revisions(application)
         if application is not None and not found and (every := book.revisions()):
             known = [one.application for one in every]
-            raise UsageError(_recorded.unknown("application", application, known, book.url))
+            raise UsageError(
+                _recorded.unknown("application", application, known, f"the record {book.url}")
+            )
         return found
 
 

@@ -257,12 +257,12 @@ class _Watch:
         reasons = [_reason(part) for part in text.split(_UNPARSED)[1:]]
         advice = [told for words, told in _ADVICE if words in complaint]
         if reasons:
-            complaint, advice = f"{complaint.rstrip('.')}: {reasons[0]}", []
-        return " ".join([complaint, *advice])
+            return f"{complaint.rstrip('.')}: {reasons[0]}"
+        return " ".join([f"{complaint.rstrip('.')}.", *advice]) if advice else complaint
 
 
 def _first_paragraph(text: str) -> str:
-    return " ".join(re.split(r"\n\s*\n|\nOrigin:", text.strip())[0].split())
+    return " ".join(re.split(r"\n\s*\n|\nOrigin:|\nTraceback \(", text.strip())[0].split())
 
 
 def _reason(warning: str) -> str:

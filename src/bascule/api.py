@@ -45,6 +45,7 @@ NO_STRATEGIES = frozenset(
         "approve",
         "carry_out",
         "carry_out_pools",
+        "continue",
         "drift",
         "function_leg",
         "iam_policy",

@@ -106,7 +106,8 @@ def _read(name: str) -> str:
     try:
         return Path(name).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"-e @{name}: the file cannot be read: {error}") from error
+        why = getattr(error, "strerror", None) or error
+        raise UsageError(f"-e @{name}: the file cannot be read: {why}") from error
 
 
 def _load(name: str, text: str) -> dict[str, t.Any]:

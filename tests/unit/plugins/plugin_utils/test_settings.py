@@ -43,6 +43,11 @@ def test_a_text_that_is_no_list_is_refused_without_what_it_holds() -> None:
     assert "sesame" not in str(refused.value)
 
 
+def test_a_list_is_no_name() -> None:
+    with pytest.raises(UsageError, match=r"deploy_application is a list; wanted is a text"):
+        _settings.as_data("deploy_application", ["shop"], {"type": "str"})
+
+
 def test_what_does_not_fit_is_told_in_words() -> None:
     known = "deploy_health_gates.prot. Supported parameters include: port, type."
     told = _settings.unfit([known, "value of deploy_layout must be one of: copy, release"])
