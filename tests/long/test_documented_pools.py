@@ -10,6 +10,7 @@ import json
 import re
 import sys
 import textwrap
+import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STRATEGIES, SCHEDULES = ROOT / "docs/strategies.md", ROOT / "docs/schedules.md"
+LOAD_BALANCERS = ROOT / "docs/load-balancers.md"
 POOLS = {"blue": ["b1", "b2"], "green": ["g1", "g2"]}
 
 
@@ -105,7 +107,7 @@ def test_the_blue_green_of_the_page(tmp_path: Path) -> None:
             assert run.status == 0, run.said
             assert site.ask(20) == {version: 20}
             assert controller.deployments()[0].plan["pools"]["new"] == pool
-        run = controller.command("rollback", "web", "-i", str(controller.inventory))
+        run = controller.command("rollback", "shop", "-i", str(controller.inventory))
         assert run.status == 0, run.said
         assert site.ask(20) == {"2.0": 20}
         assert end()["failed"] == 0
@@ -287,3 +289,34 @@ def test_a_schedule_of_the_page(scheduled: TwoPools, number: int, first: str) ->
     assert status == 0, (scheduled.folder / "blue_green.log").read_text()
     assert scheduled.ask(20) == {version: 20}
     assert end()["failed"] == 0
+
+
+def test_the_test_listener_of_the_page(tmp_path: Path) -> None:
+    with two_pools("elbv2", tmp_path / "site", POOLS) as site:
+        balancer: Any = site.proxy
+        port = proxies.free_port()
+        groups = balancer.options["pools"]
+        test = balancer.site.elbv2.create_listener(
+            LoadBalancerArn=balancer.site.balancer, Protocol="HTTP", Port=port,
+            DefaultActions=[
+                {"Type": "forward", "TargetGroupArn": groups["blue"]["target_group"]}
+            ],
+        )["Listeners"][0]["ListenerArn"]  # fmt: skip
+        url = f"http://{balancer.service.address}:{port}/"
+        text = pasted(LOAD_BALANCERS, "deploy_test_route: {listener:", {})
+        text = re.sub('"arn:[^"]*"', json.dumps(test), text)
+        route = yaml.safe_load(text)["deploy_test_route"]
+        end: Any = None
+        for version in ("1.0", "2.0"):
+            body = rf"^{version} "
+            asked = {"type": "http", "url": url, "count": 1, "body": body, "interval": "1s"}
+            run = site.controller.playbook(
+                "blue_green", deploy_revision=site.revision(version), deploy_test_route=route,
+                deploy_schedule=[{"gate": asked}, {"shift": "50%"}, {"bake": "2s"}],
+            )  # fmt: skip
+            assert run.status == 0, run.said
+            assert site.ask(20) == {version: 20}
+            end = end or site.load(50)
+        seen = [urllib.request.urlopen(url, timeout=30).headers["X-Version"] for _ in range(10)]
+        assert set(seen) == {"2.0"}
+        assert end()["failed"] == 0

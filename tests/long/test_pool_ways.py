@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -201,6 +202,17 @@ def test_a_person_lets_users_come(story: Story) -> None:
     assert story.seen["continued"].status == 0, story.seen["continued"].said
     assert story.after["ready"] == {"2.0": 20}
     assert f"bascule approve {story.ids['ready']}" in story.said["ready"]
+    # What both pools run around the traffic is told, whosever targets they are.
+    for event, names in (
+        ("BeforeAllowTraffic", ("b1", "b2")),
+        ("AfterAllowTraffic", ("b1", "b2")),
+        ("BeforeBlockTraffic", ("g1", "g2")),
+        ("AfterBlockTraffic", ("g1", "g2")),
+    ):
+        for name in names:
+            assert re.search(rf"^{name} +{event} Succeeded", story.said["ready"], re.M), story.said[
+                "ready"
+            ]
 
 
 def test_nobody_in_time_stops_and_no_user_was_there(story: Story) -> None:
