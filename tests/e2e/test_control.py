@@ -206,8 +206,12 @@ def test_the_first_interrupt_pauses_and_the_second_breaks_off(fleet: Fleet) -> N
     resuming = fleet.start("bascule", "resume", name, "-i", fleet.inventory)
     fleet.flying(name, resuming)
     assert bascule.status(name, record=fleet.record).paused_at is None
-    resuming.send_signal(signal.SIGINT)
-    until(lambda: bascule.status(name, record=fleet.record).paused_at is not None, resuming)
+    # A terminal that is closed is told by the kernel and by the shell; both together pause.
+    for _teller in range(2):
+        resuming.send_signal(signal.SIGHUP)
+        until(lambda: bascule.status(name, record=fleet.record).paused_at is not None, resuming)
+    reason = bascule.status(name, record=fleet.record).pause_reason
+    assert "terminal was closed" in str(reason)
     resuming.send_signal(signal.SIGINT)
     code, said = ended(resuming)
     assert code == 4, said
