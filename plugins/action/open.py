@@ -140,7 +140,7 @@ class ActionModule(BasculeAction):
                 str(self._templar.template(variables.get(name, "")))
                 for name in ("deploy_group", "deploy_targets")
             )
-            raise no_targets(group, pattern, variables.get("groups") or ())
+            raise no_targets(group, pattern, variables.get("groups") or {})
         settings = self._settings(variables)
         state = state_directory(settings["deploy_state_directory"])
         where = {

@@ -78,9 +78,16 @@ class Opened:
     baseline_plan: Plan = dataclasses.field(default_factory=dict)
 
 
-def no_targets(group: str, pattern: str, groups: t.Iterable[str] = ()) -> UsageError:
+def no_targets(
+    group: str, pattern: str, groups: t.Mapping[str, t.Sequence[str]] | None = None
+) -> UsageError:
     """Return the refusal of a deployment to nobody; ``groups`` are those of the inventory."""
-    known = [name for name in groups if name not in ("all", "ungrouped")]
+    if groups is not None and not groups.get("all"):
+        return UsageError(
+            f"The deployment group {group} has no targets: the inventory has no host at all. Name "
+            "one with -i, or in ansible.cfg."
+        )
+    known = [name for name in groups or () if name not in ("all", "ungrouped")]
     near = difflib.get_close_matches(pattern, known, n=3) or known[:5]
     others = ", …" if len(known) > len(near) else ""
     told = f" (it has {', '.join(near)}{others})" if near else ""
