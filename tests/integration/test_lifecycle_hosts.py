@@ -105,10 +105,6 @@ class User:
 
     def __init__(self, folder: Path, interpreter: str = "/usr/bin/python3") -> None:
         self.interpreter = interpreter
-        folder.chmod(0o755)
-        for parent in folder.parents:
-            if parent.stat().st_uid == os.getuid() and not parent.stat().st_mode & 0o001:
-                parent.chmod(parent.stat().st_mode | 0o011)
         self.uid = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else os.geteuid()
         self.host = Host(folder / "user", interpreter)
         for path in (self.host.root.parent, self.host.sysroot):
@@ -129,13 +125,13 @@ class User:
 
 
 @pytest.fixture
-def user(tmp_path: Path) -> User:
-    return User(tmp_path)
+def user(open_folder: Path) -> User:
+    return User(open_folder)
 
 
 @pytest.mark.parametrize("interpreter", pythons().values())
-def test_a_user_without_rights(tmp_path: Path, interpreter: str) -> None:
-    user = User(tmp_path, interpreter)
+def test_a_user_without_rights(open_folder: Path, interpreter: str) -> None:
+    user = User(open_folder, interpreter)
     name = pwd.getpwuid(user.uid).pw_name
     text = APPSPEC + f"    # own\n  AfterInstall: [{{location: hook.sh, runas: {name}}}]\n"
     assert not user.deploy(revision(1))["failed"]

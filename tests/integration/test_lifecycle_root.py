@@ -17,11 +17,8 @@ HEAD = "version: 0.0\nos: linux\nfiles: [{source: /web, destination: /srv/app}]\
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Host:
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_mode & 0o001 == 0:
-            folder.chmod(folder.stat().st_mode | 0o011)
-    return Host(tmp_path)
+def host(open_folder: Path) -> Host:
+    return Host(open_folder)
 
 
 def succeed(host: Host, body: str, **files: Any) -> dict[str, Any]:
