@@ -170,6 +170,11 @@ def _timeout(item: Node, strict: str | None) -> int:
     seconds = 0
     if strict == "agent-v2" and not (node.plain and _WHOLE.match(node.raw)):
         seconds = 0
+    elif (
+        strict != "agent-v1" and node.plain and node.raw.startswith("0o") and _WHOLE.match(node.raw)
+    ):
+        # YAML 1.2's octal numbers, which agent 2 reads and agent 1 takes for 0.
+        seconds = int(node.raw[:32], 8)
     elif isinstance(value, str):
         # Ruby's to_i: the number at the start, whatever follows.
         digits = re.match(r"\s*([+-]?\d+(?:_\d+)*)", value[:64], re.ASCII)

@@ -265,6 +265,8 @@ def test_strict_agents_read_an_unquoted_mode_each_in_its_own_way() -> None:
         ("agent-v2", "files: [{source: '', destination: /a}]", False),
         ("agent-v2", "hooks: {X: [{location: a, timeout: 1_0}]}", False),
         ("agent-v2", "hooks: {X: [{location: a, timeout: 0x10}]}", True),
+        ("agent-v2", "hooks: {X: [{location: a, timeout: 0o10}]}", True),
+        ("agent-v1", "hooks: {X: [{location: a, timeout: 0o10}]}", False),
         ("agent-v2", "hooks: {X: [{location: a, sudo: yes}]}", False),
         ("agent-v2", "hooks: {X: [{location: a, sudo: True}]}", True),
     ],
