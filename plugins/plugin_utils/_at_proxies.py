@@ -137,10 +137,10 @@ class AtProxies:
                 shares.add(share_of(weights) if told else None)
         return {
             "arms": plain_counters(
-                {arm: Counters(requests, errors) for arm, (requests, errors, _) in counted.items()}
+                {arm: Counters(found[0], found[1]) for arm, found in counted.items()}
             ),
             "assigned": {
-                **{arm: served for arm, (_, _, served) in counted.items()},
+                **{arm: found[2] for arm, found in counted.items()},
                 # Proxies of which each has its own weights, or arms in pools, have no one share.
                 "share": shares.pop() if len(shares) == 1 else None,
             },

@@ -32,7 +32,7 @@ class Arms:
         self._share: float | None = None
         self._steps: list[dict[str, dict[str, int]]] = []
         self._assigned: list[dict[str, Any]] = []
-        self._since = dict.fromkeys(_ARMS, (0, 0))
+        self._since = {"canary": (0, 0), "baseline": (0, 0)}
         self._median = dict.fromkeys(_ARMS, traffic.p95)
         self.p95: dict[str, list[float | None]] = {arm: [] for arm in _ARMS}
         self.last: dict[str, dict[str, float]] = {}

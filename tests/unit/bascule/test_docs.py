@@ -101,7 +101,7 @@ def test_names_of_variables_playbooks_and_functions_are_those_that_there_are(pag
 def test_links_lead_somewhere(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", text):
-        path, _, anchor = target.partition("#")
+        path, _mark, anchor = target.partition("#")
         other = page.parent / path if path else page
         assert other.exists(), target
         if anchor:
