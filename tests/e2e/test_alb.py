@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
 SIZE = 8
 FLOOR = 4
+RATE = 100
 
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    with rolling(tmp_path_factory.mktemp("alb"), "application", size=SIZE, floor=FLOOR) as story:
+    folder = tmp_path_factory.mktemp("alb")
+    with rolling(folder, "application", size=SIZE, floor=FLOOR, rate=RATE) as story:
         first = story.run(
             "first", deploy_revision=story.revision("1.0"), deploy_minimum_healthy_hosts=0
         )

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from support.rollout import Run
 
-RATE = 200
+RATE = 120
 JUDGE = {
     "interval": "500ms",
     "metrics": [{"name": "errors", "kind": "rate", "critical": True}],

@@ -309,7 +309,7 @@ def test_a_heartbeat_goes_on_while_something_is_done(url: str, record: Record) -
 
 
 def test_two_controllers_at_the_same_moment(url: str, tmp_path: Path) -> None:
-    rounds = 200
+    rounds = 100
     bundle = tmp_path / "bundle"
     bundle.mkdir()
     (bundle / "appspec.yml").write_text("version: 0.0\nos: linux\n")

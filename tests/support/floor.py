@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-INTERVAL = 0.05
+INTERVAL = 0.1
 
 
 def envoy(admin_url: str, cluster: str) -> list[str]:
