@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ansible_collections.bascule.deploy.plugins.plugin_utils._gates import remembered
 from support.bundles import files
 from support.rollout import BIN, ROOT, Controller, local_inventory
-from support.twopools import two_pools, until
+from support.twopools import all_counted, two_pools, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -211,7 +211,7 @@ def test_behind_a_load_balancer_it_pauses_goes_on_and_comes_back(tmp_path: Path)
                 one.data["look"] for one in record.gate_decisions(bad.id) if "look" in one.data
             ]
             known = remembered(record, "shop", "web")
-        counted = looks[-1]["rates"]["errors"]
+        counted = all_counted(looks, "errors")
         assert counted["canary"]["bad"] == counted["canary"]["total"] > 0
         assert counted["baseline"]["bad"] == 0 < counted["baseline"]["total"]
         # Their shares of the requests are checked against HAProxy's own weights.

@@ -211,6 +211,16 @@ def until(condition: Callable[[], Any], seconds: float = 90.0) -> Any:
     return found
 
 
+def all_counted(looks: list[dict[str, Any]], metric: str) -> dict[str, dict[str, int]]:
+    """What a judge has counted of a rate in all its looks, by arm; a look may see no request."""
+    found = {arm: {"bad": 0, "total": 0} for arm in ("canary", "baseline")}
+    for look in looks:
+        for arm, counts in (look["rates"].get(metric) or {}).items():
+            for key in counts.keys() & found[arm].keys():
+                found[arm][key] += counts[key]
+    return found
+
+
 def provider_variables(proxy: proxies.Proxy) -> dict[str, Any]:
     """The public variables that name this proxy and its pools, if it has any."""
     prefix = f"deploy_{proxy.provider}_"
