@@ -92,8 +92,8 @@ test-alb: setup packages ## Load balancers of AWS: calls for a hundred targets, 
 	$(BIN)/pytest -q -s tests/long/test_alb_deployments.py tests/long/test_check_aws.py \
 		tests/long/test_alb_leaving.py tests/long/test_copy_crashes.py tests/long/test_aws_docs.py
 
-test-pools: setup packages ## Blue/green and canary behind four load balancers under load, and their ways (a quarter of an hour)
-	$(BIN)/pytest -q -s tests/long/test_pools_everywhere.py tests/long/test_pool_ways.py
+test-pools: setup packages ## Blue/green and canary behind four load balancers under load, their ways, the examples of the pages (half an hour)
+	$(BIN)/pytest -q -s tests/long/test_pools_everywhere.py tests/long/test_pool_ways.py tests/long/test_documented_pools.py
 
 test-lambda: setup ## Every configuration of Lambda on a fast clock, every way to find a bad version (10 minutes)
 	$(BIN)/pytest -q tests/long/test_lambda_ways.py

@@ -64,11 +64,11 @@ def group(site: TwoPools, names: dict[str, list[str]], text: str) -> Controller:
     return Controller(folder, site.folder / "state-of-page", timeout=600)
 
 
-def deployed(controller: Controller, strategy: str, revision: Path) -> Any:
+def deployed(controller: Controller, strategy: str, revision: Path, *more: str) -> Any:
     """Deploy as the page says, and return the run."""
     return controller.command(
         "deploy", strategy, "-i", str(controller.inventory), "--targets", "shop",
-        "--revision", str(revision), "-e", "deploy_application=shop",
+        "--revision", str(revision), "-e", "deploy_application=shop", *more,
     )  # fmt: skip
 
 
@@ -129,7 +129,8 @@ def test_the_canary_of_the_page_with_pools_of_its_own(tmp_path: Path) -> None:
             },
         )
         controller = group(site, {"shop_fleet": pools["fleet"], "shop_canary": ["c1"]}, text)
-        run = deployed(controller, "canary", site.revision("1.0"))
+        first = ("-e", "deploy_schedule=all_at_once")
+        run = deployed(controller, "canary", site.revision("1.0"), *first)
         assert run.status == 0, run.said
         end = site.load(100)
         run = deployed(controller, "canary", site.revision("2.0"))
@@ -158,7 +159,8 @@ def test_the_canary_of_the_page_among_the_targets_with_a_fresh_baseline(tmp_path
             if name.startswith(("deploy_traffic_provider", "deploy_envoy_"))
         )
         controller = group(site, {"shop_web": names}, text)
-        rolling = deployed(controller, "rolling", site.revision("1.0"))
+        first = ("-e", '{"deploy_judge": {}}')
+        rolling = deployed(controller, "rolling", site.revision("1.0"), *first)
         assert rolling.status == 0, rolling.said
         end = site.load(200)
         run = deployed(controller, "canary", site.revision("2.0"))
