@@ -86,7 +86,8 @@ def test_gates_between_stages_bring_a_bad_revision_back(fleet: Fleet) -> None:
     given = {**STAGES, "deploy_gates": [gate], "deploy_bake_time": "2s"}
     fleet.sees = lambda versions: 500 if "2.0" in versions else 200
     judge = {
-        "metrics": [{"name": "errors", "kind": "rate"}], "share": 10,
+        "metrics": [{"name": "errors", "kind": "rate", "source": "command", "command": "counts"}],
+        "share": 10,
         "evidence": {"effect": 0.02, "rate": 0.01, "traffic": 200},
     }  # fmt: skip
     shown = fleet.deploy(fleet.new, "--check", **given, deploy_judge=judge)

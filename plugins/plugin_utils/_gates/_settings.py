@@ -195,6 +195,8 @@ def planned_gates(strategy: str, settings: Mapping[str, Any]) -> dict[str, Any] 
     rules_of(options)
     scheduled_gates(settings)
     wanted_of(settings["deploy_judge"])
+    if strategy in STAGED:
+        _refuse_lonely(strategy, settings["deploy_judge"])
     if strategy == "rollback" or not (gates or alarms):
         return None
     return {
@@ -202,3 +204,20 @@ def planned_gates(strategy: str, settings: Mapping[str, Any]) -> dict[str, Any] 
         "staged": strategy in STAGED,
         "alarms": alarms["names"] if alarms else [],
     }
+
+
+def _refuse_lonely(strategy: str, judge: Mapping[str, Any]) -> None:
+    """Refuse a judge for whom the load balancer would have to count what nobody can compare."""
+    if not judge:
+        return
+    configured = configure(judge)
+    if configured.pools.canary and configured.pools.baseline:
+        return
+    for name, source in configured.sources.items():
+        if source["source"] == "proxy":
+            raise UsageError(
+                f"deploy_judge compares {name} of a canary and of the others at the load balancer, "
+                f"and {strategy} has no canary. Deploy with the strategy canary or blue_green, "
+                "give the metric another source (prometheus, cloudwatch or command), or leave the "
+                "judge out of this deployment: -e '{\"deploy_judge\": {}}'."
+            )

@@ -19,6 +19,7 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._gates import (
 
 TCP = {"type": "tcp", "port": 80, "name": "port"}
 JUDGE = {"metrics": [{"name": "errors", "kind": "rate"}], "interval": "30s"}
+ASKED = {"metrics": [{"name": "errors", "kind": "rate", "source": "command", "command": "counts"}]}
 
 
 def settings(**changes: Any) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def test_without_gates_and_alarms_there_is_nothing_to_plan() -> None:
 
 
 def test_gates_of_stages_and_of_bakes_are_told() -> None:
-    found = planned_gates("rolling", settings(gates=[TCP], judge=JUDGE, alarms=["High"]))
+    found = planned_gates("rolling", settings(gates=[TCP], judge=ASKED, alarms=["High"]))
     assert found == {
         "texts": ["port (tcp) 127.0.0.1:80", "judge"], "staged": True, "alarms": ["High"],
     }  # fmt: skip
@@ -102,6 +103,15 @@ def test_a_step_may_name_a_gate() -> None:
     planned_gates("canary", settings(gates=[TCP], schedule=[{"gate": {"name": "port"}}]))
     probe = {"type": "http", "url": "http://lb", "headers": {"X-Bascule-Test": "new"}}
     planned_gates("canary", settings(schedule=[{"gate": probe}]))
+
+
+@pytest.mark.parametrize("strategy", ["in_place", "rolling"])
+def test_a_judge_who_has_nothing_to_compare_at_the_load_balancer_is_refused(strategy: str) -> None:
+    with pytest.raises(UsageError, match=f"compares errors .* {strategy} has no canary"):
+        planned_gates(strategy, settings(judge=JUDGE))
+    planned_gates(strategy, settings(judge=ASKED))
+    planned_gates(strategy, settings(judge={**JUDGE, "canary": "green", "baseline": "blue"}))
+    planned_gates("canary", settings(judge=JUDGE))
 
 
 @pytest.mark.parametrize(
