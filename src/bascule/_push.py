@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import UsageError
 
+from bascule._recorded import opened
+
 if t.TYPE_CHECKING:
     from os import PathLike
 
@@ -40,12 +42,16 @@ def push(
     *,
     checksum: str | None = None,
     subdirectory: str | None = None,
+    application: str | None = None,
+    record: str | None = None,
 ) -> Pushed:
     """Bundle a directory (or take an archive, a commit …) and upload it with its digest.
 
     :param path: any revision that ``deploy`` takes
     :param to: ``s3://BUCKET``, ``s3://BUCKET/FOLDER/`` (the name is then the digest) or
         ``s3://BUCKET/NAME.tgz``
+    :param application: have the record know the revision as one of this application
+    :param record: address of the record; the default is what the environment names
     :raises UsageError: the place cannot be read
     :raises BasculeError: the revision is refused, or cannot be uploaded
     """
@@ -72,4 +78,9 @@ def push(
             f"{suffixes[0]}, or end it with / to have it named by its digest."
         )
     source, sent = _s3.upload(revision, parts.netloc, key)
+    if application:
+        with opened(record) as book:
+            book.register_revision(
+                application, revision.digest, source=source, description=revision.description
+            )
     return Pushed(source, revision.digest, revision.bundle_sha256, revision.bundle_size, sent)

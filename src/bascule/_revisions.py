@@ -16,7 +16,7 @@ if t.TYPE_CHECKING:
 
 
 def revisions(application: str | None = None, *, record: str | None = None) -> list[KnownRevision]:
-    """Return the revisions that were deployed, those of the newest deployments first.
+    """Return the revisions that were registered or deployed, the newest first.
 
     :param application: only those of this application
     :raises UsageError: the record has revisions, but none of this application

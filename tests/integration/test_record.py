@@ -390,8 +390,24 @@ def test_last_known_good(record: Record) -> None:
     assert good() == OTHER
     record.mark_revision("shop", DIGEST, bad=False)
     assert good() == DIGEST
-    with pytest.raises(RecordError, match="never deployed"):
+    with pytest.raises(RecordError, match="neither registered nor deployed"):
         record.mark_revision("shop", "unknown", bad=True)
+
+
+def test_a_revision_is_registered_before_it_is_deployed(record: Record) -> None:
+    for place in ("s3://old/1.tgz", "s3://new/1.tgz"):
+        record.register_revision("shop", DIGEST, source=place, description="1.0")
+    [found] = record.revisions("shop")
+    assert (found.source, found.description, found.bad) == ("s3://new/1.tgz", "1.0", False)
+    assert (found.deployments, found.groups) == ({}, ())
+    assert record.revisions("other") == []
+    record.mark_revision("shop", DIGEST, bad=True, why="untested")
+    assert record.bad_revisions("shop") == {DIGEST: "untested"}
+    record.finish(create(record, ["a"], digest=OTHER).id)
+    assert [one.digest for one in record.revisions("shop")] == [DIGEST, OTHER]
+    record.finish(create(record, ["a"], digest=DIGEST).id)
+    newest, _other = record.revisions("shop")
+    assert (newest.digest, newest.source) == (DIGEST, new_deployment(["a"]).revision.source)
 
 
 def test_where_bundles_are(record: Record) -> None:

@@ -68,6 +68,7 @@ def story(url: str) -> tuple[str, str]:
         record.settle(back.id, "a", "Succeeded")
         record.finish(back.id)
         record.mark_revision("shop", DIGEST, bad=True, why="it leaks")
+        record.register_revision("shop", "9" * 64, source="s3://bucket/9.tgz")
     return failed.id, back.id
 
 
@@ -90,7 +91,7 @@ def test_each_change_has_its_link(url: str) -> None:
 
     assert names("main") == [
         "RecordCreated", "DeploymentCreated", "DeploymentEnded", "DeploymentCreated",
-        "DeploymentEnded", "RevisionMarkedBad",
+        "DeploymentEnded", "RevisionMarkedBad", "RevisionRegistered",
     ]  # fmt: skip
     assert names(failed) == [
         "Created", "Staged", "Admitted", "LifecycleEvents", "Settled", "Halted", "Finished",
@@ -334,9 +335,9 @@ def test_the_command_verifies_exports_and_shows(
     assert command(url, "verify", str(file))[0] == 0
     status, _, complaint = command(url, "export", "-o", str(file))
     assert (status, "There is a file" in complaint) == (2, True)
-    shown = command(url, "show", "-n", "3")[1]
+    shown = command(url, "show", "-n", "4")[1]
     assert [line.split()[3] for line in shown.splitlines()[1:]] == [
-        "Finished", "DeploymentEnded", "RevisionMarkedBad",
+        "Finished", "DeploymentEnded", "RevisionMarkedBad", "RevisionRegistered",
     ]  # fmt: skip
     one = command(url, "export", "--deployment", failed, "--since", "2020-01-01")[1]
     assert [json.loads(line)["eventName"] for line in one.splitlines()][-1] == "AuditExported"

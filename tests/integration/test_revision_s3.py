@@ -163,6 +163,14 @@ def test_a_directory_is_pushed_once_and_can_be_deployed_by_what_push_says(
     assert (found.digest, found.bundle_sha256) == (told["digest"], told["sha256"])
     metadata = s3.head_object(Bucket=BUCKET, Key=f"shop/{told['digest']}.tgz")["Metadata"]
     assert metadata["bascule-digest"] == told["digest"]
+    assert main(["revisions", "list"]) == 0
+    assert capsys.readouterr().out == ""
+    assert main([*arguments, "--application", "shop"]) == 0
+    assert json.loads(capsys.readouterr().out) == again
+    assert main(["revisions", "show", told["digest"][:8], "--format", "json"]) == 0
+    known = json.loads(capsys.readouterr().out)
+    assert (known["application"], known["source"]) == ("shop", told["source"])
+    assert (known["deployments"], known["groups"], known["holders"]) == ({}, [], [])
 
 
 @pytest.mark.usefixtures("s3")

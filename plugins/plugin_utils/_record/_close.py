@@ -67,9 +67,9 @@ def create(
         session.insert("targets", targets)
     _shifting.create(session, deployment_id, new.plan.get("schedule") or ())
     revision = {"application": new.application, "digest": new.revision.digest}
-    _make_known(session, "applications", {"application": new.application}, {"created_at": now})
+    make_known(session, "applications", {"application": new.application}, {"created_at": now})
     unmarked = {"first_seen_at": now, "bad": False, "why": ""}
-    _make_known(session, "revisions", revision, unmarked)
+    make_known(session, "revisions", revision, unmarked)
     if new.rollback_of is not None:
         session.update("deployments", {"rolled_back_by": deployment_id}, id=new.rollback_of)
     change = Change(session, deployment_id, now)
@@ -82,7 +82,7 @@ def create(
     change.write()
 
 
-def _make_known(session: Session, table: str, key: dict[str, Any], values: dict[str, Any]) -> None:
+def make_known(session: Session, table: str, key: dict[str, Any], values: dict[str, Any]) -> None:
     """Add a row unless it is there.
 
     :raises ClaimedError: another transaction adds it now; it is there when this one is repeated

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from ...module_utils._audit import MAIN
 from ...module_utils._errors import RecordError
 from ...module_utils._gate_rules import GATE_FAILED
 from . import _audit
-from ._close import group_digest
+from ._close import group_digest, make_known
 from ._known import fault_of_revision
 from ._rows import BundleHolder, TargetState
 from ._session import Query
@@ -28,12 +29,25 @@ def mark_revision(session: Session, application: str, digest: str, *, bad: bool,
     values = {"bad": bad, "why": why}
     if not session.update("revisions", values, application=application, digest=digest):
         raise RecordError(
-            f"The record has no revision {digest} of {application}: it was never deployed. "
-            "`bascule history` lists what was."
+            f"The record has no revision {digest} of {application}: it was neither registered nor "
+            "deployed. `bascule revisions list` tells what was."
         )
     action = "RevisionMarkedBad" if bad else "RevisionUnmarked"
     link = _audit.entry(action, time.time(), why=why, application=application, digest=digest)
     _audit.append(session, MAIN, [link])
+
+
+def register_revision(
+    session: Session, application: str, digest: str, *, source: str, description: str
+) -> None:
+    """Make a revision known that nobody has deployed yet; one that is known gets this place."""
+    now = time.time()
+    make_known(session, "applications", {"application": application}, {"created_at": now})
+    name = {"application": application, "digest": digest}
+    make_known(session, "revisions", name, {"first_seen_at": now, "bad": False, "why": ""})
+    about = {"source": source, "description": description}
+    session.update("revisions", {"registered": json.dumps(about)}, **name)
+    _audit.append(session, MAIN, [_audit.entry("RevisionRegistered", now, detail=about, **name)])
 
 
 def mark_at_fault(session: Session, failed: Deployment) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,8 @@ class KnownRevision:
     """A revision of an application as its deployments know it.
 
     ``groups`` are the deployment groups whose revision it is; ``deployments`` counts its
-    deployments by their status; ``source`` and ``description`` are those of the newest one.
+    deployments by their status; ``source`` and ``description`` are those of the newest one, or of
+    what was registered where there is none.
     """
 
     application: str
@@ -147,7 +149,10 @@ def fault_of_revision(session: Session, deployment_id: str) -> str:
 
 
 def revisions(session: Session, application: str | None) -> list[KnownRevision]:
-    """Return the revisions of an application (or of all), those deployed last first."""
+    """Return the revisions of an application (or of all), the newest first.
+
+    Those that were only registered come before those that were deployed.
+    """
     key = {} if application is None else {"application": application}
     newest: dict[tuple[str, str], int] = {}
     counted: dict[tuple[str, str], dict[str, int]] = {}
@@ -168,7 +173,7 @@ def revisions(session: Session, application: str | None) -> list[KnownRevision]:
     found = []
     for row in session.rows(Query(table="revisions", equals=key)):
         name = (row["application"], row["digest"])
-        about = _about(session, newest.get(name))
+        about = _about(session, newest.get(name)) or json.loads(row["registered"] or "{}")
         found.append(
             KnownRevision(
                 application=row["application"],
@@ -182,7 +187,11 @@ def revisions(session: Session, application: str | None) -> list[KnownRevision]:
                 deployments=counted.get(name, {}),
             )
         )
-    return sorted(found, key=lambda one: newest.get((one.application, one.digest), 0), reverse=True)
+
+    def age(one: KnownRevision) -> tuple[float, float]:
+        return newest.get((one.application, one.digest), math.inf), one.first_seen_at
+
+    return sorted(found, key=age, reverse=True)
 
 
 def _about(session: Session, number: int | None) -> dict[str, Any]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import _history, _known
+from ._rows import ClaimedError
 from ._transactions import Transactions
 
 if TYPE_CHECKING:
     from ._rows import BundleHolder, RevisionRow, TargetState
+    from ._session import Session
 
 
 class LastingRecord(Transactions):
@@ -39,8 +41,25 @@ class LastingRecord(Transactions):
         return self._read(lambda session: _known.needed_digests(session, newest))
 
     def revisions(self, application: str | None = None) -> list[_known.KnownRevision]:
-        """Return the revisions of an application (or of all), those deployed last first."""
+        """Return the revisions of an application (or of all): first those never deployed."""
         return self._read(lambda session: _known.revisions(session, application))
+
+    def register_revision(
+        self, application: str, digest: str, *, source: str, description: str = ""
+    ) -> None:
+        """Make a revision known that was pushed to ``source``, before it is deployed."""
+
+        def register(session: Session, _unsure: bool) -> None:
+            _history.register_revision(
+                session, application, digest, source=source, description=description
+            )
+
+        while True:
+            try:
+                return self._write(register, synced=True)
+            except ClaimedError:
+                # Somebody else has just made the same known: now it is there.
+                continue
 
     def mark_revision(self, application: str, digest: str, *, bad: bool, why: str = "") -> None:
         """Mark a revision as bad, so that no rollback goes to it, or take the mark back."""

@@ -196,9 +196,10 @@ def metadata() -> MetaData:
         text("told"), text("status"), maybe_moment("started_at"), maybe_moment("ended_at"),
         text("message"),
     )  # fmt: skip
+    # registered: where a revision was pushed to, and what it is called, as JSON.
     Table(
         "revisions", metadata, key("application"), key("digest"), moment("first_seen_at"),
-        flag("bad"), text("why"),
+        flag("bad"), text("why"), maybe_text("registered"),
     )  # fmt: skip
     Table(
         "target_states", metadata, key("application"), key("deployment_group"), key("target"),

@@ -28,6 +28,9 @@ def add_commands(
     )
     pushing.add_argument("--subdirectory", metavar="FOLDER", help="the part that is the bundle")
     pushing.add_argument("--checksum", metavar="sha256:…", help="what the source must be")
+    pushing.add_argument(
+        "--application", metavar="NAME", help="register it in the record, for 'revisions list'"
+    )
     pushing.set_defaults(run=run_push)
 
 
@@ -38,11 +41,15 @@ def run_push(options: argparse.Namespace) -> int:
         options.to,
         checksum=options.checksum,
         subdirectory=options.subdirectory,
+        application=options.application,
+        record=options.record,
     )
     if options.format == "json":
         say_json(pushed.to_dict())
         return DONE
     done = f"{size(pushed.size)} sent" if pushed.sent else "it was there already"
     say(f"{pushed.source}  (revision {pushed.digest[:12]}, {done})")
+    if options.application:
+        say(f"The record knows it as a revision of {options.application}.")
     say(f"Deploy it with: bascule deploy STRATEGY --revision '{pushed.source}'")
     return DONE

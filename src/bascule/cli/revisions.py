@@ -22,7 +22,7 @@ def add_commands(
     common: argparse.ArgumentParser,
 ) -> None:
     """Add the commands of this file."""
-    group = commands.add_parser("revisions", help="what was deployed, and which of it is bad")
+    group = commands.add_parser("revisions", help="what was pushed or deployed, which is bad")
     actions = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     every = actions.add_parser("list", parents=[common], help="the revisions, newest first")
@@ -54,7 +54,7 @@ def run_list(options: argparse.Namespace) -> int:
         for line in columns([_row(one) for one in found], header):
             say(line)
     else:
-        complain("nothing has been deployed yet")
+        complain("nothing has been deployed or registered yet")
     return DONE
 
 
@@ -73,7 +73,7 @@ def run_show(options: argparse.Namespace) -> int:
         ("Called", found.description),
         ("Source", found.source),
         ("First seen", moment(found.first_seen_at)),
-        ("Deployments", _counts(found)),
+        ("Deployments", _counts(found) or "none yet"),
         ("Current in", ", ".join(found.groups)),
         ("Delivered to", ", ".join(sorted({one.target for one in holders}))),
     ]

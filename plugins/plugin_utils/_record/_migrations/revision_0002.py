@@ -48,6 +48,7 @@ def upgrade(operations: Operations) -> None:
     ]  # fmt: skip
     for column in control:
         add("deployments", column)
+    add("revisions", maybe_text("registered"))
     make("applications", key("application"), moment("created_at"))
     operations.execute(
         "INSERT INTO applications (application, created_at) "
