@@ -113,12 +113,15 @@ def test_a_failed_hook_is_told_once_with_its_output(setup: Setup) -> None:
     assert done.returncode != 0
     assert done.stdout.count("AfterInstall failed: ") == 1
     assert done.stdout.count("no such table") == 1
-    outcome = done.stdout.splitlines()[-4:]
+    outcome = done.stdout.splitlines()[-5:]
     identifier = outcome[0].split()[0]
     assert re.fullmatch(rf"{identifier}  Failed after .* s: 1 failed, 1 not touched", outcome[0])
     assert outcome[1].startswith("  HEALTH_CONSTRAINTS: ")
-    assert outcome[2].startswith("  No rollback is possible: no revision has succeeded")
-    assert outcome[3] == (
+    assert outcome[2] == (
+        "  one: Script at specified location: AfterInstall.sh failed with exit code 3"
+    )
+    assert outcome[3].startswith("  No rollback is possible: no revision has succeeded")
+    assert outcome[4] == (
         f"Look further with: bascule status {identifier}, bascule events {identifier}"
     )
     stamped = next(line for line in done.stdout.splitlines() if "AfterInstall failed" in line)
