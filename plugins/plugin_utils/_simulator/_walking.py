@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from ...module_utils._gate_rules import FAIL, GATE_FAILED, PASS
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 _ASKING = ("bake", "gate", "approval")
 
 
-class Walking:
+class Walking(ABC):
     """A deployment with a schedule: how far it is, and the new pool's part of the traffic."""
 
     _scenario: Scenario
@@ -38,9 +39,9 @@ class Walking:
     found_at = 0.0
     _moved = False
 
+    @abstractmethod
     def passes(self, seconds: float) -> None:
         """Let time pass."""
-        raise NotImplementedError
 
     def go_back(self) -> None:
         """Go the steps of the way back before its targets; the traffic is home by then."""
