@@ -109,7 +109,7 @@ def upload(revision: Revision, bucket: str, key: str) -> tuple[str, bool]:
                 Metadata={DIGEST: revision.digest, SHA256: revision.bundle_sha256},
             )
     except (BotoCoreError, ClientError) as error:
-        raise RevisionError(f"{shown} cannot be written. {_refused(error, bucket, key)}") from error
+        raise RevisionError(f"{shown} cannot be written: {_refused(error, bucket, key)}") from error
     return _versioned(shown, answer), True
 
 
