@@ -102,11 +102,12 @@ def run(
         watch = _Watch(request, on_event, cancel, notice or (lambda _text: None), asking)
         with watch.interruptible():
             runner = _run_ansible(request, watch, private, asking)
+        watch.close()
     if watch.failure is not None:
         raise watch.failure
     return Outcome(
         status=int(runner.rc if runner.rc is not None else KILLED),
-        interrupted=watch.asked > 0,
+        interrupted=watch.asked,
         complaint=watch.complaint(),
     )
 
@@ -148,8 +149,9 @@ class _Watch:
         asking: Path,
     ) -> None:
         self.failure: Exception | None = None
-        # How often somebody wanted the run to end.
-        self.asked = 0
+        # Why somebody wanted the run to end, each time.
+        self._reasons: list[str] = []
+        self._heard = 0
         self._stream = EventStream(differences=request.diff)
         self._on_event, self._cancel, self._notice = on_event, cancel, notice
         self._pause = asking if request.pausable and not request.check else None
@@ -169,25 +171,42 @@ class _Watch:
                 self._on_event(event)
             except Exception as error:
                 self.failure = self.failure or error
+        self._hear()
         return False
 
     def cancelled(self) -> bool:
         """Tell runner whether to kill ansible-playbook now."""
-        if not self.asked and self._cancel is not None and self._cancel():
+        if not self._reasons and self._cancel is not None and self._cancel():
             self.interrupt("cancelled by the program that runs it")
+        self._hear()
         if self._broken_off is None:
             return self._kill
         return self._kill or time.monotonic() - self._broken_off > GRACE_SECONDS
 
+    @property
+    def asked(self) -> bool:
+        """Whether somebody wanted the run to end."""
+        return bool(self._reasons)
+
     def interrupt(self, why: str = "interrupted from the keyboard or by a signal") -> None:
+        """Note that the run shall end.
+
+        Signals come here between any two instructions, in the middle of a line that is being
+        written too: what is noted is done where nothing else goes on (``_hear``).
+        """
+        self._reasons.append(why)
+
+    def _hear(self) -> None:
         """Let the deployment pause; the second time, break it off; the third time, kill it."""
-        self.asked += 1
-        if self._pause is not None and self.asked == 1:
-            self._ask_to_pause(self._pause, why)
-        elif self._broken_off is None:
-            self._break_off()
-        else:
-            self._kill = True
+        while self._heard < len(self._reasons):
+            why = self._reasons[self._heard]
+            self._heard += 1
+            if self._pause is not None and self._heard == 1:
+                self._ask_to_pause(self._pause, why)
+            elif self._broken_off is None:
+                self._break_off()
+            else:
+                self._kill = True
 
     def _ask_to_pause(self, asking: Path, why: str) -> None:
         try:
@@ -204,7 +223,7 @@ class _Watch:
 
     def hang_up(self) -> None:
         """Let the deployment pause; a shell may say more than once that its terminal is gone."""
-        if not self.asked:
+        if not self._reasons:
             self.interrupt("the terminal was closed")
 
     def _say(self, text: str) -> None:
@@ -226,6 +245,12 @@ class _Watch:
         """End what ansible-playbook left running when it was broken off."""
         if self._offspring is not None:
             self._offspring.end()
+
+    def close(self) -> None:
+        """Answer who asked when nothing was left to pause."""
+        if self._heard < len(self._reasons):
+            self._heard = len(self._reasons)
+            self._say("Interrupted when the run had ended already.")
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
