@@ -350,7 +350,7 @@ def _types(item: Node) -> list[str]:
 
 def _account(item: Node, field: str, strict: str | None) -> str | None:
     node = item.get(field)
-    if node is None:
+    if node is None or (node.is_absent and strict != "agent-v2"):
         return None
     if node.kind != "scalar" or (strict == "agent-v1" and not isinstance(node.value, str)):
         raise node.error(f"{field} must be a name, not {_what(node)}.", "owner")

@@ -59,7 +59,7 @@ def hazards(text: bytes, root: Node, appspec: dict[str, Any], name: str) -> list
         found += _unknown_keys(node, "files")
         found += _mapping(node)
     hooks = root.get("hooks")
-    if hooks is not None:
+    if hooks is not None and hooks.kind == "map":
         for event, scripts in hooks.value.items():
             found += _event(event, scripts, appspec)
     for node in _entries(root, "permissions"):
@@ -269,7 +269,9 @@ def _permission(node: Node) -> Iterator[Finding]:
     yield from _pattern(node)
     for field in ("owner", "group"):
         account = node.get(field)
-        if account is not None and not isinstance(account.value, str):
+        if account is None or account.is_absent:
+            continue
+        if not isinstance(account.value, str):
             yield at(
                 account,
                 "warning",
@@ -331,7 +333,7 @@ def _pattern(node: Node) -> Iterator[Finding]:
             " themselves.",
         )
     exceptions = node.get("except")
-    for one in exceptions.value if exceptions is not None else ():
+    for one in exceptions.value if exceptions is not None and exceptions.kind == "list" else ():
         if "/" in one.text():
             yield at(
                 one,

@@ -226,7 +226,7 @@ def _command(gate: dict[str, Any], timeout: float) -> Answer:
     lines: list[bytes] = []
 
     def keep(line: bytes) -> None:
-        lines[:] = [line]
+        lines[:] = [line.rstrip(b"\n")]
 
     try:
         ending = _process.run(arguments, dict(os.environ), timeout, keep)

@@ -46,7 +46,7 @@ def run_event(
     :returns: the first failure of these scripts, or success
     """
     log.begin()
-    log.add(b"LifecycleEvent - " + os.fsencode(event))
+    log.add(b"LifecycleEvent - " + os.fsencode(event) + b"\n")
     result = SUCCESS
     for script in scripts:
         when = script.get("run_on", "success")
@@ -99,7 +99,7 @@ def _attempt(
             location,
             f"Unable to set script at specified location: {location} as executable",
         )
-    log.add(os.fsencode(f"Script - {location}{note}"))
+    log.add(os.fsencode(f"Script - {location}{note}\n"))
     timeout = script["timeout"]
     as_user = f" run as user {script['runas']}" if script["runas"] else ""
     where = f"Script at specified location: {location}"

@@ -51,7 +51,8 @@ def run(
     The agent's rule: process, standard output and standard error share one deadline. A background
     child that keeps an output open is waited for, and left running.
 
-    :param write: takes every line, with ``[stdout]`` or ``[stderr]`` before it
+    :param write: takes every line with its end, if it has one, and ``[stdout]`` or ``[stderr]``
+        before it
     :param started: is told the number of the process
     :raises OSError: if the command cannot be started
     """
@@ -170,7 +171,7 @@ class _Streams:
         self._rest[descriptor] = rest
         mark = b"[%s]" % self._files[descriptor][0].lower().encode()
         for line in lines:
-            self._write(mark + line)
+            self._write(mark + line + b"\n")
 
     def _end(self, descriptor: int) -> None:
         name, file = self._files[descriptor]

@@ -49,10 +49,13 @@ class ScriptLog:
         self._size = 0
 
     def add(self, entry: bytes) -> None:
-        """Write one entry, a line without its end."""
+        """Write one entry, a line with its end.
+
+        The last line of a script may have none: as with the agent, the next entry of scripts.log
+        follows on the same line. In the log of the host every entry has a line of its own.
+        """
         for secret in self._secrets:
             entry = entry.replace(secret, MASK)
-        entry += b"\n"
         # A script that works must not be ended because its words have no room on a full disk; the
         # last of them still go to the controller.
         with contextlib.suppress(OSError):

@@ -240,6 +240,13 @@ def test_modes(written: str, mode: str | None) -> None:
     assert permission(f"mode: {written}")["mode"] == mode
 
 
+@pytest.mark.parametrize("field", ["owner", "group"])
+@pytest.mark.parametrize(("written", "name"), [("false", None), ("~", None), ("33", "33")])
+def test_owners(field: str, written: str, name: str | None) -> None:
+    """To the agent, false stands for nobody in particular."""
+    assert permission(f"{field}: {written}")[field] == name
+
+
 def test_strict_agents_read_an_unquoted_mode_each_in_its_own_way() -> None:
     assert permission("mode: 0644", "agent-v1")["mode"] == "420"
     assert permission("mode: 0644", "agent-v2")["mode"] == "0644"

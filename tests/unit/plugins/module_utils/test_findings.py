@@ -53,6 +53,40 @@ def test_an_honest_revision_has_no_findings(tmp_path: Path, shape: str) -> None:
     assert validation.appspec["files"] == [{"source": "/web", "destination": "/srv/app"}]
 
 
+VALUES = ("false", "~", "''", "5", "x", "[]", "{}", "[~]", "[false]", "[{}]", "{a: false}", "[[]]")
+PLACES = (
+    *("version", "os", "files", "hooks", "permissions", "file_exists_behavior"),
+    *(f"files: [{{source: a, destination: /b, {key}" for key in ("source", "destination")),
+    "hooks: {X",
+    *(f"hooks: {{X: [{{location: a, {key}" for key in ("location", "timeout", "runas", "sudo")),
+    *(
+        f"permissions: [{{object: /b, {key}"
+        for key in (
+            "object",
+            "pattern",
+            "except",
+            "type",
+            "owner",
+            "group",
+            "mode",
+            "acls",
+            "context",
+        )
+    ),
+    *(f"permissions: [{{object: /b, context: {{type: t, {key}" for key in ("name", "range")),
+)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_any_value_anywhere_is_judged(tmp_path: Path, place: str) -> None:
+    ends = "".join({"{": "}", "[": "]"}[one] for one in reversed(place) if one in "{[")
+    path = tmp_path / "appspec.yml"
+    for value in VALUES:
+        path.write_text(f"{HEAD}{place}: {value}{ends}\n")
+        validation = validate(path)
+        assert validation.accepted != any(one.severity == "error" for one in validation.findings)
+
+
 def test_an_appspec_file_by_itself(tmp_path: Path) -> None:
     path = tmp_path / "appspec.yml"
     path.write_text(HEAD + "hooks: {BeforeInstall: [{location: missing.sh}]}\n")
