@@ -58,7 +58,8 @@ class Fleet:
     def start(self, *words: str | Path) -> subprocess.Popen[str]:
         """Start a program of ours."""
         process = subprocess.Popen(
-            [BIN / words[0], *words[1:]],
+            # Whoever runs the tests under nohup has this signal ignored by all they start.
+            ["env", "--default-signal=HUP", BIN / words[0], *words[1:]],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

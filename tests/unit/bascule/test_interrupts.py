@@ -77,8 +77,13 @@ def test_a_signal_after_the_last_look_is_answered_at_the_end(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     heard = Heard(tmp_path)
-    with heard.watch.interruptible():
-        signal.raise_signal(number)
+    # Under nohup it would be ignored, and stay so.
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        with heard.watch.interruptible():
+            signal.raise_signal(number)
+    finally:
+        signal.signal(signal.SIGHUP, before)
     heard.watch.close()
     heard.watch.close()
     assert heard.told == ["Interrupted when the run had ended already."]
