@@ -28,7 +28,7 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._notify import (
     notification_failures,
     undelivered,
 )
-from ansible_collections.bascule.deploy.plugins.plugin_utils._opening import deployment_fact
+from ansible_collections.bascule.deploy.plugins.plugin_utils._play_facts import deployment_fact
 from ansible_collections.bascule.deploy.plugins.plugin_utils._scaling import let_go
 
 if t.TYPE_CHECKING:

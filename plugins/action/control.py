@@ -16,8 +16,8 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._action import (
     Variables,
     open_record,
 )
-from ansible_collections.bascule.deploy.plugins.plugin_utils._opening import deployment_fact
 from ansible_collections.bascule.deploy.plugins.plugin_utils._parting import give_up
+from ansible_collections.bascule.deploy.plugins.plugin_utils._play_facts import deployment_fact
 from ansible_collections.bascule.deploy.plugins.plugin_utils._record import tell
 from ansible_collections.bascule.deploy.plugins.plugin_utils._stopping import stop
 

@@ -12,8 +12,8 @@ from ..module_utils._admission import ALARM_CODES
 from ..module_utils._plan import PlanTarget, make_plan
 from ..module_utils._pools import BLOCK_EVENTS, BLUE_GREEN, way_back
 from ._fresh_baseline import deployment_after, is_baseline
-from ._opening import fleet
 from ._planning import ALARM_EVENT, FAILURE_EVENT, STOP_EVENT, Endpoint
+from ._play_facts import fleet
 from ._record import MOVING, NewDeployment, RevisionRow
 
 if t.TYPE_CHECKING:

@@ -9,8 +9,9 @@ import typing as t
 
 from ..module_utils._plan import render_plan
 from ..module_utils._pools import BLUE_GREEN
-from ._opening import Opened, deployment_fact, fleet, new_deployment
+from ._opening import Opened, new_deployment
 from ._planning import is_up_to_date, plan_deployment
+from ._play_facts import deployment_fact, fleet
 
 if t.TYPE_CHECKING:
     from pathlib import Path
