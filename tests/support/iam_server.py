@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 from moto.awslambda.models import LambdaBackend
 from moto.iam.access_control import IAMRequest
-from support import codedeploy_server, lambda_plane_server, scaling_server
+from support import codedeploy_server, lambda_plane_handlers, scaling_server
 from support.guard import Guard
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def invoke(
         "request": str(uuid.uuid4()),
         "arn": function.function_arn,
     }
-    answer = lambda_plane_server.run_handler(function, asked)
+    answer = lambda_plane_handlers.run_handler(function, asked)
     if "error" in answer:
         told["X-Amz-Function-Error"] = "Unhandled"
     return json.dumps(answer.get("error") or answer["payload"]).encode()
@@ -68,7 +68,7 @@ def main() -> None:
     try:
         moto.server.main(sys.argv[1:])
     finally:
-        lambda_plane_server.end_workers()
+        lambda_plane_handlers.end_workers()
 
 
 if __name__ == "__main__":

@@ -12,62 +12,39 @@ alias and every invocation; ``POST /plane/reset`` ends all workers and forgets e
 from __future__ import annotations
 
 import base64
-import copy
 import dataclasses
 import io
 import json
-import math
 import os
 import random
 import re
-import select
 import signal
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 import uuid
-import zipfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote
 
 from moto.awslambda import models
-from moto.awslambda.models import LambdaAlias, LambdaFunction, LambdaStorage
 from moto.backends import get_backend
-from moto.cloudwatch.models import Statistics
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.core.utils import utcnow
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from support.guard import Guard
+from support.lambda_plane_functions import SETTINGS, Settings, revision
+from support.lambda_plane_handlers import IMAGES, end_workers, run_handler
 from werkzeug.serving import WSGIRequestHandler, run_simple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-WORKER = Path(__file__).with_name("lambda_plane_worker.py")
+    from moto.awslambda.models import LambdaFunction, LambdaStorage
+
 REGION = re.compile(r"Credential=[^/]+/[0-9]+/([^/]+)/")
 ARN = re.compile("arn:aws:lambda:[^:/]+:[0-9]+:function:".replace(":", "(?::|%3A)"))
 FUNCTION = r"/[0-9-]+/functions/(?P<name>[^/]+)"
-START_SECONDS = 60.0
 
-
-@dataclasses.dataclass
-class Settings:
-    """How long things take, in seconds."""
-
-    create: float = 0.0
-    update: float = 0.0
-    publish: float = 0.0
-    provision: float = 0.0
-    # The version whose published state, or whose provisioned concurrency, is Failed at the end.
-    failing: str = ""
-    failing_provision: str = ""
-
-
-SETTINGS = Settings()
-IMAGES: dict[str, bytes] = {}
 LOG: dict[str, list[dict[str, Any]]] = {"aliases": [], "invocations": []}
 LOCK = threading.RLock()
 
@@ -78,226 +55,6 @@ class Refused(Exception):
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
         self.status, self.code = status, code
-
-
-# What moto knows of a function, with the time that it takes.
-
-
-def configuration(function: LambdaFunction, on_create: bool = False) -> dict[str, Any]:
-    told: dict[str, Any] = _CONFIGURATION(function, on_create)
-    now = time.time()
-    if now < getattr(function, "ready_at", 0.0):
-        told.update(State="Pending", StateReason="The function is being created.")
-        told["StateReasonCode"] = "Creating"
-    elif SETTINGS.failing and str(function.version) == SETTINGS.failing:
-        told.update(State="Failed", StateReason="There is no such image.")
-        told["StateReasonCode"] = "InvalidImage"
-    if "LastUpdateStatus" in told and now < getattr(function, "updated_at", 0.0):
-        told["LastUpdateStatus"] = "InProgress"
-    told["RevisionId"] = revision(function)
-    return told
-
-
-def revision(function: LambdaFunction) -> str:
-    if not hasattr(function, "revision_id"):
-        function.revision_id = str(uuid.uuid4())
-    return str(function.revision_id)
-
-
-def same(one: LambdaFunction, other: LambdaFunction) -> bool:
-    """Tell whether nothing that is published differs."""
-    names = ("code_sha_256", "handler", "run_time", "memory_size", "timeout", "layers", "role")
-    return all(getattr(one, name) == getattr(other, name) for name in names) and (
-        one.environment_vars == other.environment_vars
-        and one.ephemeral_storage == other.ephemeral_storage
-        and one.architectures == other.architectures
-    )
-
-
-def publish(storage: LambdaStorage, name_or_arn: str, description: str = "") -> LambdaFunction:
-    latest = storage.get_function_by_name_or_arn_forbid_qualifier(name_or_arn)
-    known = storage._functions[latest.function_name]
-    versions: list[LambdaFunction] = known["versions"]
-    if versions and same(latest, versions[-1]):
-        return versions[-1]
-    # Numbers are never given twice, whatever was deleted.
-    known["count"] = known.get("count", 0) + 1
-    made = copy.copy(latest)
-    made.environment_vars = dict(latest.environment_vars)
-    made.revision_id = str(uuid.uuid4())
-    made.set_version(known["count"])
-    made.ready_at = time.time() + SETTINGS.publish
-    if description:
-        made.description = description
-    versions.append(made)
-    storage._arns[made.function_arn] = made
-    return made
-
-
-def update_configuration(function: LambdaFunction, updates: dict[str, Any]) -> dict[str, Any]:
-    _UPDATE(function, updates)
-    if "EphemeralStorage" in updates:
-        function.ephemeral_storage = updates["EphemeralStorage"]["Size"]
-    touch(function)
-    return function.get_configuration()
-
-
-def update_code(function: LambdaFunction, updates: dict[str, Any]) -> dict[str, Any]:
-    _UPDATE_CODE(function, updates)
-    if updates.get("Architectures"):
-        function.architectures = updates["Architectures"]
-    touch(function)
-    return function.get_configuration()
-
-
-def see_image(function: LambdaFunction) -> None:
-    """Name an image that is pinned by its digest as Lambda does."""
-    _, pinned, digest = function.code.get("ImageUri", "").partition("@sha256:")
-    if pinned:
-        function.code_sha_256 = digest
-
-
-def touch(function: LambdaFunction) -> None:
-    see_image(function)
-    function.revision_id = str(uuid.uuid4())
-    function.updated_at = time.time() + SETTINGS.update
-
-
-def put_function(storage: LambdaStorage, function: LambdaFunction) -> None:
-    _PUT(storage, function)
-    function.ready_at = time.time() + SETTINGS.create
-    see_image(function)
-
-
-def update_alias(alias: LambdaAlias, *changes: Any) -> None:
-    _ALIAS(alias, *changes)
-    alias.revision_id = str(uuid.uuid4())
-
-
-def statistic(statistics: Statistics, stat: str) -> float | None:
-    """Tell percentiles, too: moto knows none, and answers 500 to who asks for one."""
-    if not stat.startswith("p"):
-        known: float | None = _STATISTIC(statistics, stat)
-        return known
-    values = sorted(float(one.value) for one in statistics.metric_data)
-    place = max(0, math.ceil(float(stat[1:]) / 100 * len(values)) - 1)
-    return values[place] if values else None
-
-
-_STATISTIC = Statistics.get_statistics_for_type
-_CONFIGURATION = LambdaFunction.get_configuration
-_UPDATE = LambdaFunction.update_configuration
-_UPDATE_CODE = LambdaFunction.update_function_code
-_PUT = LambdaStorage.put_function
-_ALIAS = LambdaAlias.update
-for owner, name, replacement in (
-    (LambdaFunction, "get_configuration", configuration),
-    (LambdaFunction, "update_configuration", update_configuration),
-    (LambdaFunction, "update_function_code", update_code),
-    (LambdaStorage, "put_function", put_function),
-    (LambdaStorage, "publish_version", publish),
-    (LambdaAlias, "update", update_alias),
-    (Statistics, "get_statistics_for_type", statistic),
-):
-    setattr(owner, name, replacement)
-
-
-# Running handlers.
-
-
-class Worker:
-    """A process that runs one version's handler."""
-
-    def __init__(self, function: LambdaFunction) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="lambda-")
-        package = IMAGES.get(function.code.get("ImageUri", ""))
-        content = package if package is not None else function.code_bytes
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            archive.extractall(self._folder.name)
-        self._timeout = float(function.timeout)
-        environment = {
-            **{name: os.environ[name] for name in ("PATH", "LC_ALL") if name in os.environ},
-            "LAMBDA_TASK_ROOT": self._folder.name,
-            "AWS_LAMBDA_FUNCTION_NAME": function.function_name,
-            "AWS_LAMBDA_FUNCTION_VERSION": str(function.version),
-            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory_size),
-            "AWS_REGION": function.region,
-            "AWS_DEFAULT_REGION": function.region,
-            "AWS_ACCESS_KEY_ID": "testing",
-            "AWS_SECRET_ACCESS_KEY": "testing",
-            "AWS_EC2_METADATA_DISABLED": "true",
-            **function.environment_vars,
-        }
-        self._process = subprocess.Popen(
-            [sys.executable, str(WORKER), function.handler or "app.handler"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True,
-            cwd=self._folder.name,
-        )  # fmt: skip
-        self._used = False
-
-    def ask(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """Run the handler; ``{"payload"}`` or ``{"error"}``, which ends the worker if it died."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        limit = self._timeout if self._used else max(self._timeout, START_SECONDS)
-        self._used = True
-        try:
-            self._process.stdin.write(json.dumps(asked) + "\n")
-            self._process.stdin.flush()
-        except OSError:
-            return self._died()
-        ready, _, _ = select.select([self._process.stdout], [], [], limit)
-        if not ready:
-            self.end()
-            message = f"{asked['request']} Task timed out after {self._timeout:.2f} seconds"
-            return {"error": {"errorMessage": message, "errorType": "Sandbox.Timedout"}}
-        line = self._process.stdout.readline()
-        told: dict[str, Any] = json.loads(line) if line else self._died()
-        return told
-
-    def _died(self) -> dict[str, Any]:
-        self.end()
-        status = self._process.returncode
-        message = f"Runtime exited with error: exit status {status}"
-        return {"error": {"errorMessage": message, "errorType": "Runtime.ExitError"}}
-
-    @property
-    def lives(self) -> bool:
-        return self._process.poll() is None
-
-    def end(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        self._folder.cleanup()
-
-
-IDLE: dict[str, list[Worker]] = {}
-
-
-def run_handler(function: LambdaFunction, asked: dict[str, Any]) -> dict[str, Any]:
-    """Run the handler in a worker of its version that is free, or in a new one."""
-    key = f"{function.function_arn} {revision(function)}"
-    with LOCK:
-        idle = IDLE.setdefault(key, [])
-        worker = idle.pop() if idle else None
-    if worker is None:
-        worker = Worker(function)
-    told = worker.ask(asked)
-    if worker.lives:
-        with LOCK:
-            IDLE.setdefault(key, []).append(worker)
-    return told
-
-
-def end_workers() -> None:
-    with LOCK:
-        for workers in IDLE.values():
-            for worker in workers:
-                worker.end()
-        IDLE.clear()
-
-
-# The service.
 
 
 class Plane:
