@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
-import signal
-import subprocess
-import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ansible_collections.bascule.deploy.plugins.module_utils._host import _traffic
 from support import proxies
+from support.users import start_users
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
@@ -149,21 +147,7 @@ class Pools:
     def load(self, rate: float, path: str = "/") -> Callable[[], dict[str, Any]]:
         """Start users; the function that is returned ends them and gives their report."""
         report = self.directory / f"load-{len(self.loads)}.json"
-        process = subprocess.Popen(
-            [sys.executable, "-m", "bascule.demo.loadgen", self.proxy.url + path,
-             "--rate", str(rate), "--json", str(report)],
-            stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-        self.loads.append(process)
-        proxies.wait_for_handler(process, signal.SIGTERM)
-
-        def end() -> dict[str, Any]:
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=60) == 0
-            content: dict[str, Any] = json.loads(report.read_text())
-            return content
-
-        return end
+        return start_users(self.proxy.url + path, rate, report, self.loads)
 
     def close(self) -> None:
         for process in [*self.loads, *self.applications.values()]:

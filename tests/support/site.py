@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import signal
-import subprocess
-import sys
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
 from ansible_collections.bascule.deploy.plugins.module_utils._host import _traffic
 from support import proxies
+from support.users import start_users
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
@@ -91,21 +89,7 @@ class Site:
     def load(self, path: str, rate: float) -> Callable[[], dict[str, Any]]:
         """Start users; the function that is returned ends them and gives their report."""
         report = self.directory / f"load-{len(self.loads)}.json"
-        process = subprocess.Popen(
-            [sys.executable, "-m", "bascule.demo.loadgen", self.proxy.url + path,
-             "--rate", str(rate), "--json", str(report)],
-            stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-        self.loads.append(process)
-        proxies.wait_for_handler(process, signal.SIGTERM)
-
-        def end() -> dict[str, Any]:
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=60) == 0
-            content: dict[str, Any] = json.loads(report.read_text())
-            return content
-
-        return end
+        return start_users(self.proxy.url + path, rate, report, self.loads)
 
     def ports(self, *names: str) -> list[int]:
         """Return the ports of these applications, of all if none is named."""

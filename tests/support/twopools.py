@@ -23,6 +23,7 @@ from support.alb_pools import addresses, alb_pools
 from support.bundles import SERVER
 from support.pools import START
 from support.rollout import BIN, ROOT, Controller
+from support.users import start_users
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -135,21 +136,8 @@ class TwoPools:
         ``load-NUMBER.log`` in the folder has a line for each request.
         """
         report = self.folder / f"load-{len(self.loads)}.json"
-        process = subprocess.Popen(
-            [sys.executable, "-m", "bascule.demo.loadgen", self.proxy.url + "/",
-             "--rate", str(rate), "--json", str(report), "--log", str(report.with_suffix(".log"))],
-            stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-        self.loads.append(process)
-        proxies.wait_for_handler(process, signal.SIGTERM)
-
-        def end() -> dict[str, Any]:
-            process.send_signal(signal.SIGTERM)
-            process.wait(timeout=60)
-            content: dict[str, Any] = json.loads(report.read_text())
-            return content
-
-        return end
+        log = str(report.with_suffix(".log"))
+        return start_users(self.proxy.url + "/", rate, report, self.loads, "--log", log)
 
     def start(self, playbook: str, **variables: Any) -> subprocess.Popen[bytes]:
         """Start a playbook in a process group of its own, so that it can be killed as a whole."""
