@@ -59,11 +59,6 @@ def add_only_outdated(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def with_only_outdated(variables: dict[str, t.Any], *, wanted: bool) -> dict[str, t.Any]:
-    """Return the variables of a run with what ``--only-outdated`` says."""
-    return {**variables, "deploy_only_outdated": True} if wanted else variables
-
-
 def add_check(
     parser: argparse.ArgumentParser, nothing: str = "change nothing, show the plan"
 ) -> None:
@@ -95,6 +90,28 @@ def read_variables(given: list[str]) -> dict[str, t.Any]:
                 raise UsageError(f"-e {option}: write it as VAR=VALUE, or as @FILE for a file.")
             variables[name] = value
     return variables
+
+
+def run_arguments(options: argparse.Namespace) -> dict[str, t.Any]:
+    """Return what ``run_options`` say, as the functions of the API that run a strategy take it.
+
+    :raises UsageError: see ``read_variables``
+    """
+    return {
+        "inventory": options.inventory or None,
+        "targets": options.targets,
+        "variables": read_variables(options.extra_vars),
+        "record": options.record,
+        "verbosity": verbosity(options),
+    }
+
+
+def plan_arguments(options: argparse.Namespace) -> dict[str, t.Any]:
+    """Return the same of the commands that make a plan: with revision, limit, only outdated."""
+    arguments = run_arguments(options)
+    if options.only_outdated:
+        arguments["variables"]["deploy_only_outdated"] = True
+    return {**arguments, "revision": options.revision, "limit": options.limit}
 
 
 def verbosity(options: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ import typing as t
 from ansible_collections.bascule.deploy.plugins.module_utils._advice import ways_on
 
 from bascule import _control, api
-from bascule.cli._options import read_variables, run_options, verbosity
+from bascule.cli._options import run_arguments, run_options
 from bascule.cli._output import complain, say, say_json
 from bascule.cli.deployments import choose_renderer, refused
 from bascule.result import DONE, FAILED
@@ -37,35 +37,20 @@ def add_commands(
     _add_why(stop)
     stop.set_defaults(run=run_stop, check=False)
 
-    go_on = commands.add_parser(
-        "continue",
-        parents=[common],
-        help="let a deployment go on that waits for a person, or keeps the old pool for a while",
-    )
-    go_on.add_argument("id", metavar="ID")
-    _add_why(go_on)
-    go_on.set_defaults(run=run_continue)
-
-    approve = commands.add_parser(
-        "approve", parents=[common], help="let a deployment go on that waits for an approval"
-    )
-    approve.add_argument("id", metavar="ID")
-    _add_why(approve)
-    approve.set_defaults(run=run_approve)
-
-    reject = commands.add_parser(
-        "reject", parents=[common], help="let a deployment fail that waits for an approval"
-    )
-    reject.add_argument("id", metavar="ID")
-    _add_why(reject)
-    reject.set_defaults(run=run_reject)
-
-    abandon = commands.add_parser(
-        "abandon", parents=[common], help="end an interrupted deployment and free its group"
-    )
-    abandon.add_argument("id", metavar="ID")
-    _add_why(abandon)
-    abandon.set_defaults(run=run_abandon)
+    for name, run, told in (
+        (
+            "continue",
+            run_continue,
+            "let a deployment go on that waits for a person, or keeps the old pool for a while",
+        ),
+        ("approve", run_approve, "let a deployment go on that waits for an approval"),
+        ("reject", run_reject, "let a deployment fail that waits for an approval"),
+        ("abandon", run_abandon, "end an interrupted deployment and free its group"),
+    ):
+        decide = commands.add_parser(name, parents=[common], help=told)
+        decide.add_argument("id", metavar="ID")
+        _add_why(decide)
+        decide.set_defaults(run=run)
 
 
 def run_stop(options: argparse.Namespace) -> int:
@@ -76,13 +61,9 @@ def run_stop(options: argparse.Namespace) -> int:
         rollback=options.rollback,
         why=options.why,
         wait=not options.no_wait,
-        inventory=options.inventory or None,
-        targets=options.targets,
-        variables=read_variables(options.extra_vars),
         on_event=show.event,
-        record=options.record,
-        verbosity=verbosity(options),
         notice=complain,
+        **run_arguments(options),
     )
     if stopped.id is None:
         if api.status(options.id, record=options.record).error is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 import typing as t
 
@@ -21,10 +22,9 @@ from bascule.cli._options import (
     add_check,
     add_limit,
     add_only_outdated,
-    read_variables,
+    plan_arguments,
+    run_arguments,
     run_options,
-    verbosity,
-    with_only_outdated,
 )
 from bascule.cli._output import complain, say, say_json
 
@@ -81,58 +81,30 @@ def add_commands(
 
 def run_deploy(options: argparse.Namespace) -> int:
     """Deploy, show it, and return the exit status."""
-    show = choose_renderer(options)
-    deployment = api.deploy(
-        options.strategy,
-        inventory=options.inventory or None,
-        revision=options.revision,
-        targets=options.targets,
-        limit=options.limit,
-        variables=with_only_outdated(
-            read_variables(options.extra_vars), wanted=options.only_outdated
-        ),
-        check=options.check,
-        diff=options.diff,
-        on_event=show.event,
-        record=options.record,
-        verbosity=verbosity(options),
-        notice=complain,
-    )
-    return conclude(deployment, show, options)
+    deploy = functools.partial(api.deploy, options.strategy, check=options.check, diff=options.diff)
+    return carry_out(deploy, plan_arguments(options), options)
 
 
 def run_rollback(options: argparse.Namespace) -> int:
     """Roll back, show it, and return the exit status."""
-    show = choose_renderer(options)
-    deployment = api.rollback(
-        options.name,
-        to=options.to,
-        inventory=options.inventory or None,
-        targets=options.targets,
-        variables=read_variables(options.extra_vars),
-        check=options.check,
-        diff=options.diff,
-        on_event=show.event,
-        record=options.record,
-        verbosity=verbosity(options),
-        notice=complain,
+    rollback = functools.partial(
+        api.rollback, options.name, to=options.to, check=options.check, diff=options.diff
     )
-    return conclude(deployment, show, options)
+    return carry_out(rollback, run_arguments(options), options)
 
 
 def run_resume(options: argparse.Namespace) -> int:
     """Go on with a deployment, show it, and return the exit status."""
+    resume = functools.partial(api.resume, options.id)
+    return carry_out(resume, run_arguments(options), options)
+
+
+def carry_out(
+    begin: t.Callable[..., Deployment], arguments: dict[str, t.Any], options: argparse.Namespace
+) -> int:
+    """Run a deployment with these arguments, show it, and return the exit status."""
     show = choose_renderer(options)
-    deployment = api.resume(
-        options.id,
-        inventory=options.inventory or None,
-        targets=options.targets,
-        variables=read_variables(options.extra_vars),
-        on_event=show.event,
-        record=options.record,
-        verbosity=verbosity(options),
-        notice=complain,
-    )
+    deployment = begin(**arguments, on_event=show.event, notice=complain)
     return conclude(deployment, show, options)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import typing as t
 
 from bascule import _plans
@@ -9,13 +10,12 @@ from bascule.cli._options import (
     add_check,
     add_limit,
     add_only_outdated,
-    read_variables,
+    plan_arguments,
+    run_arguments,
     run_options,
-    verbosity,
-    with_only_outdated,
 )
 from bascule.cli._output import complain, say, say_json
-from bascule.cli.deployments import choose_renderer, conclude, refused
+from bascule.cli.deployments import carry_out, refused
 
 if t.TYPE_CHECKING:
     import argparse
@@ -55,18 +55,7 @@ def add_commands(
 def run_plan(options: argparse.Namespace) -> int:
     """Show the plan of a deployment and what it would change on each host."""
     planned = _plans.make(
-        options.strategy,
-        inventory=options.inventory or None,
-        revision=options.revision,
-        targets=options.targets,
-        limit=options.limit,
-        variables=with_only_outdated(
-            read_variables(options.extra_vars), wanted=options.only_outdated
-        ),
-        output=options.output,
-        record=options.record,
-        verbosity=verbosity(options),
-        notice=complain,
+        options.strategy, output=options.output, notice=complain, **plan_arguments(options)
     )
     if planned.exit_code:
         return refused(planned, options)
@@ -83,22 +72,12 @@ def run_plan(options: argparse.Namespace) -> int:
 
 def run_apply(options: argparse.Namespace) -> int:
     """Carry out a saved plan, show it, and return the exit status."""
-    show = choose_renderer(options)
-    variables = read_variables(options.extra_vars)
-    if options.targets is not None:
-        variables["deploy_targets"] = options.targets
-    deployment = _plans.apply(
-        options.plan,
-        inventory=options.inventory or None,
-        variables=variables,
-        check=options.check,
-        diff=options.diff,
-        on_event=show.event,
-        record=options.record,
-        verbosity=verbosity(options),
-        notice=complain,
-    )
-    return conclude(deployment, show, options)
+    arguments = run_arguments(options)
+    targets = arguments.pop("targets")
+    if targets is not None:
+        arguments["variables"]["deploy_targets"] = targets
+    apply = functools.partial(_plans.apply, options.plan, check=options.check, diff=options.diff)
+    return carry_out(apply, arguments, options)
 
 
 def plan_lines(plan: Plan) -> list[str]:
