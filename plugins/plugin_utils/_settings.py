@@ -113,8 +113,16 @@ def require(settings: dict[str, t.Any], name: str, example: str) -> str:
 def host_settings(settings: dict[str, t.Any]) -> None:
     """Check what is only used once a target is asked.
 
-    :raises UsageError: a time that cannot be read
+    :raises UsageError: a time that cannot be read, or a folder that is not named from ``/``
     """
+    for name in ("deploy_sysroot", "deploy_root"):
+        folder = str(settings[name] or "")
+        # The default root lies below the sysroot.
+        if folder and not folder.startswith("/"):
+            raise UsageError(
+                f"{name} is {folder!r}; wanted is an absolute path on the targets. Begin it with "
+                "/, or with {{ inventory_dir }}/ where the targets are on this machine."
+            )
     parse_duration(settings["deploy_reconnect_timeout"], "deploy_reconnect_timeout")
     parse_channels(settings["deploy_notifications"])
 

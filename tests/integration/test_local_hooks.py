@@ -148,7 +148,8 @@ ENDINGS: list[tuple[str, tuple[str, int] | None, str, str | None, str]] = [
         ("#!/bin/sh\nsleep 9 &\nexit 0\n", 0o755),
         "timeout: 1",
         "UnknownError",
-        "Script at specified location: s.sh failed to close STDOUT",
+        "Script at specified location: s.sh failed to close STDOUT: a program that it left running"
+        " still has it after 1 seconds. Start that program with >/dev/null 2>&1 </dev/null &",
     ),
     ("timeout as text", ("#!/bin/sh\nexit 0\n", 0o755), "timeout: 30s", None, ""),
 ]

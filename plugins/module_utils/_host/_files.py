@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 BEHAVIORS = ("DISALLOW", "OVERWRITE", "RETAIN")
 _AGAIN = "and then try again."
+_EXISTS = "The deployment failed because a specified file already exists at this location"
 
 
 class Step(NamedTuple):
@@ -49,7 +50,8 @@ class Plan:
         self.copies: dict[str, str] = {}
         self.directories: dict[str, str | None] = {}
         self.grants: list[_permissions.Grant] = []
-        # What stands in the way on this host now; a hook that runs before Install may remove it.
+        # What stands in the way on this host now, each without its full stop; a hook that runs
+        # before Install may remove it.
         self.conflicts: list[str] = []
         self.retained: list[str] = []
         # In the release layout: what goes into the release, and (to be shown) the links to it.
@@ -62,8 +64,14 @@ class Plan:
 
     def conflict_text(self) -> str:
         """Say what stands in the way; the first in full, the others by number."""
-        more = len(self.conflicts) - 1
-        return self.conflicts[0] + (f" (and {more} more like it)." if more else ".")
+        first, more = self.conflicts[0], len(self.conflicts) - 1
+        text = first + (f" (and {more} more like it)." if more else ".")
+        if first.startswith(_EXISTS):
+            text += (
+                " No deployment has put it there. Move it away, or say in file_exists_behavior what"
+                " to do with it: OVERWRITE or RETAIN."
+            )
+        return text
 
 
 def behavior(appspec: dict[str, Any], option: str | None) -> str:
@@ -191,7 +199,7 @@ class _Planner:
         if self._ground.kind(destination) == "file" and not self._retains(target):
             self.plan.conflicts.append(
                 f"The destination {written} is an existing file; a file of the revision is always"
-                " copied into a directory."
+                " copied into a directory"
             )
         self._ancestors(target)
         self._copy(path, target)
@@ -237,7 +245,7 @@ class _Planner:
         if not self._ground.is_directory(destination):
             if self._ground.kind(destination) is not None:
                 self.plan.conflicts.append(
-                    f"The destination directory {destination} is an existing file."
+                    f"The destination directory {destination} is an existing file"
                 )
             self._mkdir(destination, source)
         for path in self._tree.children(source):
@@ -272,13 +280,10 @@ class _Planner:
                 plan.retained.append(target)
                 return
             if self._existing == "DISALLOW":
-                plan.conflicts.append(
-                    "The deployment failed because a specified file already exists at this"
-                    f" location: {target}"
-                )
+                plan.conflicts.append(f"{_EXISTS}: {target}")
             elif kind == "directory":
                 plan.conflicts.append(
-                    f"The file {target} cannot be installed over the directory of that name."
+                    f"The file {target} cannot be installed over the directory of that name"
                 )
         plan.copies[target] = source
         plan.steps.append(Step("copy", target, source))

@@ -122,7 +122,12 @@ def _attempt(
     if ending.how == "timeout":
         return Outcome(TIMED_OUT, location, f"{where} failed to complete in {timeout} seconds")
     if ending.how == "open":
-        return Outcome(LEFT_OPEN, location, f"{where} failed to close {ending.stream}")
+        return Outcome(
+            LEFT_OPEN,
+            location,
+            f"{where} failed to close {ending.stream}: a program that it left running still has it"
+            f" after {timeout} seconds. Start that program with >/dev/null 2>&1 </dev/null &",
+        )
     if ending.how == "signal":
         return Outcome(FAILED, location, f"{where}{as_user} was ended by signal {ending.number}")
     if ending.number:

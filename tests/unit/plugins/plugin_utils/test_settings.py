@@ -48,6 +48,16 @@ def test_a_list_is_no_name() -> None:
         _settings.as_data("deploy_application", ["shop"], {"type": "str"})
 
 
+def test_a_folder_on_the_targets_is_named_from_the_root() -> None:
+    plain = {"deploy_reconnect_timeout": "60s", "deploy_notifications": []}
+    roots = {"deploy_sysroot": "fleet/web1", "deploy_root": "fleet/web1/opt"}
+    with pytest.raises(UsageError, match=r"deploy_sysroot is 'fleet/web1'; wanted is an absolute"):
+        _settings.host_settings({**plain, **roots})
+    with pytest.raises(UsageError, match=r"deploy_root is 'opt'"):
+        _settings.host_settings({**plain, "deploy_sysroot": "", "deploy_root": "opt"})
+    _settings.host_settings({**plain, "deploy_sysroot": "/fleet", "deploy_root": "/fleet/opt"})
+
+
 def test_what_does_not_fit_is_told_in_words() -> None:
     known = "deploy_health_gates.prot. Supported parameters include: port, type."
     told = _settings.unfit([known, "value of deploy_layout must be one of: copy, release"])
