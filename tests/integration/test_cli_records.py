@@ -155,7 +155,7 @@ def test_an_empty_record_has_no_history(tmp_path: Path) -> None:
     for arguments in (["history"], ["status"]):
         done = command(url, *arguments)
         assert (done.returncode, done.stdout) == (0, "")
-        assert done.stderr == "bascule: nothing has been deployed yet\n"
+        assert done.stderr == f"bascule: nothing has been deployed yet, says the record {url}\n"
     assert answer(url, "history") == []
 
 

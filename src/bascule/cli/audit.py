@@ -51,8 +51,8 @@ def run_verify(options: argparse.Namespace) -> int:
         say(f"The audit of {report.source} is broken at {report.broken.text()}")
     else:
         say(
-            f"The audit of {report.source} is whole: {report.links} links in {report.chains} "
-            "chains."
+            f"The audit of {report.source} is whole: {_number(report.links, 'link')} in "
+            f"{_number(report.chains, 'chain')}."
         )
         if report.head:
             say(f"The chain main ends with link {report.length}, {report.head}.")
@@ -82,6 +82,10 @@ def run_show(options: argparse.Namespace) -> int:
     for line in columns([_row(event) for event in found], ("TIME", "WHO", "WHAT", "OF", "WHY")):
         say(line)
     return DONE
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _row(event: dict[str, t.Any]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from ansible_collections.bascule.deploy.plugins.module_utils._advice import ways
 from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_text import duration
 
 from bascule import _control, api
+from bascule._upgrade import record_version
 from bascule.cli._output import (
     columns,
     complain,
@@ -85,7 +86,7 @@ def run_history(options: argparse.Namespace) -> int:
         for line in history_lines(found):
             say(line)
     else:
-        complain("nothing has been deployed yet")
+        complain_of_nothing(options)
     return DONE
 
 
@@ -277,8 +278,15 @@ def _groups(options: argparse.Namespace) -> int:
         for line in history_lines(found):
             say(line)
     else:
-        complain("nothing has been deployed yet")
+        complain_of_nothing(options)
     return DONE
+
+
+def complain_of_nothing(options: argparse.Namespace, what: str = "deployed") -> None:
+    """Say that the record is empty, and which one that is: it may be another than was meant."""
+    complain(
+        f"nothing has been {what} yet, says the record {record_version(record=options.record).url}"
+    )
 
 
 def _brief(deployment: Deployment) -> dict[str, t.Any]:

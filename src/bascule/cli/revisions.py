@@ -6,7 +6,8 @@ import dataclasses
 import typing as t
 
 from bascule import _revisions
-from bascule.cli._output import columns, complain, moment, say, say_json
+from bascule.cli._output import columns, moment, say, say_json
+from bascule.cli.records import complain_of_nothing
 from bascule.result import DONE
 
 if t.TYPE_CHECKING:
@@ -54,7 +55,7 @@ def run_list(options: argparse.Namespace) -> int:
         for line in columns([_row(one) for one in found], header):
             say(line)
     else:
-        complain("nothing has been deployed or registered yet")
+        complain_of_nothing(options, "deployed or registered")
     return DONE
 
 
