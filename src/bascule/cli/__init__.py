@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import typing as t
 
 import bascule.cli.audit as audit
@@ -27,8 +26,8 @@ import bascule.cli.records as records
 import bascule.cli.revisions as revisions
 import bascule.cli.simulate as simulate
 import bascule.cli.targets as targets
-from bascule.cli._output import complain, say_json
-from bascule.result import FAILED, INTERRUPTED, USAGE
+from bascule.cli._output import OutputError, be_silent, complain, flush, say, say_json, stand_in
+from bascule.result import DONE, FAILED, INTERRUPTED, USAGE
 
 if t.TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,11 +42,30 @@ Exit status: 0 done, 1 the deployment failed or was rolled back, 2 wrong usage o
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
+    stand_in()
     try:
-        return _run(make_parser().parse_args(arguments))
+        status = _run(_parsed(arguments))
+        flush()
     except KeyboardInterrupt:
         complain("interrupted")
         return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has seen enough.
+        be_silent()
+        return DONE
+    except OutputError as error:
+        complain(str(error))
+        be_silent()
+        return FAILED
+    return status
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    try:
+        return make_parser().parse_args(arguments)
+    except SystemExit:
+        flush()
+        raise
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -56,14 +74,12 @@ def _run(options: argparse.Namespace) -> int:
     debug = options.debug or bool(os.environ.get("BASCULE_DEBUG"))
     try:
         return int(options.run(options))
+    except (BrokenPipeError, OutputError):
+        raise
     except BasculeError as error:
         if debug:
             raise
         return _refused(str(error), error.kind, USAGE, options)
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; keep the interpreter from flushing into it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as error:
         if debug:
             raise
@@ -152,5 +168,5 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: t.Any, **__: t.Any) -> None:
         from importlib.metadata import version
 
-        sys.stdout.write(f"bascule {version('bascule')}\n")
+        say(f"bascule {version('bascule')}")
         parser.exit()

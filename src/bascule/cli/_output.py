@@ -3,27 +3,94 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 import typing as t
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
+from ansible_collections.bascule.deploy.plugins.module_utils._errors import BasculeError
 from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_text import duration
 
 if t.TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from bascule.result import Deployment
 
 
+class OutputError(BasculeError):
+    """What a command has to say cannot be written; what it did is done."""
+
+    kind = "output"
+
+
 def say(text: str = "") -> None:
-    """Write a line to standard output."""
-    sys.stdout.write(f"{text}\n")
+    """Write a line to standard output; see ``write``."""
+    write(f"{text}\n")
+
+
+def write(text: str) -> None:
+    """Write a text to standard output.
+
+    :raises BrokenPipeError: nobody reads it any more
+    :raises OutputError: it cannot be written, for instance since a disk is full
+    """
+    _output(lambda: sys.stdout.write(text))
+
+
+def flush() -> None:
+    """Write what was only kept so far; errors as of ``write``."""
+    _output(sys.stdout.flush)
+
+
+def _output(work: t.Callable[[], object]) -> None:
+    try:
+        work()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"The output cannot be written: {error.strerror}. Make room, or let it go elsewhere."
+        ) from error
+
+
+def aside(text: str) -> None:
+    """Write a line to standard error, if anybody can hear it; nothing ends because of it."""
+    with suppress(OSError):
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
 
 
 def complain(text: str) -> None:
     """Write one clear message to standard error."""
-    sys.stderr.write(f"bascule: {text}\n")
-    sys.stderr.flush()
+    aside(f"bascule: {text}")
+
+
+def be_silent() -> None:
+    """Let everything said from now on go nowhere, also what the interpreter flushes at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def heard_or_not() -> Iterator[None]:
+    """Say inside how something ended: whether that is heard is no part of how it ended."""
+    try:
+        yield
+        flush()
+    except BrokenPipeError:
+        be_silent()
+    except OutputError as error:
+        complain(str(error))
+        be_silent()
+
+
+def stand_in() -> None:
+    """Open what the shell has closed (``>&-``), so that no other file gets its number."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - it stays open
+            setattr(sys, name, nowhere)
 
 
 def say_json(data: t.Any) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import typing as t
 from pathlib import Path
 
 import bascule._audit as api
-from bascule.cli._output import columns, moment, say, say_json
+from bascule.cli._output import columns, moment, say, say_json, write
 from bascule.result import DONE, FAILED
 
 if t.TYPE_CHECKING:
@@ -67,7 +66,7 @@ def run_export(options: argparse.Namespace) -> int:
         "record": options.record,
     }
     if options.output is None:
-        api.audit_export(sys.stdout.write, **about)
+        api.audit_export(write, **about)
     else:
         api.export_file(Path(options.output).expanduser(), **about)
     return DONE

@@ -8,7 +8,7 @@ from ansible_collections.bascule.deploy.plugins.module_utils._advice import ways
 
 from bascule import _control, api
 from bascule.cli._options import run_arguments, run_options
-from bascule.cli._output import complain, say, say_json
+from bascule.cli._output import complain, heard_or_not, say, say_json
 from bascule.cli.deployments import choose_renderer, refused
 from bascule.result import DONE, FAILED
 
@@ -73,10 +73,11 @@ def run_stop(options: argparse.Namespace) -> int:
         return refused(stopped, options)
     if show.progress.deployments:
         show.close()
-    if options.format == "json":
-        say_json(stopped.to_dict())
-    else:
-        say(_how_it_stopped(stopped))
+    with heard_or_not():
+        if options.format == "json":
+            say_json(stopped.to_dict())
+        else:
+            say(_how_it_stopped(stopped))
     if stopped.finished_at is None:
         if not options.no_wait:
             complain(f"{stopped.id} is not finished. {ways_on(str(stopped.id))}")

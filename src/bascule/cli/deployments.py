@@ -26,7 +26,7 @@ from bascule.cli._options import (
     run_arguments,
     run_options,
 )
-from bascule.cli._output import complain, say, say_json
+from bascule.cli._output import aside, complain, heard_or_not, say, say_json
 
 if t.TYPE_CHECKING:
     from bascule.result import Deployment
@@ -105,7 +105,9 @@ def carry_out(
     """Run a deployment with these arguments, show it, and return the exit status."""
     show = choose_renderer(options)
     deployment = begin(**arguments, on_event=show.event, notice=complain)
-    return conclude(deployment, show, options)
+    with heard_or_not():
+        conclude(deployment, show, options)
+    return deployment.exit_code
 
 
 def choose_renderer(options: argparse.Namespace) -> Renderer:
@@ -116,23 +118,24 @@ def choose_renderer(options: argparse.Namespace) -> Renderer:
     check = bool(options.check)
     quiet = options.quiet or options.verbose > 1
     if options.format == "json":
-        return PlainRenderer(_aside, quiet=options.verbose == 0, refusals=False)
+        return PlainRenderer(aside, quiet=options.verbose == 0, refusals=False)
     if sys.stdout.isatty() and not (check or quiet):
         console = live_console(sys.stdout)
         if console is not None:
             return LiveRenderer(console, verbose=options.verbose > 0, refusals=False)
-    write = say if check or sys.stdout.isatty() else _aside
+    write = say if check or sys.stdout.isatty() else aside
     return PlainRenderer(
         write, plan=check, verbose=options.verbose > 0, quiet=quiet, refusals=False
     )
 
 
-def conclude(deployment: Deployment, show: Renderer, options: argparse.Namespace) -> int:
-    """Say how a deployment ended and return the exit status."""
+def conclude(deployment: Deployment, show: Renderer, options: argparse.Namespace) -> None:
+    """Say how a deployment ended."""
     if options.format == "json":
         say_json(deployment.to_dict())
     elif deployment.id is None and deployment.exit_code:
-        return refused(deployment, options)
+        refused(deployment, options)
+        return
     elif isinstance(show, LiveRenderer):
         show.close()
     elif options.check:
@@ -142,7 +145,6 @@ def conclude(deployment: Deployment, show: Renderer, options: argparse.Namespace
             say(line)
     if deployment.unfinished:
         _say_how_to_go_on(deployment, options)
-    return deployment.exit_code
 
 
 def _say_how_to_go_on(deployment: Deployment, options: argparse.Namespace) -> None:
@@ -168,8 +170,3 @@ def refused(deployment: Deployment, options: argparse.Namespace) -> int:
     elif deployment.error is not None:
         complain(deployment.error.message)
     return deployment.exit_code
-
-
-def _aside(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()

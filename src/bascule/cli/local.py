@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing as t
 from pathlib import Path
 
-from bascule.cli._output import complain, say, say_json
+from bascule.cli._output import complain, heard_or_not, say, say_json
 from bascule.result import DONE, FAILED
 
 if t.TYPE_CHECKING:
@@ -187,10 +187,11 @@ def run_local(options: argparse.Namespace) -> int:
     )
     for warning in result["warnings"]:
         complain(f"warning: {warning}")
-    if text:
-        conclude(result)
-    else:
-        say_json(result)
+    with heard_or_not():
+        if text:
+            conclude(result)
+        else:
+            say_json(result)
     return DONE if result["error"] is None else FAILED
 
 
@@ -253,4 +254,5 @@ def read_configuration(name: str | None) -> dict[str, t.Any]:
 
 
 def _begin(folder: str) -> None:
-    say(f"Starting to execute deployment from within folder {folder}")
+    with heard_or_not():
+        say(f"Starting to execute deployment from within folder {folder}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 import typing as t
 
 from ansible_collections.bascule.deploy.plugins.module_utils._advice import ways_on
@@ -15,6 +14,7 @@ from bascule._upgrade import record_version
 from bascule.cli._output import (
     columns,
     complain,
+    flush,
     moment,
     overview,
     revision_text,
@@ -115,7 +115,7 @@ def _follow(options: argparse.Namespace) -> int:
         else:
             for line in event_lines(event, width):
                 say(line)
-        sys.stdout.flush()
+        flush()
     ended = api.status(options.id, record=options.record)
     if ended.rolled_back_by:
         complain(f"{ended.id} is rolled back by {ended.rolled_back_by}.")
