@@ -12,21 +12,21 @@ import time
 from typing import Any, BinaryIO
 
 from .._errors import BasculeError, HostError, InstallError, UsageError
-from . import _again, _cleanup, _context, _events, _files, _retention, _room, _tree
+from . import (
+    _again,
+    _cleanup,
+    _context,
+    _environment,
+    _events,
+    _files,
+    _retention,
+    _room,
+    _tree,
+)
 from ._journal import Journal
 from ._layout import Folder, read_pointer, write_file
 from ._lock import GroupLock
 from ._scriptlog import ScriptLog
-
-# systemd's search path, under which the agent runs its scripts.
-_SEARCHED = (
-    "/usr/local/sbin",
-    "/usr/local/bin",
-    "/usr/sbin",
-    "/usr/bin",
-    "/sbin",
-    "/bin",
-)
 
 
 def run(request: dict[str, Any], bundle: BinaryIO | None) -> dict[str, Any]:
@@ -524,53 +524,12 @@ class _Run:
         return own
 
     def _environment(self, event: str, folder: Folder) -> dict[str, str]:
-        context = self._context
-        deployment = context.deployment
-        environment = dict(os.environ, PATH=_search_path(os.environ.get("PATH", "")))
-        for source in (
-            context.revision.get("environment"),
-            context.options.get("hook_environment"),
-        ):
-            for name, value in (source or {}).items():
-                if value is not None:
-                    environment[name] = str(value)
-        if self._journal.digest is None:
-            before = (_context.previous(self._layout) or {}).get("digest")
-        else:
-            before = self._journal.previous
-        environment.update(
-            {
-                "LIFECYCLE_EVENT": event,
-                "HOOK_ATTEMPT": str(self._journal.attempts(event)),
-                "DEPLOYMENT_ID": self._layout.deployment_id,
-                "APPLICATION_NAME": str(deployment.get("application") or ""),
-                "DEPLOYMENT_GROUP_NAME": str(deployment.get("group") or ""),
-                "DEPLOYMENT_GROUP_ID": self._layout.group_id,
-                "ARCHIVE_DIRECTORY": folder.archive,
-                "REVISION_DIGEST": context.digest,
-                "PREVIOUS_REVISION": before or "",
-                "TARGET_NAME": context.target,
-                "IS_ROLLBACK": "true" if context.is_rollback else "false",
-                "SYSROOT": context.sysroot,
-                "TARGET_POOL": str(context.options.get("pool") or ""),
-            }
-        )
         if folder.path == self._folder.path:
             self._release()
             release = self._journal.release
         else:
             release = Journal(folder.journal).release
-        if release is not None:
-            environment["RELEASE_DIRECTORY"] = release["path"]
-            environment["RELEASE_LINK"] = release["link"]
-            environment["SHARED_DIRECTORY"] = release["shared"]
-        return environment
-
-
-def _search_path(path: str) -> str:
-    """Return the search path with systemd's folders: scripts count on them, ssh may lack them."""
-    folders = [folder for folder in path.split(os.pathsep) if folder]
-    return os.pathsep.join(folders + [one for one in _SEARCHED if one not in folders])
+        return _environment.of_hook(self._context, self._journal, event, folder, release)
 
 
 def _told(plan: _files.Plan) -> str:
