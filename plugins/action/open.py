@@ -158,7 +158,12 @@ class ActionModule(BasculeAction):
             if interrupted:
                 stop = self._templar.template(variables.get("deployment_stop") or {})
                 opened = resume_deployment(
-                    interrupted, settings, record=record, check=self.checking, stop=stop
+                    interrupted,
+                    settings,
+                    record=record,
+                    check=self.checking,
+                    stop=stop,
+                    hosts=(variables.get("groups") or {}).get("all"),
                 )
             else:
                 endpoints = self._endpoints(arguments["targets"], settings, variables)

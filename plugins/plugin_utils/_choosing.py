@@ -101,7 +101,7 @@ def as_row(revision: Revision) -> RevisionRow:
 
 
 def _named(settings: Settings, cache: Path, base: Path, expected: str | None) -> RevisionRow:
-    source = require(settings, "deploy_revision", "./my-bundle")
+    source = require(settings, "deploy_revision", "./shop, or --revision ./shop")
     try:
         revision = resolve(
             source,

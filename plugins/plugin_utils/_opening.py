@@ -234,6 +234,7 @@ def resume_deployment(
     record: Record,
     check: bool = False,
     stop: t.Mapping[str, t.Any] | None = None,
+    hosts: t.Collection[str] | None = None,
 ) -> Opened:
     """Take up a deployment that was interrupted; its plan stays as it was made.
 
@@ -242,8 +243,9 @@ def resume_deployment(
 
     :param stop: ``{"why", "rollback"}``: it is only brought to its end, as Stopped; written down
         once the settings are those it needs
-    :raises UsageError: it has ended, belongs to another deployment group, or other settings are
-        given
+    :param hosts: those of the inventory
+    :raises UsageError: it has ended, belongs to another deployment group, or other settings or
+        another inventory are given
     :raises LeaseHeldError: its controller is alive
     """
     found = left_open(record.deployment(deployment_id), record)
@@ -258,6 +260,8 @@ def resume_deployment(
             f"variables name {asked[0]}/{asked[1]}. Resume it with the variables it had."
         )
     _refuse_other_settings(found, settings, ending=bool(found.error_code or stop))
+    if hosts is not None:
+        _refuse_other_inventory(found, hosts)
     if not check:
         if stop:
             record.request_stop(
@@ -273,6 +277,22 @@ def resume_deployment(
         return Opened(fact, members, then.plan, text, fact, baseline_fleet(found), found.plan)
     members = fleet(found.plan, endpoints, options=found.options, revision=found.revision)
     return Opened(fact, members, found.plan, render_plan(found.plan))
+
+
+def _refuse_other_inventory(found: Deployment, hosts: t.Collection[str]) -> None:
+    """Refuse an inventory that has nobody of the group; some may well have left it since.
+
+    :raises UsageError: naming them
+    """
+    pools = found.options.get("pool_endpoints") or {}
+    listed = [*found.options["endpoints"], *(one for pool in pools.values() for one in pool)]
+    names = list(dict.fromkeys(str(one["target"]) for one in listed))
+    if names and not set(names) & set(hosts):
+        others = ", …" if len(names) > len(names[:5]) else ""
+        raise UsageError(
+            f"The inventory has none of the targets of {found.id} ({', '.join(names[:5])}{others})."
+            " Give the one that it was begun with: -i INVENTORY. Nothing was changed."
+        )
 
 
 def _refuse_other_settings(found: Deployment, settings: Settings, *, ending: bool) -> None:

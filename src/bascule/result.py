@@ -13,8 +13,8 @@ if t.TYPE_CHECKING:
 
 DONE, FAILED, USAGE, WAITING, INTERRUPTED = 0, 1, 2, 3, 4
 
-# Refusals that a person cures by asking differently; nothing was changed anywhere.
-USAGE_KINDS = frozenset({"usage", "revision", "archive", "appspec", "plan", "record"})
+# Refusals that a person cures by asking differently, or later; nothing was changed anywhere.
+USAGE_KINDS = frozenset({"usage", "revision", "archive", "appspec", "plan", "record", "lease"})
 _BY_STATUS = {
     "Succeeded": DONE,
     "Planned": DONE,

@@ -226,7 +226,10 @@ def test_an_interrupted_deployment_is_taken_up_with_its_own_plan(record: Record)
     deployment = begin(record, "aaaa")
     run(record, deployment, {"web1": "Succeeded"})
     settings = {**GIVEN, "deploy_traffic_provider": deployment.plan["provider"]}
-    opened = resume_deployment(deployment.id, settings, record=record)
+    with pytest.raises(UsageError, match=r"none of the targets of .* \(web1, .*, web5, …\)"):
+        resume_deployment(deployment.id, settings, record=record, hosts=["localhost", "api1"])
+    assert record.deployment(deployment.id).fence == deployment.fence
+    opened = resume_deployment(deployment.id, settings, record=record, hosts=["web8", "web9"])
     assert opened.deployment["id"] == deployment.id
     assert opened.deployment["resumed"] is True
     assert opened.fleet["targets"] == NAMES
