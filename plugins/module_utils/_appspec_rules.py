@@ -154,7 +154,7 @@ def _script(item: Node, event: str, strict: str | None) -> dict[str, Any]:
     script: dict[str, Any] = {
         "location": text,
         "timeout": _timeout(item, strict),
-        "runas": user or None,
+        "runas": (user or None) if runas is None or strict == "agent-v2" else user,
         "sudo": _sudo(item.get("sudo"), strict),
     }
     if strict is None:

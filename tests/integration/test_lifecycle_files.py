@@ -108,7 +108,7 @@ def test_retained_files_are_neither_copied_nor_recorded_nor_granted(host: Host) 
 
 
 @pytest.mark.parametrize("behavior", ["DISALLOW", "OVERWRITE", "RETAIN"])
-def test_a_foreign_link_is_never_written_through(host: Host, behavior: str) -> None:
+def test_a_foreign_link_is_written_through_by_overwrite_alone(host: Host, behavior: str) -> None:
     outside = host.path("/outside")
     outside.write_text("precious")
     host.path("/srv/app").mkdir(parents=True)
@@ -118,10 +118,15 @@ def test_a_foreign_link_is_never_written_through(host: Host, behavior: str) -> N
         revision(web__a="a1", web__b="b1"), options={"file_exists_behavior": behavior}
     )
     assert result["failed"] == (behavior == "DISALLOW")
-    assert outside.read_text() == "precious"
-    assert not host.path("/nowhere").exists()
-    if behavior == "OVERWRITE":
-        assert listing(host) == {"a": "a1", "b": "b1"}
+    through = behavior == "OVERWRITE"
+    assert outside.read_text() == ("a1" if through else "precious")
+    assert host.path("/nowhere").exists() == through
+    links = {"a": f"->{outside}", "b": f"->{host.path('/nowhere')}"}
+    assert listing(host) == links
+    # The next revision takes the links away that it wrote through, and leaves what they lead to.
+    succeed(host, revision(web__c="c2"))
+    assert listing(host) == ({} if through else links) | {"c": "c2"}
+    assert outside.read_text() == ("a1" if through else "precious")
 
 
 def test_files_and_directories_of_the_user_survive_where_ours_were(host: Host) -> None:
@@ -131,12 +136,23 @@ def test_files_and_directories_of_the_user_survive_where_ours_were(host: Host) -
     host.path("/srv/app/dir").rmdir()
     host.path("/srv/app/dir").write_text("user's file where a directory was made")
     host.path("/srv/app/file").mkdir()
+    host.path("/srv/app/file/mine").write_text("u")
     succeed(host, revision(web__other="o2"))
     assert listing(host) == {
         "dir": "user's file where a directory was made",
         "file": "/",
+        "file/mine": "u",
         "other": "o2",
     }
+
+
+def test_an_empty_directory_where_a_file_was_goes_as_the_file_would(host: Host) -> None:
+    succeed(host, revision(web__file="f1", web__other="o1"))
+    for name in ("file", "other"):
+        host.path("/srv/app/" + name).unlink()
+        host.path("/srv/app/" + name).mkdir()
+    succeed(host, revision(web__file="f2"))
+    assert listing(host) == {"file": "f2"}
 
 
 def test_kinds_may_change_between_revisions(host: Host) -> None:

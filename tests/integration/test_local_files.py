@@ -205,6 +205,63 @@ def test_a_file_that_exists(
     assert left == later
 
 
+# What x/a of the bundle is, what is in its place before (None: a folder), and what is there
+# afterwards and one empty deployment later, as the agent was seen to; None: refused
+OVER: list[tuple[str | Path, dict[str, str | Path | None], dict[str, str] | None, set[str]]] = [
+    ("1", {"x/a": Path("../t"), "t": "u"}, {"x/a": "-> ../t", "t": "1"}, {"t"}),
+    ("1", {"x/a": Path("../t")}, {"x/a": "-> ../t", "t": "1"}, {"t"}),
+    ("1", {"x/a": Path("../t"), "t": None}, {"x/a": "-> ../t", "t": "/", "t/a": "1"}, {"t", "t/a"}),
+    ("1", {"x/a": None}, {"x/a": "/", "x/a/a": "1"}, {"x/a", "x/a/a"}),
+    ("1", {"x/a": None, "x/a/a": "u"}, {"x/a": "/", "x/a/a": "1"}, {"x/a", "x/a/a"}),
+    ("1", {"x/a": None, "x/a/a": None}, None, set()),
+    ("1", {"x/a": Path("../no/t")}, None, set()),
+    ("1", {"x/a": Path("a")}, None, set()),
+    (Path("b"), {"x/a": "u"}, None, set()),
+    (Path("b"), {"x/a": Path("../t")}, None, set()),
+]
+
+
+@pytest.mark.parametrize(("source", "before", "after", "later"), OVER)
+def test_what_overwrite_meets(
+    host: LocalHost,
+    source: str | Path,
+    before: dict[str, str | Path | None],
+    after: dict[str, str] | None,
+    later: set[str],
+) -> None:
+    (host.top / "x").mkdir()
+    for name, content in before.items():
+        path = host.top / name
+        if content is None:
+            path.mkdir()
+        elif isinstance(content, Path):
+            path.symlink_to(content)
+        else:
+            path.write_text(content)
+    there = host.tree()
+    files = {"appspec.yml": appspec("app {d}/x"), "app/a": source}
+    done = host.install(files, "-b", "OVERWRITE")
+    assert done.ok == (after is not None), done.message
+    assert host.tree() == ({"x": "/"} | after if after is not None else there)
+    if after is not None:
+        assert host.install({"appspec.yml": appspec()}).ok
+        assert set(host.tree()) == {"x"} | later
+
+
+def test_a_way_back_over_a_missing_folder(host: LocalHost) -> None:
+    """The agent makes every folder of the way, and fails at one that exists."""
+    files = {"appspec.yml": appspec("app {d}/p/../x"), "app/a": "1"}
+    done = host.install(files)
+    assert (done.failed_event, host.tree()) == ("Install", {})
+    assert "Write it without" in done.message
+    (host.top / "p").mkdir()
+    assert host.install(files).ok
+    assert host.tree() == {"p": "/", "x": "/", "x/a": "1"}
+    files = {"appspec.yml": appspec("app {d}/n/m/../x"), "app/a": "1"}
+    assert host.install(files).ok
+    assert host.tree() == {"n": "/", "n/m": "/", "n/x": "/", "n/x/a": "1", "p": "/"}
+
+
 def test_a_retained_file_is_not_touched_by_permissions(host: LocalHost) -> None:
     (host.top / "x").mkdir()
     (host.top / "x/a").write_text("foreign")

@@ -191,13 +191,17 @@ def test_an_installed_link_is_replaced_by_the_next_deployment(host: LocalHost) -
     assert host.tree() == {"x": "/", "x/a": "2", "x/link": "-> a"}
 
 
-@pytest.mark.parametrize("behavior", ["DISALLOW", "OVERWRITE", "RETAIN"])
-def test_a_foreign_link_is_never_written_through(host: LocalHost, behavior: str) -> None:
-    """The agent writes through: a dangling one always, others with OVERWRITE."""
-    other = host.folder / "other"
-    (host.top / "x").mkdir()
-    (host.top / "x/a").symlink_to(other)
-    done = host.install({"appspec.yml": appspec("app {d}/x"), "app/a": "1"}, "-b", behavior)
-    assert done.ok == (behavior != "DISALLOW")
-    assert not other.exists()
-    assert host.tree()["x/a"] == ("1" if behavior == "OVERWRITE" else f"-> {other}")
+def test_what_is_set_on_a_link_reaches_the_file_of_the_bundle(host: LocalHost) -> None:
+    """As with the agent; the link itself stays as it was made."""
+    section = permissions("object: {d}/x/link, mode: '600'", "object: {d}/x/two, mode: '640'")
+    files = {"app/link": Path("in/f"), "app/in/f": "1", "app/two": Path("three")}
+    files |= {"app/three": Path("g"), "app/g": "2"}
+    assert host.install({"appspec.yml": appspec("app {d}/x", section), **files}).ok
+    assert (host.mode("x/in/f"), host.mode("x/g")) == ("0600", "0640")
+    section = permissions("object: {d}/x, owner: root, type: [file]")
+    done = host.install({"appspec.yml": appspec("app {d}/x", section), "app/l": Path("nowhere")})
+    assert done.failed_event == "Install"
+    assert "which leads to nothing" in done.message
+    assert host.tree()["x/g"] == "2"
+    section = permissions("object: {d}/x, type: [file]")
+    assert host.install({"appspec.yml": appspec("app {d}/x", section), "app/l": Path("no")}).ok

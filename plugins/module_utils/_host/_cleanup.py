@@ -126,7 +126,7 @@ class Ground:
             # A file where a directory was made is somebody else's.
             if one.kind != "mkdir":
                 self.gone.add(key)
-        elif one.kind != "copy":
+        else:
             try:
                 names = os.listdir(key)
             except OSError:

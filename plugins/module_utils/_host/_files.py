@@ -34,11 +34,16 @@ _EXISTS = "The deployment failed because a specified file already exists at this
 
 
 class Step(NamedTuple):
-    """Something to make; ``source`` is its path in the revision, None for a mere ancestor."""
+    """Something to make; ``source`` is its path in the revision, None for a mere ancestor.
+
+    ``onto`` is where a file is written that overwrites a link (what that leads to) or a directory
+    (a file in it) of somebody else's, empty where it is ``path`` itself.
+    """
 
     kind: str
     path: str
     source: str | None
+    onto: str = ""
 
 
 class Plan:
@@ -136,6 +141,7 @@ def make(
     check_sources(appspec)
     planner = _Planner(tree, ground, existing, missing)
     for entry in appspec["files"]:
+        planner.climb(entry["destination"], put)
         planner.entry(entry["source"], put(entry["destination"]), entry["destination"])
     plan = planner.plan
     if not appspec["permissions"]:
@@ -149,6 +155,18 @@ def make(
         place=put,
         is_directory=ground.is_directory,
     )
+    links = {
+        target: tree.items[source].target
+        for target, source in plan.copies.items()
+        if tree.items[source].kind == "link"
+    }
+    if links:
+
+        def exists(path: str) -> bool:
+            return path in plan.directories or ground.kind(path) is not None
+
+        plan.grants, lost = _permissions.through(plan.grants, links, exists, plan.copies)
+        plan.conflicts += lost
     return plan
 
 
@@ -161,6 +179,28 @@ class _Planner:
         self._tree = tree
         self._ground = ground
         self._existing = existing
+
+    def climb(self, written: str, put: Callable[[str], str]) -> None:
+        """Note a destination that goes through a missing folder, and back by ``..``.
+
+        The agent makes every folder on the way, as it is written, and fails at one that exists.
+        """
+        missing = False
+        parts: list[str] = []
+        for part in written.split("/") if ".." in written else ():
+            before = put("/".join(parts) or "/")
+            parts.append(part)
+            exists = self._ground.kind(put("/".join(parts) or "/")) is not None
+            if part != "..":
+                missing = missing or not exists
+            elif missing and exists:
+                self.plan.conflicts.append(
+                    f"The destination {written} goes through a folder that does not exist, and back"
+                    " by '..'. Write it without"
+                )
+                return
+            elif missing:
+                self._ancestors(os.path.join(before, part))
 
     def entry(self, source: str, destination: str, written: str) -> None:
         parts = [part for part in source.split("/") if part not in ("", ".")]
@@ -275,15 +315,38 @@ class _Planner:
                 " It would be a directory, too."
             )
         kind = self._ground.kind(target)
+        onto = ""
         if kind is not None:
             if self._existing == "RETAIN":
                 plan.retained.append(target)
                 return
             if self._existing == "DISALLOW":
                 plan.conflicts.append(f"{_EXISTS}: {target}")
-            elif kind == "directory":
+            elif self._tree.items[source].kind == "link":
                 plan.conflicts.append(
-                    f"The file {target} cannot be installed over the directory of that name"
+                    f"The link {target} of the revision cannot be made: a {kind} of that name"
+                    " exists, and links overwrite nothing"
                 )
+            elif kind != "file":
+                onto = self._onto(target, kind)
         plan.copies[target] = source
-        plan.steps.append(Step("copy", target, source))
+        plan.steps.append(Step("copy", target, source, onto))
+
+    def _onto(self, target: str, kind: str) -> str:
+        """Return where a file is written that overwrites a link or a directory.
+
+        As with the agent, a link is written through, and a directory takes the file into it.
+        """
+        onto = target
+        if self._ground.is_directory(target):
+            onto = os.path.join(target, os.path.basename(target))
+            kind = self._ground.kind(onto) or "file"
+        if kind == "link":
+            onto = os.path.realpath(onto)
+            kind = self._ground.kind(onto) or "file"
+        if kind != "file" or not self._ground.is_directory(os.path.dirname(onto)):
+            self.plan.conflicts.append(
+                f"The file {target} cannot be installed: what is there leads to {onto}, which is"
+                " no file and can become none"
+            )
+        return onto

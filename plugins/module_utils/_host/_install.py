@@ -88,7 +88,7 @@ def carry_out(
             if labelled is not None:
                 lines.append(_cleanup.line("semanage", labelled))
                 os.write(record, lines[-1])
-        stays = {ground.key(step.path) for step in plan.steps}
+        stays = {ground.key(path) for step in plan.steps for path in (step.path, step.onto) if path}
         if release is not None:
             link = release.releases.link
             stays.add(ground.key(link))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._errors import InstallError
@@ -67,6 +68,46 @@ def assign(
             holders[member] = name
             grants.append(Grant(member, permission))
     return grants
+
+
+def through(
+    grants: list[Grant],
+    links: dict[str, str],
+    exists: Callable[[str], bool],
+    copies: Collection[str],
+) -> tuple[list[Grant], list[str]]:
+    """Let what is set on a link reach the file it leads to, as with the agent.
+
+    Only a file of this deployment's, though: what is outside of it is left alone. The link itself
+    has nothing to set.
+
+    :param links: the links that are made, and what they lead to
+    :param exists: whether something that is not made now will be at a path
+    :param copies: all files and links that are made
+    :returns: the grants, and a message for every link that leads nowhere
+    """
+    result, lost = [], []
+    for grant in grants:
+        path = grant.path
+        for _hop in range(len(links)):
+            if path not in links:
+                break
+            path = os.path.normpath(os.path.join(os.path.dirname(path), links[path]))
+        if path == grant.path or (path in copies and path not in links):
+            result.append(grant._replace(path=path))
+        elif _sets(grant.permission) and (path in links or not exists(path)):
+            lost.append(
+                f"The permissions of {grant.permission['object']} reach the link {grant.path},"
+                " which leads to nothing that they could be set on. Leave it out by the pattern,"
+                " except or type of the permission"
+            )
+    return result, lost
+
+
+def _sets(permission: dict[str, Any]) -> bool:
+    return any(
+        permission[field] is not None for field in ("owner", "group", "mode", "acls", "context")
+    )
 
 
 def _members(permission: dict[str, Any], top: str, paths: Collection[str], kind: str) -> list[str]:

@@ -82,26 +82,27 @@ def _attributes(path: str) -> list[str]:
 
 
 def copy(step: Step, tree: Tree, archive: str, touch: Callable[[], None] = _nothing) -> None:
-    """Install a file or a link by one rename over what is there.
+    """Install a file or a link by one rename over what is there, or over what that leads to.
 
     :param touch: is told before something that is there is replaced
     :raises InstallError: if it cannot be written
     """
     source = step.source or ""
-    temporary = os.path.join(os.path.dirname(step.path), _cleanup.TEMPORARY)
+    path = step.onto or step.path
+    temporary = os.path.join(os.path.dirname(path), _cleanup.TEMPORARY)
     try:
         if tree.items[source].kind == "link":
             _fresh(temporary)
             os.symlink(tree.items[source].target, temporary)
         else:
             _copy_file(os.path.join(archive, source), temporary)
-        if os.path.lexists(step.path):
+        if os.path.lexists(path):
             touch()
-        os.rename(temporary, step.path)
+        os.rename(temporary, path)
     except OSError as error:
         _fresh(temporary, quiet=True)
         raise InstallError(
-            f"Cannot install {source} as {step.path}: {_room.reason(error, step.path)}."
+            f"Cannot install {source} as {path}: {_room.reason(error, path)}."
         ) from error
 
 

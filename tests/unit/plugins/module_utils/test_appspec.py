@@ -210,9 +210,12 @@ def test_everything_but_false_and_null_means_sudo(written: str, sudo: bool) -> N
     assert hook(f"sudo: {written}")["sudo"] is sudo
 
 
-def test_an_empty_runas_is_none() -> None:
-    assert hook("runas: ''")["runas"] is None
-    assert hook("runas: ' app '")["runas"] == "app"
+@pytest.mark.parametrize(
+    ("written", "user"), [("''", ""), ("' app '", "app"), ("~", None), ("5", "5")]
+)
+def test_whom_a_script_runs_as(written: str, user: str | None) -> None:
+    """An empty name is nobody else's; agent 2 has it as if it were not there."""
+    assert hook(f"runas: {written}")["runas"] == user
 
 
 @pytest.mark.parametrize("location", ["/x.sh", "../x.sh", "a b.sh", "5", "true"])
