@@ -108,7 +108,9 @@ def test_retained_files_are_neither_copied_nor_recorded_nor_granted(host: Host) 
 
 
 @pytest.mark.parametrize("behavior", ["DISALLOW", "OVERWRITE", "RETAIN"])
-def test_a_foreign_link_is_written_through_by_overwrite_alone(host: Host, behavior: str) -> None:
+def test_a_foreign_link_is_written_through_to_what_may_be_written(
+    host: Host, behavior: str
+) -> None:
     outside = host.path("/outside")
     outside.write_text("precious")
     host.path("/srv/app").mkdir(parents=True)
@@ -118,15 +120,16 @@ def test_a_foreign_link_is_written_through_by_overwrite_alone(host: Host, behavi
         revision(web__a="a1", web__b="b1"), options={"file_exists_behavior": behavior}
     )
     assert result["failed"] == (behavior == "DISALLOW")
-    through = behavior == "OVERWRITE"
-    assert outside.read_text() == ("a1" if through else "precious")
-    assert host.path("/nowhere").exists() == through
+    assert outside.read_text() == ("a1" if behavior == "OVERWRITE" else "precious")
+    # What leads nowhere is nothing that could be disallowed or retained.
+    assert host.path("/nowhere").exists() == (behavior != "DISALLOW")
     links = {"a": f"->{outside}", "b": f"->{host.path('/nowhere')}"}
     assert listing(host) == links
-    # The next revision takes the links away that it wrote through, and leaves what they lead to.
+    # The next revision takes the links away that this wrote through, and not what they lead to.
     succeed(host, revision(web__c="c2"))
-    assert listing(host) == ({} if through else links) | {"c": "c2"}
-    assert outside.read_text() == ("a1" if through else "precious")
+    left = {"DISALLOW": links, "RETAIN": {"a": links["a"]}, "OVERWRITE": {}}[behavior]
+    assert listing(host) == left | {"c": "c2"}
+    assert outside.exists()
 
 
 def test_files_and_directories_of_the_user_survive_where_ours_were(host: Host) -> None:

@@ -221,6 +221,17 @@ OVER: list[tuple[str | Path, dict[str, str | Path | None], dict[str, str] | None
 ]
 
 
+@pytest.mark.parametrize("behavior", ["DISALLOW", "RETAIN"])
+def test_a_link_that_leads_nowhere_does_not_exist(host: LocalHost, behavior: str) -> None:
+    (host.top / "x").mkdir()
+    (host.top / "x/a").symlink_to("../t")
+    files = {"appspec.yml": appspec("app {d}/x"), "app/a": "1"}
+    assert host.install(files, "-b", behavior).ok
+    assert host.tree() == {"x": "/", "x/a": "-> ../t", "t": "1"}
+    assert host.install({"appspec.yml": appspec()}).ok
+    assert host.tree() == {"x": "/", "t": "1"}
+
+
 @pytest.mark.parametrize(("source", "before", "after", "later"), OVER)
 def test_what_overwrite_meets(
     host: LocalHost,

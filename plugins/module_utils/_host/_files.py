@@ -254,7 +254,14 @@ class _Planner:
         return path if path in self._tree.items else None
 
     def _retains(self, target: str) -> bool:
-        return self._existing == "RETAIN" and self._ground.kind(target) is not None
+        return self._existing == "RETAIN" and self._exists(target)
+
+    def _exists(self, target: str) -> bool:
+        """Tell whether there is something; to the agent, a link that leads nowhere is nothing."""
+        kind = self._ground.kind(target)
+        return kind is not None and (
+            kind != "link" or self._ground.kind(os.path.realpath(target)) is not None
+        )
 
     def _ancestors(self, path: str) -> None:
         missing = []
@@ -317,10 +324,11 @@ class _Planner:
         kind = self._ground.kind(target)
         onto = ""
         if kind is not None:
-            if self._existing == "RETAIN":
+            exists = self._exists(target)
+            if exists and self._existing == "RETAIN":
                 plan.retained.append(target)
                 return
-            if self._existing == "DISALLOW":
+            if exists and self._existing == "DISALLOW":
                 plan.conflicts.append(f"{_EXISTS}: {target}")
             elif self._tree.items[source].kind == "link":
                 plan.conflicts.append(
@@ -333,7 +341,7 @@ class _Planner:
         plan.steps.append(Step("copy", target, source, onto))
 
     def _onto(self, target: str, kind: str) -> str:
-        """Return where a file is written that overwrites a link or a directory.
+        """Return where a file is written that comes upon a link or a directory.
 
         As with the agent, a link is written through, and a directory takes the file into it.
         """
