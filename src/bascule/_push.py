@@ -8,7 +8,7 @@ from os import fspath
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ansible_collections.bascule.deploy.plugins.module_utils._errors import UsageError
+from ansible_collections.bascule.deploy.plugins.module_utils._errors import RecordError, UsageError
 
 from bascule._recorded import opened
 
@@ -23,6 +23,7 @@ class Pushed:
     """A revision and where it is: ``source`` is what to deploy; ``sent`` is false if it was there.
 
     ``digest`` is the revision's name, ``sha256`` and ``size`` (bytes) are the archive's.
+    ``application`` is the one that the record knows it as a revision of; None if it does not.
     """
 
     source: str
@@ -30,6 +31,7 @@ class Pushed:
     sha256: str
     size: int
     sent: bool
+    application: str | None = None
 
     def to_dict(self) -> dict[str, t.Any]:
         """Return the same as plain data, for JSON."""
@@ -53,7 +55,7 @@ def push(
     :param application: have the record know the revision as one of this application
     :param record: address of the record; the default is what the environment names
     :raises UsageError: the place cannot be read
-    :raises BasculeError: the revision is refused, or cannot be uploaded
+    :raises BasculeError: the revision is refused, cannot be registered, or cannot be uploaded
     """
     from ansible_collections.bascule.deploy.plugins.plugin_utils._action import state_directory
     from ansible_collections.bascule.deploy.plugins.plugin_utils._revisions import _s3, resolve
@@ -77,10 +79,26 @@ def push(
             f"--to {to}: this revision is packed as {revision.bundle_type}; end the name with "
             f"{suffixes[0]}, or end it with / to have it named by its digest."
         )
+    about = {"description": revision.description}
+    if application:
+        # What the record refuses is found before anything is sent.
+        with opened(record) as book:
+            book.register_revision(application, revision.digest, source=to, check=True, **about)
     source, sent = _s3.upload(revision, parts.netloc, key)
     if application:
-        with opened(record) as book:
-            book.register_revision(
-                application, revision.digest, source=source, description=revision.description
-            )
-    return Pushed(source, revision.digest, revision.bundle_sha256, revision.bundle_size, sent)
+        try:
+            with opened(record) as book:
+                book.register_revision(application, revision.digest, source=source, **about)
+        except RecordError as error:
+            raise RecordError(
+                f"{source} is uploaded, but not registered as a revision of {application}: {error} "
+                "Push again: what is there is not sent twice."
+            ) from error
+    return Pushed(
+        source,
+        revision.digest,
+        revision.bundle_sha256,
+        revision.bundle_size,
+        sent,
+        application or None,
+    )

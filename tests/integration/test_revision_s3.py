@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
+import sqlite3
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import (
     BasculeError,
+    RecordError,
     RevisionError,
 )
-from ansible_collections.bascule.deploy.plugins.plugin_utils._revisions import resolve
+from ansible_collections.bascule.deploy.plugins.plugin_utils._record import Record
+from ansible_collections.bascule.deploy.plugins.plugin_utils._revisions import _s3, resolve
 from support.aws import BUCKET
 from support.host_program import pack
 
@@ -166,11 +170,54 @@ def test_a_directory_is_pushed_once_and_can_be_deployed_by_what_push_says(
     assert main(["revisions", "list"]) == 0
     assert capsys.readouterr().out == ""
     assert main([*arguments, "--application", "shop"]) == 0
-    assert json.loads(capsys.readouterr().out) == again
+    assert json.loads(capsys.readouterr().out) == {**again, "application": "shop"}
     assert main(["revisions", "show", told["digest"][:8], "--format", "json"]) == 0
     known = json.loads(capsys.readouterr().out)
     assert (known["application"], known["source"]) == ("shop", told["source"])
     assert (known["deployments"], known["groups"], known["holders"]) == ({}, [], [])
+    assert main(arguments[:-2]) == 0
+    assert "The record does not know it; with --application NAME" in capsys.readouterr().out
+
+
+def test_nothing_is_sent_that_the_record_cannot_know(
+    s3: Any, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "record.db"
+    url, place = f"sqlite:///{path}", f"s3://{BUCKET}/shop/"
+
+    def push(record: str) -> bascule.Pushed:
+        return bascule.push(project, place, application="shop", record=record)
+
+    def lose() -> None:
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute("DROP TABLE revisions")
+
+    with pytest.raises(RecordError, match="cannot be opened or created"):
+        push("sqlite:////proc/none/record.db")
+    Record.open(url).close()
+    lose()
+    with pytest.raises(RecordError, match="revisions"):
+        push(url)
+    assert "Contents" not in s3.list_objects_v2(Bucket=BUCKET)
+    # Where it is lost meanwhile it is said what is there, and that another push is enough.
+    path.unlink()
+    send = _s3.upload
+
+    def send_and_lose(*given: Any) -> tuple[str, bool]:
+        answer = send(*given)
+        lose()
+        return answer
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_s3, "upload", send_and_lose)
+        with pytest.raises(RecordError, match=r"shop/\S+ is uploaded, but not registered.*again"):
+            push(url)
+    path.unlink()
+    pushed = push(url)
+    assert (pushed.sent, pushed.application) == (False, "shop")
+    with Record.open(url) as record:
+        [known] = record.revisions("shop")
+        assert known.digest == pushed.digest
 
 
 @pytest.mark.usefixtures("s3")

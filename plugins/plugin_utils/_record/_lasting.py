@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from ._session import Session
 
 
+class _TakenBackError(Exception):
+    """Ends a transaction whose changes are not wanted."""
+
+
 class LastingRecord(Transactions):
     """Each method is a transaction of its own, as are those of ``Record``."""
 
@@ -45,14 +49,25 @@ class LastingRecord(Transactions):
         return self._read(lambda session: _known.revisions(session, application))
 
     def register_revision(
-        self, application: str, digest: str, *, source: str, description: str = ""
+        self,
+        application: str,
+        digest: str,
+        *,
+        source: str,
+        description: str = "",
+        check: bool = False,
     ) -> None:
-        """Make a revision known that was pushed to ``source``, before it is deployed."""
+        """Make a revision known that was pushed to ``source``, before it is deployed.
+
+        :param check: take everything back again; only what would be refused is raised
+        """
 
         def register(session: Session, _unsure: bool) -> None:
             _history.register_revision(
                 session, application, digest, source=source, description=description
             )
+            if check:
+                raise _TakenBackError
 
         while True:
             try:
@@ -60,6 +75,8 @@ class LastingRecord(Transactions):
             except ClaimedError:
                 # Somebody else has just made the same known: now it is there.
                 continue
+            except _TakenBackError:
+                return None
 
     def mark_revision(self, application: str, digest: str, *, bad: bool, why: str = "") -> None:
         """Mark a revision as bad, so that no rollback goes to it, or take the mark back."""

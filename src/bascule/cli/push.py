@@ -29,7 +29,7 @@ def add_commands(
     pushing.add_argument("--subdirectory", metavar="FOLDER", help="the part that is the bundle")
     pushing.add_argument("--checksum", metavar="sha256:…", help="what the source must be")
     pushing.add_argument(
-        "--application", metavar="NAME", help="register it in the record, for 'revisions list'"
+        "--application", metavar="NAME", help="register it in the record, for 'revisions list'; without it it is only uploaded"
     )
     pushing.set_defaults(run=run_push)
 
@@ -49,7 +49,9 @@ def run_push(options: argparse.Namespace) -> int:
         return DONE
     done = f"{size(pushed.size)} sent" if pushed.sent else "it was there already"
     say(f"{pushed.source}  (revision {pushed.digest[:12]}, {done})")
-    if options.application:
-        say(f"The record knows it as a revision of {options.application}.")
+    if pushed.application:
+        say(f"The record knows it as a revision of {pushed.application}.")
+    else:
+        say("The record does not know it; with --application NAME 'bascule revisions' lists it.")
     say(f"Deploy it with: bascule deploy STRATEGY --revision '{pushed.source}'")
     return DONE
