@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..module_utils._errors import BasculeError
 from ..module_utils._routing import traffic_request
-from ._aws import client, error_code
+from ._aws import client
 from ._providers import run_on_controller
 from ._scaling import (
     LEAVING,
@@ -17,7 +17,8 @@ from ._scaling import (
     about_instances,
     heartbeat,
     leaves,
-    told,
+    summed_up,
+    tell_hook,
     waiting_at,
 )
 from ._watch import Watch
@@ -63,24 +64,26 @@ class HookWatch(Watch):
         """Send heartbeats for the groups whose turn it is, and see off who leaves them."""
         waits = []
         for group in self._groups:
-            region, wait = record.hook_turn(self._deployment_id, self._among, group, self._interval)
-            waits.append(wait)
-            if not region:
+            turn = record.hook_turn(self._deployment_id, self._among, group, self._interval)
+            waits.append(turn.wait)
+            if not turn.region:
                 continue
             try:
                 if self._hook:
-                    heartbeat(group, self._hook, region)
+                    heartbeat(group, self._hook, turn.region)
                 if self._scaling.get("termination_hook"):
-                    self._see_off(record, group, region)
+                    self._see_off(record, group, turn.region)
             except BasculeError as error:
                 record.note_hook_failure(self._deployment_id, str(error))
+            finally:
+                record.end_hook_turn(self._deployment_id, self._among, group, turn)
         return min(waits)
 
     def _see_off(self, record: Record, group: str, region: str) -> None:
         deployments = [record.deployment(self._deployment_id)]
         _answered, troubles = see_off(record, deployments, self._scaling, [group], region=region)
-        for trouble in troubles:
-            record.note_hook_failure(self._deployment_id, trouble)
+        if troubles:
+            record.note_hook_failure(self._deployment_id, summed_up(troubles))
 
 
 def see_off(
@@ -137,11 +140,11 @@ def see_off(
         group = waiting[instance]
         try:
             if instance in gone:
-                _tell(asked, "complete_lifecycle_action", hook, group, instance,
+                tell_hook(asked, "complete_lifecycle_action", hook, group, instance,
                       LifecycleActionResult="CONTINUE")  # fmt: skip
                 answered.append(f"{instance} of {group}: CONTINUE at {hook}")
             else:
-                _tell(asked, "record_lifecycle_action_heartbeat", hook, group, instance)
+                tell_hook(asked, "record_lifecycle_action_heartbeat", hook, group, instance)
         except BasculeError as error:
             troubles.append(str(error))
     return answered, troubles
@@ -264,21 +267,3 @@ def _drained(
         for now in [told[one.endpoint.get("name") or one.endpoint["target"]]]
         if wait or not (now["ordered"] or now["ending"])
     }
-
-
-def _tell(scaling: Any, operation: str, hook: str, group: str, instance: str, **more: str) -> None:
-    """Answer the hook of an instance, or keep it waiting, unless it waits no more.
-
-    :raises ScalingError: AWS refuses
-    """
-    from botocore.exceptions import ClientError
-
-    with told(f"The lifecycle hook {hook} of {instance} cannot be answered"):
-        try:
-            getattr(scaling, operation)(
-                LifecycleHookName=hook, AutoScalingGroupName=group, InstanceId=instance, **more
-            )
-        except ClientError as error:
-            # It waits at another hook, or somebody else has answered.
-            if error_code(error) != "ValidationError" or "No active" not in str(error):
-                raise

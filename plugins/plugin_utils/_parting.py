@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..module_utils._errors import BasculeError
 from ._hook_watch import see_off
 from ._notify import family
-from ._scaling import answer_hooks, release
+from ._scaling import answer_hooks, release, summed_up
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +58,7 @@ def part(
         try:
             told, left = see_off(record, done, scaling, scaling["groups"], last=True)
             answered += told
-            warnings += left
+            warnings += [summed_up(left)] if left else []
         except BasculeError as error:
             warnings.append(str(error))
     try:

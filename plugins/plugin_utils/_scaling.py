@@ -183,13 +183,47 @@ def heartbeat(group: str, hook: str, region: str) -> list[str]:
     # Beside other work: it must not hang for long when AWS does not answer.
     scaling: Any = client("autoscaling", region=region, attempts=2, connect=5, read=10)
     kept = []
+    troubles = []
     for instance in waiting_at(scaling, [group], COMING):
-        with told(f"{instance} of {group} cannot be kept waiting at the hook {hook}"):
-            scaling.record_lifecycle_action_heartbeat(
-                LifecycleHookName=hook, AutoScalingGroupName=group, InstanceId=instance
-            )
-        kept.append(instance)
+        try:
+            if tell_hook(scaling, "record_lifecycle_action_heartbeat", hook, group, instance):
+                kept.append(instance)
+        except ScalingError as error:
+            # The others are kept waiting nevertheless.
+            troubles.append(str(error))
+    if troubles:
+        raise ScalingError(summed_up(troubles))
     return kept
+
+
+def summed_up(troubles: Sequence[str]) -> str:
+    """Return one sentence for what has gone wrong with many instances, mostly for one reason."""
+    others = len(troubles) - 1
+    return troubles[0] + (f" (So it is with {others} more.)" if others else "")
+
+
+def tell_hook(
+    scaling: Any, operation: str, hook: str, group: str, instance: str, **more: str
+) -> bool:
+    """Answer the hook of an instance, or keep it waiting; False where it waits for nobody any more.
+
+    :param operation: ``complete_lifecycle_action`` or ``record_lifecycle_action_heartbeat``
+    :raises ScalingError: AWS refuses
+    """
+    from botocore.exceptions import ClientError
+
+    wanted = "answered" if operation == "complete_lifecycle_action" else "kept waiting"
+    with told(f"The lifecycle hook {hook} of {instance} in {group} cannot be {wanted}"):
+        try:
+            getattr(scaling, operation)(
+                LifecycleHookName=hook, AutoScalingGroupName=group, InstanceId=instance, **more
+            )
+        except ClientError as error:
+            # It waits at another hook, or somebody else has answered.
+            if error_code(error) != "ValidationError" or "No active" not in str(error):
+                raise
+            return False
+    return True
 
 
 def waiting_at(scaling: Any, groups: Sequence[str], state: str) -> dict[str, str]:
@@ -224,8 +258,9 @@ def answer_hooks(
 
     :param deployments: what was done, oldest first; the last word on a target counts
     :param groups: where others may wait that no deployment knows
-    :returns: what was answered, and who is left waiting for the next deployment, as sentences
-    :raises ScalingError: AWS refuses
+    :returns: what was answered, and who is left waiting (for the next deployment, or because AWS
+        refuses), as sentences
+    :raises ScalingError: AWS does not say who waits
     """
     verdicts: dict[str, str] = {}
     for one in deployments:
@@ -251,7 +286,7 @@ def answer_hooks(
             if one["LifecycleState"] == COMING
         }
     succeeded = any(one.status == "Succeeded" for one in deployments)
-    answered, left = [], []
+    answered, left, troubles = [], [], []
     for instance, group in sorted(waiting.items()):
         others = any(not held.ended for held in record.holds(group, region))
         verdict = verdicts.get(instance) or ("" if succeeded or others else "ABANDON")
@@ -262,14 +297,15 @@ def answer_hooks(
                 "deploy_only_outdated=true."
             )
             continue
-        with told(f"The lifecycle hook {hook} of {instance} cannot be answered"):
-            scaling.complete_lifecycle_action(
-                LifecycleHookName=hook,
-                AutoScalingGroupName=group,
-                InstanceId=instance,
-                LifecycleActionResult=verdict,
-            )
-        answered.append(f"{instance} of {group}: {verdict}")
+        try:
+            if tell_hook(scaling, "complete_lifecycle_action", hook, group, instance,
+                         LifecycleActionResult=verdict):  # fmt: skip
+                answered.append(f"{instance} of {group}: {verdict}")
+        except ScalingError as error:
+            # The others are answered nevertheless.
+            troubles.append(str(error))
+    if troubles:
+        left.append(summed_up(troubles))
     return answered, left
 
 

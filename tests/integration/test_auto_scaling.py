@@ -20,7 +20,7 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._hook_watch import 
     HookWatch,
     see_off,
 )
-from ansible_collections.bascule.deploy.plugins.plugin_utils._record import Record
+from ansible_collections.bascule.deploy.plugins.plugin_utils._record import Record, _scaling
 from ansible_collections.bascule.deploy.plugins.plugin_utils._scaling import (
     ScalingError,
     answer_hooks,
@@ -297,7 +297,9 @@ def heartbeats(aws: moto.Aws, instance: str) -> int:
     return int(tags.get("heartbeats", 0))
 
 
-def test_nobody_is_left_waiting_by_a_deployment_that_failed(aws: moto.Aws, tmp_path: Path) -> None:
+def test_nobody_is_left_waiting_by_a_deployment_that_failed(
+    aws: moto.Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scaling_group(aws, NAME, 0)
     scaling = aws.client("autoscaling")
     scaling.put_lifecycle_hook(
@@ -310,6 +312,25 @@ def test_nobody_is_left_waiting_by_a_deployment_that_failed(aws: moto.Aws, tmp_p
     with Record.open(f"sqlite:///{tmp_path}/record.db") as record:
         deployment = create(record, [good, untried], 0, options={"endpoints": endpoints})
         hold(record, deployment.id, [NAME], [], hook="bascule")
+        # Nobody else looks while one does, however long that takes; whoever was killed is not
+        # waited for.
+        among = [deployment.id]
+        turn = record.hook_turn(deployment.id, among, NAME, 0.0)
+        assert turn.region == "eu-central-1"
+        others = record.hook_turn(deployment.id, among, NAME, 0.0)
+        assert others.region == ""
+        assert others.wait > 0
+        record.end_hook_turn(deployment.id, among, NAME, turn)
+        with monkeypatch.context() as patched:
+            patched.setattr(_scaling, "LOOK_SECONDS", 0.0)
+            assert record.hook_turn(deployment.id, among, NAME, 0.0).region
+        turn = record.hook_turn(deployment.id, among, NAME, 0.0)
+        # A controller that takes the deployment over waits for nobody.
+        assert turn.region
+        hold(record, deployment.id, [NAME], [], hook="bascule")
+        turn = record.hook_turn(deployment.id, among, NAME, 0.0)
+        assert turn.region == "eu-central-1"
+        record.end_hook_turn(deployment.id, among, NAME, turn)
         told = {"hook": "bascule", "groups": [NAME]}
         with HookWatch(
             lambda: Record.open(f"sqlite:///{tmp_path}/record.db"), deployment.id, told, 0.05

@@ -5,13 +5,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, NamedTuple
 
 from . import _scaling
 from ._transactions import Transactions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+class HookTurn(NamedTuple):
+    """Whose turn it is to look at a group's hooks.
+
+    ``region`` is the group's, empty for who has not the turn; ``wait`` the seconds until the next,
+    ``began`` (epoch seconds) when this one was taken.
+    """
+
+    region: str
+    wait: float
+    began: float = 0.0
 
 
 class ScaledRecord(Transactions):
@@ -38,23 +51,35 @@ class ScaledRecord(Transactions):
 
     def hook_turn(
         self, deployment_id: str, among: Sequence[str], scaling_group: str, interval: float
-    ) -> tuple[str, float]:
-        """Return the group's region for the one who sends heartbeats to its hook now.
+    ) -> HookTurn:
+        """Return whether it is this one's turn to look at a group's hooks.
+
+        A turn with a region must be given back (``end_hook_turn``); nobody else looks meanwhile.
 
         :param among: the deployments for which the group may be held
         :param interval: seconds between two heartbeats
-        :returns: the region, empty for who has not the turn, and the seconds until the next
         """
         wait = self._read(
             lambda session: _scaling.wait_for(session, among, scaling_group, interval)
         )
         if wait is None or wait > 0:
-            return "", interval if wait is None else wait
+            return HookTurn("", interval if wait is None else wait)
+        began = time.time()
         region = self._change(
             deployment_id,
             lambda change: _scaling.take_turn(change, among, scaling_group, interval),
+            now=began,
         )
-        return region, interval
+        return HookTurn(region, interval, began)
+
+    def end_hook_turn(
+        self, deployment_id: str, among: Sequence[str], scaling_group: str, turn: HookTurn
+    ) -> None:
+        """Give a turn back: the next is due its interval after this one has begun."""
+        self._change(
+            deployment_id,
+            lambda change: _scaling.end_turn(change, among, scaling_group, turn.began),
+        )
 
     def note_hook_failure(self, deployment_id: str, message: str) -> None:
         """Write down that instances could not be kept waiting at a hook, or seen off."""

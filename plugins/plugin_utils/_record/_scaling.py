@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 
     from ._change import Change
 
+# A look of somebody who has not come back after so long is not waited for: longer than all tries of
+# a call that AWS throttles.
+LOOK_SECONDS = 120.0
+# Databases may round a time.
+SAME_SECONDS = 0.001
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
@@ -69,7 +75,8 @@ def hold(
     before = set(json.loads(known[0]["processes"])) if known else set()
     text = json.dumps(sorted(before | set(processes)))
     if known:
-        change.session.update("scaling", {"processes": text}, **key)
+        # Whoever takes the deployment over does not wait for the look of one that was killed.
+        change.session.update("scaling", {"processes": text, "at": change.now}, **key)
         return
     change.session.insert("scaling", [{**key, "processes": text, "at": change.now}])
     names = ", ".join(sorted(processes)) or "nothing that was not"
@@ -87,8 +94,9 @@ def wait_for(
 ) -> float | None:
     """Return without a lock in how many seconds it is time for a heartbeat; 0 if it is now.
 
-    ``at`` of a hold is when it was written, or when somebody had the turn last. None means that
-    these deployments do not hold the group.
+    ``at`` of a hold is when it was written or when somebody has begun to look last; while somebody
+    looks it lies ahead (see ``take_turn``). None means that these deployments do not hold the
+    group.
     """
     rows = _turns(session, deployment_ids, scaling_group)
     return max(0.0, float(rows[0]["at"]) + interval - time.time()) if rows else None
@@ -97,14 +105,31 @@ def wait_for(
 def take_turn(
     change: Change, deployment_ids: Sequence[str], scaling_group: str, interval: float
 ) -> str:
-    """Take the turn to send heartbeats for a group; return its region, empty for who has it not."""
+    """Take the turn to look at a group's hooks; return its region, empty for who has it not.
+
+    Until it is given back (``end_turn``) nobody else gets it, for LOOK_SECONDS at most: whoever has
+    it may be killed.
+    """
     for row in _turns(change.session, deployment_ids, scaling_group):
         if float(row["at"]) + interval > change.now:
             return ""
-        key = {name: row[name] for name in ("deployment_id", "scaling_group", "region")}
-        change.session.update("scaling", {"at": change.now}, **key)
+        _set_turn(change, row, change.now + LOOK_SECONDS)
         return str(row["region"])
     return ""
+
+
+def end_turn(
+    change: Change, deployment_ids: Sequence[str], scaling_group: str, began: float
+) -> None:
+    """Give a turn back that was taken at ``began`` (epoch seconds), unless another has it now."""
+    for row in _turns(change.session, deployment_ids, scaling_group)[:1]:
+        if abs(float(row["at"]) - LOOK_SECONDS - began) < SAME_SECONDS:
+            _set_turn(change, row, began)
+
+
+def _set_turn(change: Change, row: dict[str, Any], at: float) -> None:
+    key = {name: row[name] for name in ("deployment_id", "scaling_group", "region")}
+    change.session.update("scaling", {"at": at}, **key)
 
 
 def _turns(
@@ -115,6 +140,7 @@ def _turns(
             table="scaling",
             equals={"scaling_group": scaling_group},
             among=("deployment_id", tuple(deployment_ids)),
+            order=("deployment_id", "region"),
         )
     )
 

@@ -29,7 +29,7 @@ def add_commands(
     pushing.add_argument("--subdirectory", metavar="FOLDER", help="the part that is the bundle")
     pushing.add_argument("--checksum", metavar="sha256:…", help="what the source must be")
     pushing.add_argument(
-        "--application", metavar="NAME", help="register it in the record, for 'revisions list'; without it it is only uploaded"
+        "--application", metavar="NAME", help="register it in the record, for 'revisions list'"
     )
     pushing.set_defaults(run=run_push)
 
