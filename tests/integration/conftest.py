@@ -60,3 +60,12 @@ def s3(moto_servers: aws.Servers, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     enabled = {"Status": "Enabled"}
     client.put_bucket_versioning(Bucket=aws.BUCKET, VersioningConfiguration=enabled)
     return client
+
+
+@pytest.fixture
+def permitted_aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[aws.Aws]:
+    """A server that can let nobody do anything but what a policy allows (see ``permitted``)."""
+    begins = {"INITIAL_NO_AUTH_ACTION_COUNT": "1000"}
+    with aws.running(tmp_path, "support.iam_server", begins) as running:
+        running.use(monkeypatch)
+        yield running
