@@ -76,25 +76,56 @@ def reason(error: Exception) -> str:
     if isinstance(error, NoRegionError):
         return "no region is set. Set AWS_REGION, or a region in the profile."
     if isinstance(error, EndpointConnectionError):
-        return f"{error} Check the network, and AWS_ENDPOINT_URL if it is set."
+        return f"{error} Check the network, the region, and AWS_ENDPOINT_URL if it is set."
     if isinstance(error, ClientError):
         answer: dict[str, Any] = error.response.get("Error", {})
         code, message = str(answer.get("Code", "")), str(answer.get("Message", "")).rstrip(".")
-        lacking = "`bascule iam-policy` prints what a group needs."
-        advice = {
-            "403": lacking,
-            "AccessDenied": lacking,
-            "AccessDeniedException": lacking,
-            "AuthorizationError": lacking,
-            "UnauthorizedOperation": lacking,
-            "ExpiredToken": "The credentials have expired; get new ones.",
-            "InvalidAccessKeyId": "The credentials are unknown; check AWS_PROFILE.",
-        }.get(code, "")
-        return f"{code}: {message}. {advice}".strip()
+        if _ADVICE.get(code) is _LACKING:
+            if _KEYS in message:
+                return f"{code}: {message}. {_KEY}"
+            if "perform:" not in message:
+                # Some services do not say what was wanted.
+                message += f" (to {error.operation_name})"
+        return f"{code}: {message}. {_ADVICE.get(code, '')}".strip()
     return f"{error}"
 
 
-def error_code(error: Exception) -> str:
+_LACKING = "`bascule iam-policy` prints what a group needs."
+_EXPIRED = "The credentials have expired: get new ones, and run it again with them."
+_UNKNOWN = "The credentials are unknown there: check AWS_PROFILE, the account and the region."
+# An action of KMS in what S3 says: the object is encrypted by a key of its own.
+_KEYS = "kms:"
+_KEY = (
+    "It is encrypted: the policy of its key, or one beside that of `bascule iam-policy`, must "
+    "allow that."
+)
+# The codes are those of the services' lists of common errors; several have names of their own for
+# the same.
+_ADVICE = {
+    "403": _LACKING,
+    "AccessDenied": _LACKING,
+    "AccessDeniedException": _LACKING,
+    "AuthorizationError": _LACKING,
+    "AuthorizationErrorException": _LACKING,
+    "NotAuthorized": _LACKING,
+    "UnauthorizedOperation": _LACKING,
+    "ExpiredToken": _EXPIRED,
+    "ExpiredTokenException": _EXPIRED,
+    "RequestExpired": _EXPIRED,
+    "AuthFailure": _UNKNOWN,
+    "InvalidAccessKeyId": _UNKNOWN,
+    "InvalidClientTokenId": _UNKNOWN,
+    "InvalidToken": _UNKNOWN,
+    "UnrecognizedClientException": _UNKNOWN,
+    "IncompleteSignature": "Check AWS_SECRET_ACCESS_KEY.",
+    "InvalidSignatureException": "Check AWS_SECRET_ACCESS_KEY, and this machine's clock.",
+    "SignatureDoesNotMatch": "Check AWS_SECRET_ACCESS_KEY, and this machine's clock.",
+    "RequestTimeTooSkewed": "Set this machine's clock.",
+    "OptInRequired": "Enable the service or the region for the account.",
+}
+
+
+def error_code(error: BaseException | None) -> str:
     """Return AWS's code of an error, such as NoSuchKey; empty for others."""
     response = getattr(error, "response", None) or {}
     return str(response.get("Error", {}).get("Code", ""))

@@ -56,6 +56,8 @@ def test_a_host_that_cannot_pull_says_why_and_leaves_nothing(
     answer = host.run({**request, "url": url})
     assert (answer["staged"], answer["needs_bundle"]) == (False, True)
     assert "has to be sent" in answer["warnings"][0]
+    # S3 says more than a status.
+    assert ("404 NOT FOUND (NoSuchKey: " in answer["warnings"][0]) == (wrong == "no object")
     assert "Signature" not in json.dumps(answer)
     sent = host.run({**request, "url": url}, bundle)
     assert sent["staged"] is True

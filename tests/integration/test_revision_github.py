@@ -5,12 +5,8 @@ from __future__ import annotations
 import datetime
 import hashlib
 import hmac
-import http.server
-import io
-import tarfile
-import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import RevisionError
@@ -22,76 +18,18 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._revisions._sources
     GitSource,
     parse,
 )
+from support.github import TOKEN, StandIn, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-TOKEN = "gh-token-0815"  # noqa: S105 - invented; the stand-in knows it
-
-
-def archive() -> bytes:
-    """A tarball as GitHub packs it: one top folder, named after owner, repository and commit."""
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as made:
-        for name, text in (("appspec.yml", b"version: 0.0\nos: linux\n"), ("VERSION", b"7\n")):
-            info = tarfile.TarInfo(f"shop-web-{COMMIT[:7]}/{name}")
-            info.size = len(text)
-            made.addfile(info, io.BytesIO(text))
-    return packed.getvalue()
-
-
-class StandIn(http.server.ThreadingHTTPServer):
-    """Answers as the API and as the host of the archives; ``asked`` has path and credentials."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.asked: list[tuple[str, str | None]] = []
-        self.url = f"http://127.0.0.1:{self.server_port}"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        server: Any = self.server
-        token = self.headers.get("Authorization")
-        server.asked.append((self.path, token))
-        if self.path == "/archive?signed=1":
-            return self._answer(200, archive())
-        if token != f"Bearer {TOKEN}":
-            return self._answer(404, b"{}")
-        if self.path == "/repos/shop/web/commits/v1.0":
-            return self._answer(200, COMMIT.encode())
-        if self.path == f"/repos/shop/web/tarball/{COMMIT}":
-            self.send_response(302)
-            # Another host, as codeload.github.com is another than api.github.com.
-            self.send_header("Location", f"http://localhost:{server.server_port}/archive?signed=1")
-            self.end_headers()
-            return None
-        return self._answer(422 if "/commits/" in self.path else 404, b"{}")
-
-    def _answer(self, status: int, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_unused: object) -> None:
-        pass
 
 
 @pytest.fixture
 def github() -> Iterator[StandIn]:
-    server = StandIn()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with serving(COMMIT) as server:
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(10)
 
 
 @pytest.mark.parametrize("ref", [COMMIT, "v1.0"])

@@ -16,7 +16,9 @@ import jsonschema
 import pytest
 import yaml
 from support import aws as moto
+from support import codecommit, github
 from support.bundles import files
+from support.copied_group import shopping
 from support.ec2 import launch, members, scaling_group
 from support.receiver import receiving
 from support.rollout import BIN, ROOT
@@ -31,12 +33,15 @@ PAGES = ("aws", "notifications", "inventories")
 INDENTED = re.compile(r"(?:^(?: {4}.*|\s*)$\n?)+", re.M)
 
 
+def text(page: str) -> str:
+    return (ROOT / "docs" / f"{page}.md").read_text()
+
+
 def blocks(*pages: str) -> list[str]:
     """Return what is set apart in these pages, without its indent."""
     found = []
     for page in pages or PAGES:
-        text = (ROOT / "docs" / f"{page}.md").read_text()
-        found += [textwrap.dedent(one).strip("\n") for one in INDENTED.findall(text)]
+        found += [textwrap.dedent(one).strip("\n") for one in INDENTED.findall(text(page))]
     return [one for one in found if one.strip()]
 
 
@@ -213,6 +218,11 @@ def test_who_is_told(desk: Desk) -> None:
     assert instance
 
 
+def states(aws: moto.Aws) -> dict[str, str]:
+    described = aws.client("autoscaling").describe_auto_scaling_instances()
+    return {one["InstanceId"]: one["LifecycleState"] for one in described["AutoScalingInstances"]}
+
+
 def test_auto_scaling(desk: Desk) -> None:
     aws = desk.aws
     still, hooked, leaving = (
@@ -246,10 +256,97 @@ def test_auto_scaling(desk: Desk) -> None:
     revision = files(desk.folder / "v2", {"VERSION": "2\n"})
     desk.type(line + str(revision), "-e", json.dumps({**hooked, **leaving}))
     assert desk.installed(second, "2\n")
-    described = scaling.describe_auto_scaling_instances()["AutoScalingInstances"]
-    states = {one["InstanceId"]: one["LifecycleState"] for one in described}
-    assert states == {second: "InService"}
+    assert states(aws) == {second: "InService"}
+
+    # One that leaves between deployments is let go by the scheduled run, which has no target left.
+    scaling.set_desired_capacity(AutoScalingGroupName=name, DesiredCapacity=2)
+    [third] = set(members(aws, name)) - {second}
+    scaling.terminate_instance_in_auto_scaling_group(
+        InstanceId=second, ShouldDecrementDesiredCapacity=True
+    )
+    assert states(aws) == {second: "Terminating:Wait", third: "Pending:Wait"}
+    [scheduled] = re.findall(r"`(bascule deploy rolling [^`]*--only-outdated)`", text("aws"))
+    scheduled += " -i inventories/prod --targets workers"
+    both = json.dumps({**hooked, **leaving})
+    desk.type(scheduled, "-e", both)
+    assert desk.installed(third, "2\n")
+    assert states(aws) == {third: "InService"}
+    scaling.terminate_instance_in_auto_scaling_group(
+        InstanceId=third, ShouldDecrementDesiredCapacity=True
+    )
+    assert states(aws) == {third: "Terminating:Wait"}
+    said = desk.type(scheduled, "-e", both)
+    assert states(aws) == {}, said
     [group] = scaling.describe_auto_scaling_groups(AutoScalingGroupNames=[name])[
         "AutoScalingGroups"
     ]
     assert group["SuspendedProcesses"] == []
+
+
+def test_a_copied_group(tmp_path: Path) -> None:
+    given = settings("deploy_traffic_provider: elbv2\ndeploy_elbv2_listener")
+    pools = {pool: one["target_group"] for pool, one in given["deploy_traffic_pools"].items()}
+    assert pools == {"blue": "shop-blue", "green": "shop-green"}
+    with shopping(tmp_path, given["deploy_green_fleet_group"], "shop-") as shop:
+        # What nobody can know before is the id of a listener, and nobody has an hour.
+        given |= {"deploy_elbv2_listener": shop.site.listener, "deploy_retire_after": "0s"}
+        old = shop.instances()["blue"]
+        run = shop.controller.deploy(
+            "blue_green", deploy_revision=str(files(tmp_path / "v1", {"text": "1\n"})), **given
+        )
+        assert run.status == 0, run.said
+        after = shop.instances()
+        assert {pool: len(ids) for pool, ids in after.items()} == {"green": len(old)}
+        assert [shop.text(one) for one in after["green"]] == ["1\n"] * len(old)
+        assert shop.answering() == {"green"}
+        assert shop.suspended() == []
+
+
+def repository(folder: Path, root: Path) -> None:
+    """Make a bare repository ``shop`` under a root, of a bundle with a tag."""
+    work = files(folder / "work", {"VERSION": "git\n"})
+    person = ["-c", "user.name=T", "-c", "user.email=t@example.com"]
+    root.mkdir()
+    for words in (
+        ["init", "-q", "-b", "main"], ["add", "."], ["commit", "-q", "-m", "First"],
+        ["tag", "v2.0"], ["clone", "-q", "--bare", ".", str(root / "shop")],
+    ):  # fmt: skip
+        subprocess.run(["git", *person, *words], cwd=work, check=True)  # noqa: S603, S607
+
+
+def test_revisions_on_github_and_in_codecommit(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    [instance] = launch(desk.aws, 1, Environment="prod", Application="shop", Role="web")
+    line = "bascule deploy rolling -i inventories/prod --targets web"
+
+    def deployed(given: dict[str, Any], version: str) -> None:
+        desk.type(line, "-e", json.dumps({**given, "deploy_redeploy": True}))
+        assert desk.installed(instance, version)
+
+    on_github = settings("deploy_revision: github://")
+    commit = on_github["deploy_revision"].partition("@")[2]
+    bundle = files(desk.folder / "hub", {"VERSION": "hub\n"})
+    packed = {
+        str(one.relative_to(bundle)): one.read_text() for one in bundle.rglob("*") if one.is_file()
+    }
+    with github.serving(commit, packed) as server:
+        vault = {"vault_github_token": github.TOKEN, "deploy_github_url": server.url}
+        deployed({**on_github, **vault}, "hub\n")
+        assert (f"/repos/shop/web/tarball/{commit}", f"Bearer {github.TOKEN}") in server.asked
+
+    root = desk.folder / "codecommit"
+    repository(desk.folder, root)
+    here, there = block("deploy_revision: codecommit://").splitlines()
+    [plain] = re.findall(r"`(git\+https://git-codecommit[^`]*)`", text("aws"))
+    for revision, region in (
+        (yaml.safe_load(here)["deploy_revision"], moto.REGION),
+        (yaml.safe_load(there)["deploy_revision"], "us-east-1"),
+        (plain, "us-east-1"),
+    ):
+        with codecommit.serving(root, {"testing": "testing"}, region) as server, \
+             monkeypatch.context() as patched:  # fmt: skip
+            for name, value in server.environment.items():
+                patched.setenv(name, value)
+            deployed({"deploy_revision": revision}, "git\n")
+            assert server.served
+        shutil.rmtree(desk.folder / "hosts")
+        shutil.rmtree(desk.folder / "state/cache")

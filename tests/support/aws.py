@@ -97,6 +97,10 @@ class Aws:
         told: list[dict[str, Any]] = self._guard("calls", {})
         return told
 
+    def refuse(self, *faults: dict[str, Any]) -> None:
+        """Let these calls fail from now on, and no others (see ``support.guard``)."""
+        self._guard("faults", {"faults": list(faults)})
+
     def _guard(self, name: str, told: dict[str, Any]) -> Any:
         request = urllib.request.Request(  # noqa: S310
             f"{self.url}/guard/{name}", data=json.dumps(told).encode(), method="POST"

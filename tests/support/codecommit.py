@@ -33,18 +33,19 @@ if TYPE_CHECKING:
 
 REGION = "eu-central-1"
 HOST = f"git-codecommit.{REGION}.amazonaws.com"
+_HOST = "git-codecommit.{}.amazonaws.com"
 REPOSITORY = re.compile(r"/v1/repos/([^/]+)(/.*)")
 VALID = datetime.timedelta(minutes=15)
 
 
-def signature(secret: str, moment: str, path: str) -> str:
+def signature(secret: str, moment: str, path: str, region: str = REGION) -> str:
     """Sign ``GIT path`` (Signature Version 4), with the header ``host`` alone and no payload."""
     day = moment[:8]
-    scope = f"{day}/{REGION}/codecommit/aws4_request"
-    canonical = f"GIT\n{path}\n\nhost:{HOST}\n\nhost\n"
+    scope = f"{day}/{region}/codecommit/aws4_request"
+    canonical = f"GIT\n{path}\n\nhost:{_HOST.format(region)}\n\nhost\n"
     text = f"AWS4-HMAC-SHA256\n{moment}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
     key = f"AWS4{secret}".encode()
-    for part in (day, REGION, "codecommit", "aws4_request", text):
+    for part in (day, region, "codecommit", "aws4_request", text):
         key = hmac.new(key, part.encode(), "sha256").digest()
     return key.hex()
 
@@ -54,14 +55,15 @@ class Server(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, root: Path, keys: dict[str, str]) -> None:
-        self.root, self.keys = root, keys
+    def __init__(self, root: Path, keys: dict[str, str], region: str = REGION) -> None:
+        self.root, self.keys, self.region = root, keys, region
+        self.host = _HOST.format(region)
         self.tokens: dict[str, str] = {}
         self.policy: dict[str, Any] | None = None
         self.served: list[str] = []
         self.passwords: list[str] = []
         self.authority = root / "authority.pem"
-        self.tls = _tls(root, self.authority)
+        self.tls = _tls(root, self.authority, self.host)
         super().__init__(("127.0.0.1", 0), Handler)
 
     @property
@@ -87,7 +89,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.connection.close()
 
     def do_CONNECT(self) -> None:
-        if self.path != f"{HOST}:443":
+        if self.path != f"{self.server.host}:443":
             self._answer(502, b"")
             return
         self.send_response(200)
@@ -114,7 +116,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self._answer(401, b"", {"WWW-Authenticate": 'Basic realm="CodeCommit"'})
             return
         name = found.group(1)
-        resource = f"arn:aws:codecommit:{REGION}:{ACCOUNT}:{name}"
+        resource = f"arn:aws:codecommit:{self.server.region}:{ACCOUNT}:{name}"
         allowed = self.server.policy is None or allows(
             self.server.policy, "codecommit:GitPull", resource
         )
@@ -135,7 +137,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         at = datetime.datetime.strptime(moment, "%Y%m%dT%H%M%S").replace(tzinfo=datetime.UTC)
         if abs(datetime.datetime.now(datetime.UTC) - at) > VALID:
             return False
-        return hmac.compare_digest(signature(secret, moment, path), signed)
+        return hmac.compare_digest(signature(secret, moment, path, self.server.region), signed)
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding") == "chunked":
@@ -177,10 +179,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(content)
 
 
-def _tls(folder: Path, authority: Path) -> ssl.SSLContext:
+def _tls(folder: Path, authority: Path, host: str) -> ssl.SSLContext:
     """Make a certificate of CodeCommit's host, signed by itself, and write it to ``authority``."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, HOST)])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
     now = datetime.datetime.now(datetime.UTC)
     made = (
         x509.CertificateBuilder()
@@ -190,7 +192,7 @@ def _tls(folder: Path, authority: Path) -> ssl.SSLContext:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(HOST)]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
         .sign(key, hashes.SHA256())
     )
     authority.write_bytes(made.public_bytes(serialization.Encoding.PEM))
@@ -208,12 +210,12 @@ def _tls(folder: Path, authority: Path) -> ssl.SSLContext:
 
 
 @contextlib.contextmanager
-def serving(root: Path, keys: dict[str, str]) -> Iterator[Server]:
-    """Serve the bare repositories under ``root`` until the block ends.
+def serving(root: Path, keys: dict[str, str], region: str = REGION) -> Iterator[Server]:
+    """Serve the bare repositories under ``root`` as a region's until the block ends.
 
     :param keys: secrets by access key
     """
-    with Server(root, keys) as server:
+    with Server(root, keys, region) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:

@@ -33,13 +33,13 @@ class Shop:
     own, so that requests tell which pool they reach.
     """
 
-    def __init__(self, service: alb.Alb, folder: Path) -> None:
-        self.service, self.folder = service, folder
+    def __init__(self, service: alb.Alb, folder: Path, name: str, prefix: str) -> None:
+        self.service, self.folder, self.name = service, folder, name
         self.site = Site(service)
         for pool in ("blue", "green"):
             self.site.start(pool)
         self.groups = {
-            pool: self.site.group(pool, delay=1, Port=self.site.ports[pool])
+            pool: self.site.group(f"{prefix}{pool}", delay=1, Port=self.site.ports[pool])
             for pool in ("blue", "green")
         }
         self.url = self.site.listen({self.groups["blue"]: 1})
@@ -48,7 +48,7 @@ class Shop:
             LaunchTemplateName="shop", LaunchTemplateData={"ImageId": "ami-12c6146b"}
         )
         self.scaling.create_auto_scaling_group(
-            AutoScalingGroupName="shop",
+            AutoScalingGroupName=name,
             LaunchTemplate={"LaunchTemplateName": "shop", "Version": "$Latest"},
             MinSize=1,
             MaxSize=4,
@@ -94,7 +94,7 @@ class Shop:
             "deploy_elbv2_propagation": "1s",
             "deploy_share_timeout": "0s",
             "deploy_green_fleet": "copy_auto_scaling_group",
-            "deploy_green_fleet_group": "shop",
+            "deploy_green_fleet_group": self.name,
             "deploy_retire": "terminate",
         }
         (place / "group_vars" / "shop.yml").write_text(json.dumps(variables))
@@ -159,12 +159,16 @@ class Shop:
 
 
 @contextmanager
-def shopping(folder: Path) -> Iterator[Shop]:
-    """Run the service, with such a group in it, until the block ends."""
+def shopping(folder: Path, name: str = "shop", prefix: str = "") -> Iterator[Shop]:
+    """Run the service, with such a group in it, until the block ends.
+
+    :param name: that of the Auto Scaling group
+    :param prefix: what the names of the target groups begin with, before that of the pool
+    """
     collection = ROOT / "collections" / "ansible_collections" / "amazon" / "aws"
     assert collection.is_dir(), "run: python tools/fetch_collections.py"
     with alb.running(folder / "service", hooks=["support.scaling_server:patch"]) as service:
-        made = Shop(service, folder)
+        made = Shop(service, folder, name, prefix)
         try:
             yield made
         finally:

@@ -4,11 +4,14 @@ moto asks for actions alone, and for the resources of S3 alone; what it lacks is
 all. This WSGI application stands before moto, and before what answers in moto's stead. A caller is
 known by the access key. ``POST /guard/policies`` with ``{"key", "policy"}`` limits what it may do;
 one without a policy may do everything. ``GET /guard/calls`` tells what was asked for since:
-``[{"action", "resource", "allowed"}]``.
+``[{"action", "resource", "allowed"}]``. ``POST /guard/faults`` with ``{"faults": [{"call",
+"code", "message", "after"}]}`` refuses what everybody asks for: ``call`` is SERVICE:OPERATION with
+the wildcards of a shell, ``after`` the number of such calls that are let through before.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 import io
 import json
@@ -35,11 +38,14 @@ class Guard:
         self._lock = threading.Lock()
         self._policies: dict[str, dict[str, Any]] = {}
         self._calls: list[dict[str, Any]] = []
+        self._faults: list[dict[str, Any]] = []
 
     def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         path = str(environ.get("PATH_INFO", ""))
         if path.startswith("/guard/"):
             return self._own(path, environ, start)
+        if self._faults and (refused := self._fault(environ)):
+            return refusal(environ, start, *refused)
         query = parse_qs(environ.get("QUERY_STRING", ""))
         signed = environ.get("HTTP_AUTHORIZATION") or query.get("X-Amz-Credential", [""])[0]
         found = SCOPE.search(signed)
@@ -55,6 +61,21 @@ class Guard:
         if call.service == "s3" and call.operation in ("GetObject", "HeadObject"):
             return self._object(environ, start, call, policy)
         return self._server(environ, start)
+
+    def _fault(self, environ: dict[str, Any]) -> tuple[str, str, str] | None:
+        """Return service, code and message of what is to be refused."""
+        found = SCOPE.search(environ.get("HTTP_AUTHORIZATION") or "")
+        if found is None:
+            return None
+        call = read_call(environ, found.group(3), found.group(2))
+        name = f"{call.service}:{call.operation}"
+        with self._lock:
+            for fault in self._faults:
+                if fnmatch.fnmatchcase(name, fault["call"]):
+                    fault["after"] -= 1
+                    if fault["after"] < 0:
+                        return call.service, fault["code"], fault["message"]
+        return None
 
     def _object(
         self,
@@ -86,6 +107,8 @@ class Guard:
             if path == "/guard/policies":
                 self._policies[told["key"]] = told["policy"]
                 self._calls.clear()
+            elif path == "/guard/faults":
+                self._faults = [{"after": 0, **one} for one in told["faults"]]
             else:
                 answer = list(self._calls)
         start("200 OK", [("Content-Type", "application/json")])
@@ -169,25 +192,34 @@ def denied(
         f"User: arn:aws:iam::{ACCOUNT}:user/ci is not authorized to perform: {action}{where} "
         f"because no identity-based policy allows the {action} action"
     )
-    kind, code, headers = "text/xml", "AccessDenied", []
+    code = {"ec2": "UnauthorizedOperation", "sns": "AuthorizationError"}.get(call.service)
+    return refusal(environ, start, call.service, code or "AccessDenied", said)
+
+
+def refusal(
+    environ: dict[str, Any], start: Callable[..., Any], service: str, code: str, said: str
+) -> list[bytes]:
+    """Answer with an error in the words and the protocol of the service."""
+    kind, headers = "text/xml", []
     path = str(environ.get("PATH_INFO", ""))
+    # Services that answer in JSON end the names of their errors so.
+    named = code if code.endswith("Exception") else f"{code}Exception"
     if "/operation/" in path:
-        kind, code = "application/cbor", "AccessDeniedException"
+        kind = "application/cbor"
         headers.append(("smithy-protocol", "rpc-v2-cbor"))
-        body = b"\xa2" + b"".join(map(cbor, ("__type", code, "message", said)))
-    elif environ.get("HTTP_X_AMZ_TARGET") or call.service == "lambda":
-        kind, code = "application/x-amz-json-1.1", "AccessDeniedException"
-        headers.append(("x-amzn-ErrorType", code))
-        body = json.dumps({"__type": code, "message": said, "Message": said}).encode()
-    elif call.service == "s3":
+        body = b"\xa2" + b"".join(map(cbor, ("__type", named, "message", said)))
+    elif environ.get("HTTP_X_AMZ_TARGET") or service == "lambda":
+        kind = "application/x-amz-json-1.1"
+        headers.append(("x-amzn-ErrorType", named))
+        body = json.dumps({"__type": named, "message": said, "Message": said}).encode()
+    elif service == "s3":
         body = f"<Error><Code>{code}</Code><Message>{escape(said)}</Message></Error>".encode()
-    elif call.service == "ec2":
+    elif service == "ec2":
         body = (
-            "<Response><Errors><Error><Code>UnauthorizedOperation</Code><Message>"
+            f"<Response><Errors><Error><Code>{code}</Code><Message>"
             f"{escape(said)}</Message></Error></Errors><RequestID>0</RequestID></Response>"
         ).encode()
     else:
-        code = "AuthorizationError" if call.service == "sns" else code
         body = (
             f"<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>{escape(said)}"
             "</Message></Error><RequestId>0</RequestId></ErrorResponse>"
@@ -195,8 +227,9 @@ def denied(
     if environ["REQUEST_METHOD"] == "HEAD":
         body = b""
     body_of(environ)
-    length = ("Content-Length", str(len(body)))
-    start("403 Forbidden", [("Content-Type", kind), length, *headers])
+    # S3 says so of a token that has expired, and no more to a HEAD.
+    status = "400 Bad Request" if code.startswith("Expired") else "403 Forbidden"
+    start(status, [("Content-Type", kind), ("Content-Length", str(len(body))), *headers])
     return [body]
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import http.client
+import re
 import urllib.error
 import urllib.request
 
@@ -14,6 +15,9 @@ from .._errors import HostError, UsageError
 # Without an answer for so long, the controller sends the bundle instead.
 SECONDS = 10.0
 _BROKEN = (OSError, http.client.HTTPException)
+_LONGEST_ANSWER = 4096
+# The XML in which S3 refuses.
+_ERROR = re.compile(r"<Code>(\w{1,60})</Code>\s*<Message>([^<]{1,300})</Message>")
 
 
 class PullError(HostError):
@@ -33,8 +37,8 @@ class Pulled:
         try:
             self._answer = urllib.request.build_opener().open(url, timeout=SECONDS)
         except urllib.error.HTTPError as error:
-            error.close()
-            raise PullError(f"the storage answers {error.code} {error.reason}") from None
+            said = _said(error)
+            raise PullError(f"the storage answers {error.code} {error.reason}{said}") from None
         except _BROKEN as error:
             raise PullError(f"the storage cannot be reached: {_why(error)}") from None
 
@@ -52,6 +56,18 @@ class Pulled:
     def close(self) -> None:
         """Let go of the connection."""
         self._answer.close()
+
+
+def _said(error: urllib.error.HTTPError) -> str:
+    """Return why S3 refuses, from its answer; it may also hold a token, which is left out."""
+    try:
+        text = error.read(_LONGEST_ANSWER).decode("utf-8", "replace")
+    except _BROKEN:
+        return ""
+    finally:
+        error.close()
+    found = _ERROR.search(text)
+    return f" ({found.group(1)}: {found.group(2).rstrip('.')})" if found else ""
 
 
 def _why(error: BaseException) -> str:

@@ -39,7 +39,9 @@ def bundle_address(environment: Mapping[str, str], folder: Path) -> str | None:
     if not bucket or not key:
         return None
     version = environment.get("BUNDLE_VERSION", "")
-    name = hashlib.sha256(f"{bucket}\0{key}\0{version}".encode()).hexdigest()
+    # An address ends with the session that has signed it: whoever comes with another signs anew.
+    session = "\0".join(os.environ.get(name, "") for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE"))
+    name = hashlib.sha256(f"{bucket}\0{key}\0{version}\0{session}".encode()).hexdigest()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "r+", encoding="utf-8") as file:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 CHUNK = 1024 * 1024
 DIGEST = "bascule-digest"
 SHA256 = "bascule-sha256"
+# What boto3 makes of a HEAD that is refused, for instance because the credentials have expired.
+SILENT = "400"
 _CONTENT_TYPES = {"zip": "application/zip", "tar": "application/x-tar", "tgz": "application/gzip"}
 
 
@@ -30,7 +32,13 @@ def pinned(source: S3Source) -> S3Source:
 
     :raises RevisionError: there is no such object, or it is another one than was asked for
     """
-    found = _call("head_object", source)
+    try:
+        found = _call("head_object", source)
+    except RevisionError as error:
+        if error_code(error.__cause__) != SILENT:
+            raise
+        # It answers a HEAD without a word; a GET is told why it is refused.
+        found = _call("get_object", source, Range="bytes=0-0")
     etag = str(found.get("ETag", "")).strip('"')
     if source.etag and source.etag != etag:
         raise RevisionError(
@@ -93,8 +101,9 @@ def upload(revision: Revision, bucket: str, key: str) -> tuple[str, bool]:
         try:
             found = service.head_object(Bucket=bucket, Key=key)
         except ClientError as error:
-            if error_code(error) not in ("404", "NoSuchKey", "NotFound"):
+            if error_code(error) not in ("404", "NoSuchKey", "NotFound", SILENT):
                 raise
+            # What is wrong with a request is said to the next one.
             found = {}
         if found.get("Metadata", {}).get(SHA256) == revision.bundle_sha256:
             return _versioned(shown, found), False
