@@ -362,7 +362,8 @@ def test_the_propagation_is_waited_for_where_there_is_no_delay(pools: Pools) -> 
 def test_an_unknown_instance_is_one_clear_message(pools: Pools) -> None:
     answer = move("restore", pools, instance="i-0123456789abcdef0")
     assert answer["failed"]
-    assert "could not be registered in target group blue: AWS says InvalidTarget" in answer["msg"]
+    assert "could not be registered in target group blue and gets no traffic" in answer["msg"]
+    assert "AWS says InvalidTarget" in answer["msg"]
     assert "i-0123456789abcdef0" in answer["msg"]
 
 

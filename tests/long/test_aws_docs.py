@@ -18,7 +18,7 @@ import yaml
 from support import aws as moto
 from support import codecommit, github
 from support.bundles import files
-from support.copied_group import shopping
+from support.copied_group import SIZE, shopping
 from support.ec2 import launch, members, scaling_group
 from support.receiver import receiving
 from support.rollout import BIN, ROOT
@@ -290,16 +290,59 @@ def test_a_copied_group(tmp_path: Path) -> None:
     with shopping(tmp_path, given["deploy_green_fleet_group"], "shop-") as shop:
         # What nobody can know before is the id of a listener, and nobody has an hour.
         given |= {"deploy_elbv2_listener": shop.site.listener, "deploy_retire_after": "0s"}
-        old = shop.instances()["blue"]
         run = shop.controller.deploy(
             "blue_green", deploy_revision=str(files(tmp_path / "v1", {"text": "1\n"})), **given
         )
         assert run.status == 0, run.said
         after = shop.instances()
-        assert {pool: len(ids) for pool, ids in after.items()} == {"green": len(old)}
-        assert [shop.text(one) for one in after["green"]] == ["1\n"] * len(old)
+        assert {pool: len(ids) for pool, ids in after.items()} == {"green": SIZE}
+        assert [shop.text(one) for one in after["green"]] == ["1\n"] * SIZE
         assert shop.answering() == {"green"}
         assert shop.suspended() == []
+
+
+def test_an_imported_pair_of_target_groups(tmp_path: Path) -> None:
+    """A blue/green group of CodeDeploy deploys as it is imported: with its pair and its copies."""
+    with shopping(tmp_path, hooks=["support.codedeploy_server:patch"]) as shop:
+        code = shop.service.client("codedeploy")
+        code.create_application(applicationName="shop", computePlatform="Server")
+        route = {"listenerArns": [shop.site.listener]}
+        names = [{"name": "blue"}, {"name": "green"}]
+        code.create_deployment_group(
+            applicationName="shop", deploymentGroupName="prod",
+            serviceRoleArn="arn:aws:iam::123456789012:role/deploy", autoScalingGroups=["shop"],
+            deploymentStyle={
+                "deploymentType": "BLUE_GREEN", "deploymentOption": "WITH_TRAFFIC_CONTROL"
+            },
+            loadBalancerInfo={
+                "targetGroupPairInfoList": [{"targetGroups": names, "prodTrafficRoute": route}]
+            },
+            blueGreenDeploymentConfiguration={
+                "terminateBlueInstancesOnDeploymentSuccess": {
+                    "action": "TERMINATE", "terminationWaitTimeInMinutes": 0
+                },
+                "deploymentReadyOption": {"actionOnTimeout": "CONTINUE_DEPLOYMENT"},
+                "greenFleetProvisioningOption": {"action": "COPY_AUTO_SCALING_GROUP"},
+            },
+        )  # fmt: skip
+        place = tmp_path / "imported"
+        run = shop.controller.command("import", "codedeploy", "shop", "prod", "-o", str(place))
+        assert run.status == 0, run.said
+        assert f"bascule deploy blue_green -i {place}" in run.said
+        # Where the hosts really are, and that nobody has minutes.
+        shop.controller.inventory, shop.controller.variables = place, {
+            "ansible_connection": "local", "ansible_become": False,
+            "ansible_python_interpreter": sys.executable,
+            "deploy_sysroot": f"{tmp_path}/targets/{{{{ inventory_hostname }}}}",
+            "deploy_elbv2_propagation": "1s", "deploy_share_timeout": "0s", "deploy_bake_time": 0,
+        }  # fmt: skip
+        revision = files(tmp_path / "v1", {"text": "1\n"})
+        run = shop.controller.deploy("blue_green", deploy_revision=str(revision))
+        assert run.status == 0, run.said
+        after = shop.instances()
+        assert {pool: len(ids) for pool, ids in after.items()} == {"green": SIZE}
+        assert [shop.text(one) for one in after["green"]] == ["1\n"] * SIZE
+        assert shop.answering() == {"green"}
 
 
 def repository(folder: Path, root: Path) -> None:

@@ -20,7 +20,7 @@ from support.alb.site import Site
 from support.rollout import BIN, ROOT, Controller
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 SIZE = 2
 TAGS = {"bascule:pool": "blue", "Application": "shop", ADDRESS_TAG: "127.0.0.1"}
@@ -159,15 +159,19 @@ class Shop:
 
 
 @contextmanager
-def shopping(folder: Path, name: str = "shop", prefix: str = "") -> Iterator[Shop]:
+def shopping(
+    folder: Path, name: str = "shop", prefix: str = "", hooks: Sequence[str] = ()
+) -> Iterator[Shop]:
     """Run the service, with such a group in it, until the block ends.
 
     :param name: that of the Auto Scaling group
     :param prefix: what the names of the target groups begin with, before that of the pool
+    :param hooks: more of them for the service (see ``alb.running``)
     """
     collection = ROOT / "collections" / "ansible_collections" / "amazon" / "aws"
     assert collection.is_dir(), "run: python tools/fetch_collections.py"
-    with alb.running(folder / "service", hooks=["support.scaling_server:patch"]) as service:
+    every = ["support.scaling_server:patch", *hooks]
+    with alb.running(folder / "service", hooks=every) as service:
         made = Shop(service, folder, name, prefix)
         try:
             yield made

@@ -19,6 +19,7 @@ from ._calls import patiently, service
 from ._members import (
     ENDING,
     GONE,
+    LEFT_OUT,
     SERVING,
     WAITING,
     Member,
@@ -98,19 +99,21 @@ class LoadBalancers(Members):
     def add(self, pool: Pool, members: list[str]) -> dict[str, str]:
         """Register instances."""
         call = self._made().register_instances_with_load_balancer
-        return self._change(pool, call, members, "registered with")
+        return self._change(pool, call, members, "registered with", LEFT_OUT)
 
     def remove(self, pool: Pool, members: list[str]) -> dict[str, str]:
         """Deregister instances."""
         call = self._made().deregister_instances_from_load_balancer
         return self._change(pool, call, members, "deregistered from")
 
-    def _change(self, pool: Pool, call: Any, members: list[str], words: str) -> dict[str, str]:
+    def _change(
+        self, pool: Pool, call: Any, members: list[str], words: str, then: str = ""
+    ) -> dict[str, str]:
         def change(some: list[str]) -> None:
             instances = [{"InstanceId": member} for member in some]
             patiently(
                 partial(call, LoadBalancerName=pool.id, Instances=instances),
-                f"{', '.join(some)} could not be {words} classic load balancer {pool.name}",
+                f"{', '.join(some)} could not be {words} classic load balancer {pool.name}{then}",
             )
 
         return one_by_one(members, change, code="InvalidInstance", size=INSTANCES_A_CALL)

@@ -21,6 +21,7 @@ from ._calls import pages, parts, patiently, service
 from ._members import (
     ENDING,
     GONE,
+    LEFT_OUT,
     SERVING,
     WAITING,
     Member,
@@ -149,20 +150,22 @@ class TargetGroups(Members):
 
     def add(self, pool: Pool, members: list[str]) -> dict[str, str]:
         """Register targets."""
-        return self._change(pool, "register_targets", members, "registered in")
+        return self._change(pool, "register_targets", members, "registered in", LEFT_OUT)
 
     def remove(self, pool: Pool, members: list[str]) -> dict[str, str]:
         """Deregister targets."""
         return self._change(pool, "deregister_targets", members, "deregistered from")
 
-    def _change(self, pool: Pool, operation: str, members: list[str], words: str) -> dict[str, str]:
+    def _change(
+        self, pool: Pool, operation: str, members: list[str], words: str, then: str = ""
+    ) -> dict[str, str]:
         call = getattr(self._made(), operation)
 
         def change(some: list[str]) -> None:
             targets = [described(member) for member in some]
             patiently(
                 partial(call, TargetGroupArn=pool.id, Targets=targets),
-                f"{', '.join(some)} could not be {words} target group {pool.name}",
+                f"{', '.join(some)} could not be {words} target group {pool.name}{then}",
             )
 
         return one_by_one(members, change, code="InvalidTarget", size=TARGETS_A_CALL)
@@ -196,7 +199,7 @@ def _describe(made: BaseClient, names: list[str]) -> list[dict[str, Any]]:
                 pages, made, "describe_target_groups", "TargetGroups", **{parameter: some}
             )
             try:
-                groups = patiently(ask, f"The target groups {', '.join(some)} could not be found")
+                groups = patiently(ask, f"The target groups {', '.join(some)} could not be read")
             except TrafficCallError as error:
                 if error.code in ("TargetGroupNotFound", "ValidationError"):
                     raise TrafficError(

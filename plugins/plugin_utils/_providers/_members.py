@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # What a member is: it gets requests, it will when it is found healthy, its last requests end,
 # or it is none (any more).
 SERVING, WAITING, ENDING, GONE = "serving", "waiting", "ending", "gone"
+# What a target that could not be put back means to users.
+LEFT_OUT = " and gets no traffic from there until a deployment puts it back"
 
 # A look at a pool answers for all targets in flight, so it need not be often.
 LOOK_SECONDS = 2.0
