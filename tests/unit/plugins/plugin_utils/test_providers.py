@@ -132,7 +132,10 @@ def test_the_budget_of_calls_ends(pauses: list[float]) -> None:
 @pytest.mark.parametrize(
     ("problem", "words"),
     [
-        (error("AccessDenied"), "It failed: AWS says AccessDenied: Said. `bascule iam-policy`"),
+        (
+            error("AccessDenied"),
+            "It failed: AWS says AccessDenied: Said .to RegisterTargets.. `bascule iam-policy`",
+        ),
         (EndpointConnectionError(endpoint_url="http://x"), "It failed: .*AWS_ENDPOINT_URL"),
     ],
 )
