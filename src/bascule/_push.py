@@ -79,21 +79,25 @@ def push(
             f"--to {to}: this revision is packed as {revision.bundle_type}; end the name with "
             f"{suffixes[0]}, or end it with / to have it named by its digest."
         )
-    about = {"description": revision.description}
-    if application:
-        # What the record refuses is found before anything is sent.
-        with opened(record) as book:
-            book.register_revision(application, revision.digest, source=to, check=True, **about)
-    source, sent = _s3.upload(revision, parts.netloc, key)
-    if application:
-        try:
+
+    def register(source: str, *, check: bool = False) -> None:
+        if application:
+            about = revision.description
             with opened(record) as book:
-                book.register_revision(application, revision.digest, source=source, **about)
-        except RecordError as error:
-            raise RecordError(
-                f"{source} is uploaded, but not registered as a revision of {application}: {error} "
-                "Push again: what is there is not sent twice."
-            ) from error
+                book.register_revision(
+                    application, revision.digest, source=source, description=about, check=check
+                )
+
+    # What the record refuses is found before anything is sent.
+    register(to, check=True)
+    source, sent = _s3.upload(revision, parts.netloc, key)
+    try:
+        register(source)
+    except RecordError as error:
+        raise RecordError(
+            f"{source} is uploaded, but not registered as a revision of {application}: {error} "
+            "Push again: what is there is not sent twice."
+        ) from error
     return Pushed(
         source,
         revision.digest,
