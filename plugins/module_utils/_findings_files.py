@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ._host._tree import Tree
 
 _LOOK = 65_536
+_ENDS = re.compile(rb"\b(?:exit|exec)\b")
+_ENDS_BADLY = re.compile(rb"^exit\s+0*[1-9][0-9]*\s*\Z", re.MULTILINE)
 _STOPS_AT_ERRORS = re.compile(rb"^#!.*\bsh\s+-\w*e|^\s*set\s+-\w*e", re.MULTILINE)
 
 
@@ -71,7 +73,8 @@ def _script(node: Node, event: str, location: str, tree: Tree, top: Path) -> Ite
     yield from problems
     if event not in _events.OF_PREVIOUS:
         return
-    if any(one.code in ("script-missing", "script-crlf") for one in problems):
+    blocks = any(one.code in ("script-missing", "script-crlf") for one in problems)
+    if blocks or _always_fails(location, tree, top):
         yield at(
             node,
             "warning",
@@ -91,6 +94,15 @@ def _script(node: Node, event: str, location: str, tree: Tree, top: Path) -> Ite
                 " make sure that it still ends well: a failing stop script blocks the next"
                 " deployment.",
             )
+
+
+def _always_fails(location: str, tree: Tree, top: Path) -> bool:
+    """Tell whether the only end of a script is its last line, and that is an ``exit`` but 0."""
+    found = tree.find(location.lstrip("/"))
+    if found is None or tree.items[found].kind != "file" or tree.items[found].size > _LOOK:
+        return False
+    text = _start(top / found)
+    return len(_ENDS.findall(text)) == 1 and _ENDS_BADLY.search(text) is not None
 
 
 def _problems(node: Node, event: str, location: str, tree: Tree, top: Path) -> Iterator[Finding]:

@@ -124,6 +124,7 @@ def test_an_appspec_file_by_itself(tmp_path: Path) -> None:
         ("hooks: {AfterInstall: [{location: bare.sh}]}\n", "script-no-shebang", 3, 35),
         ("hooks: {AfterInstall: [{location: dos.sh}]}\n", "script-crlf", 3, 35),
         ("hooks: {ApplicationStop: [{location: no.sh}]}\n", "stop-hook-blocks", 3, 38),
+        ("hooks: {ApplicationStop: [{location: fails.sh}]}\n", "stop-hook-blocks", 3, 38),
         ("hooks: {ApplicationStop: [{location: strict.sh}]}\n", "stop-hook-strict", 3, 38),
         ("hooks: {AfterInstal: [{location: ok.sh}]}\n", "unknown-event", 3, 22),
         ("hooks: {Install: [{location: ok.sh}]}\n", "reserved-event", 3, 18),
@@ -158,6 +159,7 @@ def test_hazards(tmp_path: Path, body: str, code: str, line: int, column: int) -
         "plain.sh": "#!/bin/sh\n",
         "bare.sh": ("echo hello\n", 0o755),
         "dos.sh": ("#!/bin/sh\r\n", 0o755),
+        "fails.sh": ("#!/bin/sh\necho no such service\nexit 3\n", 0o755),
         "strict.sh": ("#!/bin/sh\nset -eu\nsystemctl stop x\n", 0o755),
     }
     end = "" if "files:" in body else "files: [{source: /web, destination: /srv/app}]\n"
@@ -166,6 +168,20 @@ def test_hazards(tmp_path: Path, body: str, code: str, line: int, column: int) -
     places = [(one.code, one.line, one.column) for one in validation.findings]
     assert (code, line, column) in places
     assert all(one.severity in ("warning", "info") for one in validation.findings)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "pkill app && exit 0\nexit 1\n",
+        "pkill app\nexit 0\n",
+        "pkill app || exit 2\n",
+        "exit $code\n",
+    ],
+)
+def test_a_stop_script_that_may_end_well_is_no_hazard(tmp_path: Path, script: str) -> None:
+    files = dict(GOOD, **{"stop.sh": ("#!/bin/sh\n" + script, 0o755)})
+    assert codes(validate(write(tmp_path, files))) == []
 
 
 @pytest.mark.parametrize(
