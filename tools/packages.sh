@@ -12,5 +12,8 @@ if [ "$(id -u)" -ne 0 ]; then
     exit 1
 fi
 export DEBIAN_FRONTEND=noninteractive
-apt-get update -qq
-apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+# A machine that has just been started may still install something of its own.
+patient=(-o Acquire::Retries=5 -o DPkg::Lock::Timeout=600)
+retry=$(dirname "$0")/retry.sh
+bash "$retry" apt-get "${patient[@]}" update -qq
+bash "$retry" apt-get "${patient[@]}" install -y -qq --no-install-recommends "${missing[@]}" >/dev/null

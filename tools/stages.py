@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -44,8 +45,8 @@ class Run:
     """All stages; what they print does not mix."""
 
     def __init__(self, make: str, names: list[str]) -> None:
-        """Take the command ``make`` and the names of its targets."""
-        self.make = make
+        """Take the command ``make`` with its options, and the names of its targets."""
+        self.make = shlex.split(make)
         self.began = time.monotonic()
         self.left = list(names)
         self.ended: list[Stage] = []
@@ -72,7 +73,7 @@ class Run:
         began = time.monotonic()
         with tempfile.TemporaryFile() as output:
             process = subprocess.Popen(  # noqa: S603 - make, and a name from our own Makefile
-                [self.make, "--no-print-directory", name],
+                [*self.make, "--no-print-directory", name],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -140,11 +140,14 @@ def test_a_group_stands_still_and_a_terminated_instance_is_no_failure(
     aws.client("autoscaling").set_desired_capacity(AutoScalingGroupName=NAME, DesiredCapacity=4)
     assert members(aws, NAME) == ids
     [deployment] = fleet.controller.deployments()
-    later = [
-        name
-        for name, one in fleet.controller.targets(deployment.id).items()
-        if one.status == "Pending"
-    ][-1]
+
+    def pending() -> list[str]:
+        targets = fleet.controller.targets(deployment.id)
+        return [name for name, one in targets.items() if one.status == "Pending"]
+
+    # Two at a time: the script of the other one may begin later.
+    wait_for(lambda: len(pending()) == 1)
+    [later] = pending()
     aws.client("ec2").terminate_instances(InstanceIds=[later])
     fleet.lost.write_text(later)
     (tmp_path / "go").touch()

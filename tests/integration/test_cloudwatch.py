@@ -48,7 +48,7 @@ def messages(aws: moto.Aws, stream: str) -> list[str]:
 
 
 def test_ten_thousand_events_arrive_complete_and_in_order(aws: moto.Aws) -> None:
-    courier = Courier(SETTINGS)
+    courier = Courier({**SETTINGS, "patience": 300})
     now = round(time.time() * 1000)
     told = [f"event {number} " + "x" * (number % 300) for number in range(10_000)]
     for number, message in enumerate(told):
@@ -94,7 +94,7 @@ def test_an_endpoint_that_never_answers_is_waited_for_by_nobody(
 class Fleet:
     """Two local targets, and ansible-playbook with the callback."""
 
-    def __init__(self, folder: Path, aws: moto.Aws) -> None:
+    def __init__(self, folder: Path, aws: moto.Aws, patience: int = 60) -> None:
         self.folder = folder
         sysroots = {name: folder / "hosts" / name for name in ("one", "two")}
         for sysroot in sysroots.values():
@@ -106,7 +106,7 @@ class Fleet:
             **environment(folder=folder, given={}, record=self.record),
             **aws.environment,
             "ANSIBLE_CALLBACKS_ENABLED": "bascule.deploy.cloudwatch",
-            "BASCULE_CLOUDWATCH_PATIENCE": "5",
+            "BASCULE_CLOUDWATCH_PATIENCE": str(patience),
             "BASCULE_STATE": str(folder / "state"),
         }
 
@@ -161,7 +161,8 @@ def test_an_endpoint_that_dies_midway_costs_the_log_and_nothing_else(
     """One that is stopped takes every connection, and answers none."""
     marker = tmp_path / "running"
     go = tmp_path / "go"
-    run = Fleet(tmp_path, aws).start(f"touch {marker}; until test -e {go}; do sleep 0.1; done")
+    fleet = Fleet(tmp_path, aws, patience=5)
+    run = fleet.start(f"touch {marker}; until test -e {go}; do sleep 0.1; done")
     wait_for(marker)
     aws.process.send_signal(end)
     go.touch()

@@ -8,6 +8,7 @@ import pwd
 import re
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -346,7 +347,7 @@ def test_a_timeout_ends_the_whole_group_even_if_it_will_not(
         "trap '' TERM\n(trap '' TERM; while :; do sleep 0.2; done) &\n"
         'echo $! $$ > "$SYSROOT/pids"\nwhile :; do sleep 0.2; done\n'
     )
-    result = host.deploy(one(script, "timeout: 2"))
+    result = host.deploy(one(script, "timeout: 4"))
     assert event_of(result)["error_code"] == "ScriptTimedOut"
     for pid in host.path("/pids").read_text().split():
         assert not alive(int(pid))
@@ -424,7 +425,8 @@ def in_the_background(host: Host, call: dict[str, Any], mark: str = "/begun") ->
 def test_the_result_of_a_call_whose_connection_was_lost_is_found(
     host: Host, status: int, again: str
 ) -> None:
-    script = SH + f'echo run >> "$SYSROOT/begun"; sleep 3; echo done; exit {status}'
+    wait = 'until test -e "$SYSROOT/go"; do sleep 0.1; done'
+    script = SH + f'echo run >> "$SYSROOT/begun"; {wait}; echo done; exit {status}'
     request, bundle = host.request(one(script))
     host.run(request, bundle)
     events = ["DownloadBundle", "ApplicationStart", "ValidateService"]
@@ -433,7 +435,11 @@ def test_the_result_of_a_call_whose_connection_was_lost_is_found(
     os.kill(pid, signal.SIGHUP)
     # However short the patience with others is.
     patient = {**request["options"], "lock_timeout": 0.1}
+    # The script runs on until long after we have begun to wait for it.
+    going = threading.Timer(3.0, host.path("/go").touch)
+    going.start()
     found = host.run(dict(call, options=patient, call="first" if again[:3] == "the" else "second"))
+    going.join()
     assert os.waitpid(pid, 0)[1] == 0, "a terminal that hangs up ends nothing"
     assert event_of(found)["status"] == ("Failed" if status else "Succeeded")
     assert event_of(found)["log"].endswith("[stdout]done\n")

@@ -206,7 +206,8 @@ def test_a_mirror_gets_its_share_of_copies_and_users_see_none(site: Pools) -> No
     while time.monotonic() < deadline:
         now = site.measure()
         copies = now["shadow"]["requests"] - before["shadow"]["requests"]
-        shares = share_confirmed({"copied": copies, "not": 400 - copies}, {"copied": 50, "not": 50})
+        told = {"copied": copies, "not": 400 - copies}
+        shares = share_confirmed(told, {"copied": 50, "not": 50}, ALPHA)
         users = now["blue"]["requests"] - before["blue"]["requests"]
         if shares.confirmed and users >= 400:
             break

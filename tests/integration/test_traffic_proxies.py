@@ -46,6 +46,34 @@ def counting(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@contextlib.contextmanager
+def after(seconds: float, work: Callable[..., object], *given: object) -> Iterator[threading.Event]:
+    """Do some work beside the block, so many seconds after it has begun; gives when it begins."""
+    begun = threading.Event()
+
+    def do() -> None:
+        begun.set()
+        work(*given)
+
+    timer = threading.Timer(seconds, do)
+    timer.start()
+    try:
+        yield begun
+    finally:
+        timer.join()
+
+
+def lost(site: Site) -> None:
+    """Drain the first target, kill it, and wait until a proxy that checks it has noticed."""
+    site.call("drain", "web-1")
+    site.kill("web-1")
+    noticed = {"envoy": "fails its health check", "haproxy": "DOWN", "nginx": ""}[site.provider]
+    deadline = time.monotonic() + 60
+    while noticed not in (seen := site.state("web-1"))["state"]:
+        assert time.monotonic() < deadline, seen
+        time.sleep(0.05)
+
+
 def test_no_request_is_lost_while_every_target_is_replaced(
     provider: str, deploy: Callable[..., Site]
 ) -> None:
@@ -74,10 +102,10 @@ def test_no_request_is_lost_while_every_target_is_replaced(
 
 def test_a_kill_without_a_drain_is_noticed_by_these_tests(deploy: Callable[..., Site]) -> None:
     site = deploy("haproxy")
-    load = site.load("/slow/0.3", 60)
+    load = site.load("/held", 60)
     proxies.wait_under_way(5, *site.ports("web-1"))
     site.kill("web-1")
-    time.sleep(0.5)
+    proxies.release(*site.ports("web-2"))
     assert load()["failed"] > 0
 
 
@@ -89,13 +117,11 @@ def test_requests_under_way_are_waited_for(provider: str, deploy: Callable[..., 
         assert proxies.under_way(*site.ports("web-1")) > 0
         if provider != "nginx":
             assert site.state("web-1")["active"] > 0
-        later = threading.Timer(2.0, proxies.release, site.ports())
-        later.start()
-        drained = site.call("drain", "web-1")
-        site.kill("web-1")
-        later.join()
+        with after(2.0, proxies.release, *site.ports()) as begun:
+            drained = site.call("drain", "web-1")
+            assert begun.is_set(), "it was not waited for"
+            site.kill("web-1")
         assert [answer.result() for answer in answers] == ["1"] * 6
-    assert drained["targets"]["web-1"]["waited"] > 0.5
     assert drained["targets"]["web-1"]["cut"] == 0
     assert site.state("web-2")["in_service"]
 
@@ -236,9 +262,7 @@ def test_a_target_that_does_not_come_back_is_named_with_its_state(
     provider: str, deploy: Callable[..., Site]
 ) -> None:
     site = deploy(provider)
-    site.call("drain", "web-1")
-    site.kill("web-1")
-    time.sleep(1)
+    lost(site)
     state = {
         "envoy": "HEALTHY, fails its health check",
         "haproxy": "DOWN, check L4CON",
@@ -252,14 +276,10 @@ def test_a_target_that_comes_up_late_is_waited_for(
     provider: str, deploy: Callable[..., Site]
 ) -> None:
     site = deploy(provider)
-    site.call("drain", "web-1")
-    site.kill("web-1")
-    time.sleep(1)
-    later = threading.Timer(2.0, site.start, ("web-1", "2"))
-    later.start()
-    restored = site.call("restore", "web-1")
-    later.join()
-    assert restored["targets"]["web-1"]["waited"] > 0.5
+    lost(site)
+    with after(2.0, site.start, "web-1", "2") as begun:
+        site.call("restore", "web-1")
+        assert begun.is_set(), "it was not waited for"
     assert {site.get() for _ in range(6)} == {"1", "2"}
 
 
@@ -310,9 +330,7 @@ def test_a_proxy_that_is_away_is_named_and_nothing_is_changed(
 
 def test_a_proxy_that_is_away_for_a_moment_is_waited_for(deploy: Callable[..., Site]) -> None:
     site = deploy("envoy")
-    site.call("drain", "web-1")
-    site.kill("web-1")
-    time.sleep(1)
+    lost(site)
     site.proxy.process.send_signal(signal.SIGSTOP)
     threading.Timer(1.5, site.proxy.process.send_signal, (signal.SIGCONT,)).start()
     site.start("web-1", "2")
@@ -430,20 +448,16 @@ def test_clients_that_stick_to_a_server_of_haproxy_move_before_it_stops(
     with ThreadPoolExecutor(1) as users:
         under_way = users.submit(visit, "/held")
         proxies.wait_under_way(1, *site.ports(name))
-        releasing = threading.Timer(1.0, proxies.release, site.ports(name))
-        releasing.start()
-        drained = site.call("drain", name)
-        assert drained["targets"][name]["state"].startswith("MAINT")
-        site.kill(name)
-        releasing.join()
+        with after(1.0, proxies.release, *site.ports(name)):
+            drained = site.call("drain", name)
+            assert drained["targets"][name]["state"].startswith("MAINT")
+            site.kill(name)
         assert under_way.result() == home
     assert visit() != home
     # HAProxy would call it up at once; we want its checks to have passed three times.
-    later = threading.Timer(2.0, site.start, (name, "3"))
-    later.start()
-    restored = site.call("restore", name)
-    later.join()
-    assert restored["targets"][name]["waited"] > 0.5
+    with after(2.0, site.start, name, "3") as begun:
+        restored = site.call("restore", name)
+        assert begun.is_set(), "it was not waited for"
     assert restored["targets"][name]["state"] == "UP"
 
 

@@ -460,9 +460,10 @@ def leftovers() -> list[str]:
 
 
 def remove_leftovers() -> None:
-    """Remove every fleet whose owner is no more."""
+    """Remove every fleet whose owner is no more; who comes beside us may do so at once."""
     for name in leftovers():
-        _remove(name)
+        with contextlib.suppress(FleetError, OSError):
+            _remove(name)
 
 
 def _remove(name: str) -> None:

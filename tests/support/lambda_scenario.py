@@ -41,7 +41,7 @@ def start(folder: Path) -> None:
         )  # fmt: skip
     (folder / "service.pid").write_text(str(server.pid))
     plane = LambdaPlane(port, server)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError):
             urllib.request.urlopen(f"{plane.url}/plane/log", timeout=5).close()  # noqa: S310

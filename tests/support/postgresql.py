@@ -59,7 +59,7 @@ class Server:
             return
         self.process.send_signal(signal.SIGQUIT if at_once else signal.SIGINT)
         try:
-            self.process.wait(30)
+            self.process.wait(120)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -143,7 +143,7 @@ def _make_cluster(initdb: Path, folder: Path, identity: dict[str, Any]) -> None:
     made = subprocess.run(
         [initdb, "-D", folder / "data", "-U", "bascule", "-A", "scram-sha-256", "-E", "UTF8",
          "--locale=C", "--no-sync", f"--pwfile={secret}"],
-        cwd=folder, capture_output=True, text=True, check=False, timeout=60, **identity,
+        cwd=folder, capture_output=True, text=True, check=False, timeout=300, **identity,
     )  # fmt: skip
     if made.returncode:
         message = f"initdb failed: {made.stdout}{made.stderr}"

@@ -59,11 +59,17 @@ class Proxy:
         stop(self.process, signal.SIGTERM if self.provider == "nginx" else signal.SIGKILL)
 
     def restart(self) -> None:
-        """Stop and start the same process again, and wait until it listens."""
+        """Stop and start the same process again, and wait until it answers whoever orders it."""
         self.stop()
         self.process = subprocess.Popen(self.process.args, stderr=subprocess.DEVNULL)
         port = int(self.url.rpartition(":")[2])
-        _until(lambda: _listens(port), self.process, None)
+        # nginx listens before it writes down which process it is, HAProxy at one after the other.
+        ready = {
+            "envoy": lambda: _listens(port),
+            "haproxy": lambda: _haproxy_listens(Path(self.options["socket"]), port),
+            "nginx": lambda: _nginx_listens(Path(self.options["pid_path"]), port),
+        }[self.provider]
+        _until(ready, self.process, None)
 
 
 def example(language: str, having: str, page: Path = PAGE) -> str:
@@ -245,7 +251,11 @@ def start_haproxy(
     proxy = Proxy(
         "haproxy", f"http://{listen}:{port}", {"socket": str(path), "backend": "shop"}, process
     )
-    _until(path.exists, process, log)
+    if command:
+        # Its port is not ours to reach.
+        _until(path.exists, process, log)
+    else:
+        _until(lambda: _haproxy_listens(path, port, listen), process, log)
     return proxy
 
 
@@ -276,7 +286,7 @@ def start_haproxy_pools(directory: Path, pools: Mapping[str, Sequence[Endpoint]]
     configuration.write_text(head)
     log = directory / "haproxy.log"
     process = _start([haproxy_binary(), "-f", str(configuration), "-db"], log)
-    _until(path.exists, process, log)
+    _until(lambda: _haproxy_listens(path, port), process, log)
     options = {
         "socket": str(path),
         "map_path": str(table),
@@ -385,7 +395,7 @@ def _start_nginx(
     )
     command = [binary, "-e", str(log), "-c", str(configuration)]
     process = _start(command, log)
-    _until(lambda: _listens(port) and pid.exists() and pid.read_text().strip(), process, log)
+    _until(lambda: _nginx_listens(pid, port), process, log)
     return process, {
         "directory": str(directory / "bascule"),
         "command": " ".join(command),
@@ -395,12 +405,30 @@ def _start_nginx(
     }
 
 
-def _listens(port: int) -> bool:
+def _listens(port: int, address: str = "127.0.0.1") -> bool:
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=2).close()
+        socket.create_connection((address, port), timeout=2).close()
     except OSError:
         return False
     return True
+
+
+def _haproxy_listens(path: Path, port: int, address: str = "127.0.0.1") -> bool:
+    """Whether HAProxy takes orders and requests; the socket of one that was killed stays there."""
+    with socket.socket(socket.AF_UNIX) as order:
+        try:
+            order.connect(str(path))
+        except OSError:
+            return False
+    return _listens(port, "127.0.0.1" if address == "0.0.0.0" else address)  # noqa: S104
+
+
+def _nginx_listens(pid: Path, port: int) -> bool:
+    try:
+        told = pid.read_text().strip()
+    except OSError:
+        return False
+    return bool(told) and Path(f"/proc/{told}").exists() and _listens(port)
 
 
 def haproxy_binary() -> str:
