@@ -224,10 +224,10 @@ def test_an_interrupt_from_the_keyboard_is_status_4_and_can_be_gone_on_with(flee
             )
         )
         process.send_signal(signal.SIGINT)
-        _out, said = process.communicate(timeout=60)
+        _out, said = process.communicate(timeout=300)
     finally:
         process.kill()
-        process.wait(timeout=60)
+        process.wait(timeout=300)
     identifier = str(bascule.history(record=fleet.record)[0].id)
     assert process.returncode == 4
     assert f"`bascule resume {identifier}`" in said

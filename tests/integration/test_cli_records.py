@@ -64,7 +64,7 @@ def command(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "BASCULE_RECORD": url},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 
@@ -313,7 +313,7 @@ def test_a_reader_that_leaves_early_is_no_error(
         assert process.stderr is not None
         with process.stderr:
             said = process.stderr.read()
-        process.wait(timeout=60)
+        process.wait(timeout=300)
         assert b"Traceback" not in said
 
 
@@ -332,7 +332,7 @@ def test_nothing_of_ansible_is_imported_to_read_the_record(url: str) -> None:
         env={**os.environ, "BASCULE_RECORD": url},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")

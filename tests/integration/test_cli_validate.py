@@ -22,7 +22,7 @@ hooks:
 
 def validate(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [BASCULE, "validate", *arguments], capture_output=True, text=True, timeout=60, check=False
+        [BASCULE, "validate", *arguments], capture_output=True, text=True, timeout=300, check=False
     )
 
 

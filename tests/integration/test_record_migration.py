@@ -201,7 +201,7 @@ def test_many_processes_may_open_an_old_file_at_once(tmp_path: Path) -> None:
         assert process.stdin is not None
         process.stdin.write(".")
         process.stdin.flush()
-    told = [process.communicate(timeout=60) for process in started]
+    told = [process.communicate(timeout=300) for process in started]
     assert [out for out, _err in told] == ["2\n"] * 6, told
     assert record_version(url).version == SCHEMA_VERSION
 
@@ -271,7 +271,7 @@ def test_the_command_shows_and_upgrades(postgresql: Server) -> None:
         return subprocess.run(
             [sys.executable, "-m", "bascule", "record", *words],
             env={**os.environ, "BASCULE_RECORD": url},
-            capture_output=True, text=True, check=False, timeout=60,
+            capture_output=True, text=True, check=False, timeout=300,
         )  # fmt: skip
 
     shown = json.loads(command("show", "--format", "json").stdout)

@@ -35,7 +35,7 @@ def stages(folder: Path, *names: str) -> tuple[int, list[str]]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
     return run.returncode, run.stdout.splitlines()
 

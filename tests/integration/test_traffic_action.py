@@ -14,6 +14,7 @@ import pytest
 from ansible_collections.bascule.deploy.plugins.plugin_utils._record import Record
 from support import records
 from support.site import Site, sites
+from support.twopools import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,7 +56,7 @@ class Play:
         options = {f"{site.provider}_{key}": value for key, value in site.proxy.options.items()}
         variables = {
             "provider": site.provider,
-            "options": {**options, "drain_timeout": "8s", "restore_timeout": "1s"},
+            "options": {**options, "drain_timeout": "60s", "restore_timeout": "60s"},
             "deployment": {"id": self.deployment},
             "record_url": self.url,
             "proxies": ["lb-1"],
@@ -98,7 +99,7 @@ class Play:
         done = subprocess.run(
             [str(Path(sys.executable).with_name("ansible-playbook")), str(path),
              "-i", str(self.directory / "inventory.json"), *more.get("arguments", [])],
-            env=environment, cwd=self.directory, capture_output=True, text=True, timeout=60,
+            env=environment, cwd=self.directory, capture_output=True, text=True, timeout=300,
             check=False,
         )  # fmt: skip
         self.output = done.stdout + done.stderr
@@ -186,7 +187,9 @@ def test_a_target_that_stays_away_fails_with_what_the_proxy_saw(
     play = Play(site, tmp_path)
     site.call("drain", "web-1")
     site.kill("web-1")
-    (restored,) = play.run({"state": "in_service"}, hosts="web-1")
+    until(lambda: "DOWN" in site.state("web-1")["state"])
+    soon = "{{ options | combine({'restore_timeout': '1s'}) }}"
+    (restored,) = play.run({"state": "in_service", "options": soon}, hosts="web-1")
     assert restored["web-1"]["failed"]
     assert "web-1 DOWN" in restored["web-1"]["msg"]
     assert not restored["web-1"]["changed"]

@@ -154,7 +154,7 @@ class Host:
             [self.interpreter, "-c", RUNNER, str(MODULE_UTILS), path],
             input=json.dumps(request).encode(),
             capture_output=True,
-            timeout=60,
+            timeout=300,
             check=False,
         )
         if result.returncode:

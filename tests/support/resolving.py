@@ -26,7 +26,7 @@ def digests_of(source: str, cache: Path, *, processes: int = 4, rounds: int = 3)
     ]
     digests = []
     for process in running:
-        output, _nothing = process.communicate(timeout=60)
+        output, _nothing = process.communicate(timeout=300)
         assert process.returncode == 0
         digests += output.split()
     assert len(digests) == processes * rounds
