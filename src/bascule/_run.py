@@ -43,6 +43,14 @@ _ADVICE = (
         "leaves us with no hosts to target",
         "`bascule targets -i INVENTORY` shows which hosts there are.",
     ),
+    (
+        "Unable to create local directories",
+        "Ansible keeps temporary files there: set HOME, or ANSIBLE_HOME, to a folder of your own.",
+    ),
+    (
+        "command was not found or was not executable: ansible-playbook",
+        "Install it where bascule is installed: pip install ansible-core.",
+    ),
 )
 
 

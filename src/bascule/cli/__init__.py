@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import typing as t
 
 import bascule.cli.audit as audit
@@ -80,6 +81,14 @@ def _run(options: argparse.Namespace) -> int:
         if debug:
             raise
         return _refused(str(error), error.kind, USAGE, options)
+    except ModuleNotFoundError as error:
+        if debug:
+            raise
+        told = (
+            f"The Python package {error.name} is not installed in {sys.prefix}, where bascule "
+            "runs. Install Bascule there again, with all that it needs: pip install bascule."
+        )
+        return _refused(told, "usage", USAGE, options)
     except Exception as error:
         if debug:
             raise
