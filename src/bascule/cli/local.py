@@ -150,9 +150,9 @@ def add_commands(
         " default with --strict)",
     )
     add(
-        "--allow-outside-links",
+        "--refuse-outside-links",
         action="store_true",
-        help="take archives with symbolic links that lead out of them",
+        help="refuse archives with symbolic links that lead out of them, as other deployments do",
     )
     local.set_defaults(run=run_local)
 
@@ -180,7 +180,7 @@ def run_local(options: argparse.Namespace) -> int:
         sysroot=str(Path(options.sysroot).absolute()) if options.sysroot else "",
         strict=options.strict,
         retained=configured["retained"],
-        outside_links=options.allow_outside_links,
+        outside_links=not options.refuse_outside_links,
         releases=releases_of(options),
         start_again=options.start_again,
         begin=_begin if text else lambda _folder: None,

@@ -81,7 +81,7 @@ def deploy(
     sysroot: str = "",
     strict: str | None = None,
     retained: int | None = None,
-    outside_links: bool = False,
+    outside_links: bool = True,
     releases: Releases | None = None,
     start_again: str | None = None,
     begin: t.Callable[[str], None] = lambda _folder: None,
@@ -99,7 +99,8 @@ def deploy(
     :param root: the deployment root; by default CodeDeploy's own, below the sysroot
     :param strict: ``agent-v1`` or ``agent-v2`` to accept only the AppSpec files that agent does
     :param retained: how many deployments to keep, this one included
-    :param outside_links: whether an archive's symbolic links may lead out of it
+    :param outside_links: whether an archive's symbolic links may lead out of it, as they may with
+        codedeploy-local
     :param releases: the layout of releases; None to copy files to their destinations
     :param start_again: as ``deploy_start_again``; None for ``refused``, with ``strict`` for
         ``never``, as the agent has it
