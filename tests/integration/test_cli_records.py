@@ -141,7 +141,7 @@ def test_an_inventory_that_is_not_there_is_refused(url: str, tmp_path: Path) -> 
     [
         ("no-equals-sign", "-e no-equals-sign: write it as VAR=VALUE, or as @FILE for a file."),
         ("@/no/such/file", "-e @/no/such/file: the file cannot be read: "),
-        ("{not: [closed", "-e: this is neither YAML nor JSON: "),
+        ("{not: [closed", "-e: this is neither YAML nor JSON: line 1, column "),
     ],
 )
 def test_a_wrong_variable_is_refused(url: str, option: str, message: str) -> None:

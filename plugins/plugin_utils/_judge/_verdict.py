@@ -55,7 +55,7 @@ def decide(judge: Judge, data: Mapping[str, Any], *, final: bool = False) -> dic
     :raises UsageError: the data do not have this shape
     """
     found = _judged(judge, data)
-    ratio = _sample_ratio(judge, data.get("assignments") or ())
+    ratio = _sample_ratio(judge, _listed(data, "assignments"))
     verdict, score, reason = _conclude(judge, found, final=final)
     if ratio["alarm"]:
         verdict = INCONCLUSIVE
@@ -153,11 +153,23 @@ def _sample_ratio(judge: Judge, assignments: Sequence[Mapping[str, Any]]) -> dic
 
 
 def _data_of(metric: Metric, data: Mapping[str, Any]) -> Mapping[str, Any]:
-    found = (data.get("metrics") or {}).get(metric.name)
+    metrics = data.get("metrics") or {}
+    if not isinstance(metrics, dict):
+        raise UsageError(
+            f"What was measured has 'metrics', a mapping of names to data, not {metrics!r}."
+        )
+    found = metrics.get(metric.name)
     if found is None:
         return {}
     if not isinstance(found, dict):
         raise UsageError(f"The data of the metric {metric.name} are no mapping: {found!r}.")
+    return found
+
+
+def _listed(data: Mapping[str, Any], key: str) -> Sequence[Any]:
+    found = data.get(key) or ()
+    if not isinstance(found, (list, tuple)):
+        raise UsageError(f"What was measured has a list as {key!r}, not {found!r}.")
     return found
 
 
@@ -181,7 +193,7 @@ _Found = tuple[str, str, Interval, float]
 
 
 def _rate(metric: Metric, data: Mapping[str, Any], alpha: float) -> _Found:
-    steps = [_counts(metric, step) for step in data.get("steps") or ()]
+    steps = [_counts(metric, step) for step in _listed(data, "steps")]
     canary, baseline = sum(one.canary for one in steps), sum(one.baseline for one in steps)
     nothing = Interval(-1.0, 0.0, 1.0)
     if not canary or not baseline:
@@ -237,8 +249,8 @@ def _counts(metric: Metric, step: Any) -> Counts:
 
 
 def _series(metric: Metric, data: Mapping[str, Any], alpha: float) -> _Found:
-    canary = [_value(metric, one) for one in data.get("canary") or ()]
-    baseline = [_value(metric, one) for one in data.get("baseline") or ()]
+    canary = [_value(metric, one) for one in _listed(data, "canary")]
+    baseline = [_value(metric, one) for one in _listed(data, "baseline")]
     if metric.spread is not None:
         # Two ways to be found bad share the error.
         alpha /= 2

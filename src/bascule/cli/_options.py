@@ -127,13 +127,20 @@ def _read(name: str) -> str:
         raise UsageError(f"-e @{name}: the file cannot be read: {why}") from error
 
 
+def yaml_trouble(error: Exception) -> str:
+    """Return what a parser of YAML says, in one line and without the text, which may be secret."""
+    where = getattr(error, "problem_mark", None)
+    told = getattr(error, "problem", None) or type(error).__name__
+    return f"line {where.line + 1}, column {where.column + 1}: {told}." if where else f"{told}."
+
+
 def _load(name: str, text: str) -> dict[str, t.Any]:
     import yaml
 
     try:
         loaded = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise UsageError(f"{name}: this is neither YAML nor JSON: {error}") from error
+        raise UsageError(f"{name}: this is neither YAML nor JSON: {yaml_trouble(error)}") from error
     if not isinstance(loaded, dict):
         raise UsageError(f"{name}: a mapping of variables is wanted, as in 'name: value'.")
     return loaded

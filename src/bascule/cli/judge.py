@@ -8,6 +8,7 @@ from pathlib import Path
 from ansible_collections.bascule.deploy.plugins.module_utils._errors import UsageError
 from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_text import duration
 
+from bascule.cli._options import yaml_trouble
 from bascule.cli._output import columns, moment, say, say_json
 from bascule.result import DONE, FAILED, WAITING
 
@@ -161,9 +162,10 @@ def _load(name: str) -> dict[str, t.Any]:
         text = Path(name).expanduser().read_text(encoding="utf-8")
         loaded = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{name}: the file cannot be read: {error}") from error
+        why = getattr(error, "strerror", None) or error
+        raise UsageError(f"{name}: the file cannot be read: {why}.") from error
     except yaml.YAMLError as error:
-        raise UsageError(f"{name}: this is neither YAML nor JSON: {error}") from error
+        raise UsageError(f"{name}: this is neither YAML nor JSON: {yaml_trouble(error)}") from error
     if not isinstance(loaded, dict):
         raise UsageError(f"{name}: a mapping is wanted, this is a {type(loaded).__name__}.")
     return loaded

@@ -242,6 +242,10 @@ def test_a_judge_that_does_not_fit_is_refused(given: Any, message: str) -> None:
         (ERRORS, counts(5, 3, 0, 0)),
         (LATENCY, {"metrics": {"p95": {"canary": ["1"], "baseline": [1]}}}),
         (ERRORS, {"assignments": [{"canary": 1}]}),
+        (ERRORS, {"assignments": {"canary": 1}}),
+        (ERRORS, {"metrics": [{"name": "errors", "kind": "rate"}]}),
+        (ERRORS, {"metrics": {"errors": {"steps": 3}}}),
+        (LATENCY, {"metrics": {"p95": {"canary": 1, "baseline": [1]}}}),
     ],
 )
 def test_data_of_another_shape_are_refused(metric: dict[str, Any], data: dict[str, Any]) -> None:
