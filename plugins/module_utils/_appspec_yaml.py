@@ -43,6 +43,11 @@ BLANKS = "\0\t\n\v\f\r "
 _STANDARD_TAG = "tag:yaml.org,2002:"
 _BINARY_TAGS = (_STANDARD_TAG + "binary", "!binary")
 _TEXT_TAGS = (_STANDARD_TAG + "str", "!str", "!ruby/string")
+# What stands for objects that Psych makes no more (Psych::DisallowedClass).
+_OBJECT_TAG = re.compile(
+    r"!ruby/(?:object|regexp|range|struct|class|module|exception|hash:|array:)"
+    r"|!(?:str|map|seq):|tag:yaml\.org,2002:set\Z"
+)
 
 
 class LocatedError(AppSpecError):
@@ -139,8 +144,8 @@ class Node:
 def load(text: bytes | str, *, ruby: bool = False) -> Node:
     """Read the first document of an AppSpec.
 
-    :param ruby: refuse what Psych refuses under Ruby 3.1 and later: aliases, and dates without
-        quotes
+    :param ruby: refuse what Psych refuses under Ruby 3.1 and later: aliases, dates without quotes,
+        and tags that stand for objects
     :raises AppSpecError: for text that is no YAML, is empty, nests or expands beyond all reason
     """
     # PyYAML is a requirement of the controller only; without it the other floors still import.
@@ -255,6 +260,10 @@ class _Composer:
             raise self._error(event, f"The AppSpec file nests deeper than {MAX_DEPTH} levels.")
         if isinstance(event, self._yaml.AliasEvent):
             return self._alias(event)
+        if self._ruby and event.tag and _OBJECT_TAG.match(event.tag):
+            raise self._error(
+                event, f"The tag {event.tag} is refused by CodeDeploy's agent 1. Leave it out."
+            )
         before = self._made
         text = event.value if isinstance(event, self._yaml.ScalarEvent) else ""
         self._count(event, 1 + len(text) // _CHARACTERS)
