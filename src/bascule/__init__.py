@@ -5,75 +5,29 @@
 >>> deployment.raise_for_status()
 """
 
-from ansible_collections.bascule.deploy.plugins.module_utils._errors import (
-    BasculeError,
-    RecordError,
-    UsageError,
-)
-from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_events import Event
+from __future__ import annotations
 
-from bascule._audit import audit_events, audit_export, audit_verify
-from bascule._control import approve, continue_, follow, reject, stop
-from bascule._drift import Finding, TargetDrift, drift
-from bascule._groups import Group, GroupTarget, group, outdated
-from bascule._import import Imported, import_codedeploy
-from bascule._permissions import iam_policy
-from bascule._plans import apply, plan
-from bascule._push import Pushed, push
-from bascule._revisions import mark_revision, revision, revisions
-from bascule._simulate import simulate
-from bascule._targets import InventoryTarget, targets
-from bascule._upgrade import record_version, upgrade_record
-from bascule.api import abandon, deploy, events, history, resume, rollback, status, strategies
-from bascule.result import Deployment, DeploymentError, Failure, Plan, Revision, Target
+import importlib
 
-__all__ = [
-    "BasculeError",
-    "Deployment",
-    "DeploymentError",
-    "Event",
-    "Failure",
-    "Finding",
-    "Group",
-    "GroupTarget",
-    "Imported",
-    "InventoryTarget",
-    "Plan",
-    "Pushed",
-    "RecordError",
-    "Revision",
-    "Target",
-    "TargetDrift",
-    "UsageError",
-    "abandon",
-    "apply",
-    "approve",
-    "audit_events",
-    "audit_export",
-    "audit_verify",
-    "continue_",
-    "deploy",
-    "drift",
-    "events",
-    "follow",
-    "group",
-    "history",
-    "iam_policy",
-    "import_codedeploy",
-    "mark_revision",
-    "outdated",
-    "plan",
-    "push",
-    "record_version",
-    "reject",
-    "resume",
-    "revision",
-    "revisions",
-    "rollback",
-    "simulate",
-    "status",
-    "stop",
-    "strategies",
-    "targets",
-    "upgrade_record",
-]
+# What is imported here is imported before the command can answer an interrupt.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from bascule import api as api
+    from bascule import judge as judge
+    from bascule import result as result
+    from bascule._names import *  # noqa: F403 - it lists them
+else:
+
+    def __getattr__(name: str) -> object:
+        """Import the names of the package when they are needed."""
+        if name.startswith("_") and name != "__all__":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        try:
+            return importlib.import_module(f"{__name__}.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"{__name__}.{name}":
+                raise
+        names = importlib.import_module(f"{__name__}._names")
+        found = names.__all__ if name == "__all__" else getattr(names, name)
+        globals()[name] = found
+        return found

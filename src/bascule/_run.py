@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ansible_collections.bascule.deploy.plugins.plugin_utils._pausing import VARIABLE, want_pause
 
+from bascule import _interrupts
 from bascule._environment import environment
 from bascule._events import EventStream
 from bascule._processes import Offspring
@@ -31,6 +32,7 @@ POLL_SECONDS = 0.5
 KILLED = 254
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _ERROR = re.compile(r"^\[?ERROR\]?!?:?\s*", re.MULTILINE)
+_CANCELLED = "cancelled by the program that runs it"
 _UNPARSED = "Failed to parse inventory with 'auto' plugin:"
 # What Ansible says, and what a person can do about it.
 _ADVICE = (
@@ -105,26 +107,25 @@ def run(
     ansible-playbook. A terminal that is closed (SIGHUP) pauses it and does no more.
     ``notice`` is told what an interrupt leads to.
     """
-    with tempfile.TemporaryDirectory(prefix="bascule-") as private:
-        asking = Path(private) / "pause"
-        watch = _Watch(request, on_event, cancel, notice or (lambda _text: None), asking)
-        with watch.interruptible():
-            runner = _run_ansible(request, watch, private, asking)
-        watch.close()
+    watch = _Watch(request, on_event, cancel, notice or (lambda _text: None))
+    status = KILLED
+    # The folder, too, is made and removed undisturbed: secrets may be in it.
+    with watch.interruptible(), tempfile.TemporaryDirectory(prefix="bascule-") as private:
+        if not watch.called_off():
+            status = _run_ansible(request, watch, private)
+    watch.close()
     if watch.failure is not None:
         raise watch.failure
-    return Outcome(
-        status=int(runner.rc if runner.rc is not None else KILLED),
-        interrupted=watch.asked,
-        complaint=watch.complaint(),
-    )
+    return Outcome(status=status, interrupted=watch.asked, complaint=watch.complaint())
 
 
-def _run_ansible(request: Request, watch: _Watch, private: str, asking: Path) -> t.Any:
+def _run_ansible(request: Request, watch: _Watch, private: str) -> int:
+    """Run ansible-playbook and return its status."""
     from ansible_runner.interface import run as run_ansible
 
+    asking = watch.listen(Path(private))
     try:
-        return run_ansible(
+        runner = run_ansible(
             private_data_dir=private,
             # The working folder, so that relative paths and ansible.cfg mean what they mean there.
             project_dir=str(request.folder),
@@ -141,6 +142,7 @@ def _run_ansible(request: Request, watch: _Watch, private: str, asking: Path) ->
             event_handler=watch.event,
             cancel_callback=watch.cancelled,
         )
+        return int(runner.rc if runner.rc is not None else KILLED)
     finally:
         watch.clear()
 
@@ -154,7 +156,6 @@ class _Watch:
         on_event: Callable[[Event], None],
         cancel: Callable[[], bool] | None,
         notice: Callable[[str], None],
-        asking: Path,
     ) -> None:
         self.failure: Exception | None = None
         # Why somebody wanted the run to end, each time.
@@ -162,12 +163,26 @@ class _Watch:
         self._heard = 0
         self._stream = EventStream(differences=request.diff)
         self._on_event, self._cancel, self._notice = on_event, cancel, notice
-        self._pause = asking if request.pausable and not request.check else None
+        self._pausable = request.pausable and not request.check
+        self._pause: Path | None = None
         self._pid: int | None = None
         self._broken_off: float | None = None
         self._offspring: Offspring | None = None
         self._kill = False
         self._words: list[str] = []
+
+    def called_off(self) -> bool:
+        """Tell whether somebody wants the run to end that has not begun."""
+        if _interrupts.noted() or (self._cancel is not None and self._cancel()):
+            self.interrupt(_CANCELLED)
+        self._heard = len(self._reasons)
+        return self.asked
+
+    def listen(self, folder: Path) -> Path:
+        """Return the file in a folder by which the run will be asked to pause."""
+        asking = folder / "pause"
+        self._pause = asking if self._pausable else None
+        return asking
 
     def event(self, raw: dict[str, t.Any]) -> bool:
         """Take one of runner's events; tell runner not to keep it in a file."""
@@ -185,7 +200,7 @@ class _Watch:
     def cancelled(self) -> bool:
         """Tell runner whether to kill ansible-playbook now."""
         if not self._reasons and self._cancel is not None and self._cancel():
-            self.interrupt("cancelled by the program that runs it")
+            self.interrupt(_CANCELLED)
         self._hear()
         if self._broken_off is None:
             return self._kill
@@ -266,18 +281,18 @@ class _Watch:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {
-            number: signal.signal(number, lambda *_: self.interrupt())
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        # Under nohup it stays ignored.
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            before[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda *_: self.hang_up())
+        before: dict[signal.Signals, t.Any] = {}
         try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before[number] = signal.signal(number, lambda *_: self.interrupt())
+            # Under nohup it stays ignored.
+            if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+                before[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda *_: self.hang_up())
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            # SIGINT last: what comes then may be an exception, and nothing is left to do.
+            for number in reversed(before):
+                signal.signal(number, before[number])
 
     def complaint(self) -> str:
         """Return the last error message that ansible-playbook printed itself, on one line."""

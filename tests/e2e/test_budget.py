@@ -47,7 +47,8 @@ def first(fleet: Fleet, controller: Controller, tmp_path: Path) -> None:
     seen = set()
     # What ssh holds open leads to hosts that were killed since.
     for socket in (fleet.home / "cp").iterdir():
-        socket.unlink()
+        # Its master may leave by itself just now.
+        socket.unlink(missing_ok=True)
     for host in fleet.hosts:
         fleet.light(host.name)
         if not fleet.answers(host):
@@ -141,7 +142,7 @@ def test_a_host_that_dies_midway_is_one_failure_of_the_budget(
     run = controller.playbook("rolling", deploy_revision=revision, deploy_minimum_healthy_hosts=4)
     thread.join()
     assert run.status == 0, run.said
-    assert run.ended - run.started < 240, "not after the quarter of an hour that TCP takes"
+    assert run.ended - run.started < 600, "not after the quarter of an hour that TCP takes"
     deployment = controller.deployments()[0]
     assert deployment.status == "Succeeded"
     seen = statuses(controller, deployment.id)

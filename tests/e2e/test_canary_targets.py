@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ansible_collections.bascule.deploy.plugins.plugin_utils._gates import remembered
 from support.bundles import files
-from support.rollout import BIN, ROOT, Controller, local_inventory
+from support.rollout import BIN, ROOT, Controller, kill_controller, local_inventory
 from support.twopools import all_counted, two_pools, until
 
 if TYPE_CHECKING:
@@ -97,7 +97,11 @@ def test_a_canary_goes_first_and_a_bad_one_alone_gets_its_revision_back(tmp_path
     bad = ("-e", json.dumps({**given, "deploy_revision": str(revision("2.0")),
                              "deploy_canary_baseline": "fresh"}))  # fmt: skip
     process = start(controller, "deploy", "canary", "-i", inventory, *bad)
-    ended(process, lambda: log.read_text() != "", lambda: os.killpg(process.pid, signal.SIGKILL))
+    ended(
+        process,
+        lambda: log.read_text() != "",
+        lambda: kill_controller(process, controller.state),
+    )
     hold.unlink()
     baseline = controller.deployments()[0]
     assert (baseline.options["then"]["strategy"], baseline.status) == ("canary", "InProgress")
@@ -171,7 +175,8 @@ def test_behind_a_load_balancer_it_pauses_goes_on_and_comes_back(tmp_path: Path)
         name = controller.deployments()[0].id
         for command in (f"resume {name}", f"stop {name} --rollback", f"abandon {name}"):
             assert f"`bascule {command}`" in said
-        assert set(site.ask(20)) == {"1.0", "2.0"}
+        # Users come in between, so that twenty of ours may all meet the same one.
+        until(lambda: set(site.ask(20)) == {"1.0", "2.0"})
         shown = controller.command("status", name).said
         assert "Paused:" in shown
         assert "Waits for:" not in shown

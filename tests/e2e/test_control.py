@@ -132,6 +132,17 @@ def until(condition: Callable[[], bool], process: subprocess.Popen[str] | None =
         time.sleep(0.05)
 
 
+def said_by(process: subprocess.Popen[str], words: str) -> str:
+    """Wait until a program says something; return what it has said."""
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if words in line:
+            return said
+    raise AssertionError(f"{words!r} is not in {said!r}")
+
+
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     said, _ = process.communicate(timeout=300)
     return process.returncode, said
@@ -158,11 +169,11 @@ def test_a_stage_is_approved_and_the_rest_is_stopped_and_rolled_back(fleet: Flee
     fleet.flying(name, deploying)
 
     stopping = fleet.start("bascule", "stop", name, "--rollback", "--why", "too late today")
-    until(lambda: bascule.status(name, record=fleet.record).stop_requested_by is not None, stopping)
+    waits = said_by(stopping, "in flight")
+    assert bascule.status(name, record=fleet.record).stop_requested_by is not None, waits
     fleet.open(*HOSTS)
     code, said = ended(stopping)
-    assert code == 0, said
-    assert "in flight" in said
+    assert code == 0, waits + said
     code, said = ended(deploying)
     assert code == 1, said
     assert "waits for the approval of stage 1 until" in said

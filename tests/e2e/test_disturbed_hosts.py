@@ -92,7 +92,8 @@ class Story:
     def version(self, host: str) -> str:
         """What the application on a host answers, asked past the load balancer; empty if down."""
         try:
-            with self.fleet.connect(self.fleet.host(host).address, PORT) as connection:
+            address = self.fleet.host(host).address
+            with self.fleet.connect(address, PORT, timeout=60.0) as connection:
                 connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
                 answer = b"".join(iter(lambda: connection.recv(4096), b"")).decode()
         except OSError:
@@ -117,9 +118,18 @@ class Story:
             for pid in pids(host.namespace):
                 with contextlib.suppress(OSError):
                     command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
-                    found.append(f"{host.name}: {command.decode()}")
+                    # One that is just ending has none any more.
+                    if command:
+                        found.append(f"{host.name}: {command.decode()}")
         known = ("sshd", "server.py", "unshare")
         return [one for one in found if not any(word in one for word in known)]
+
+    def staying(self) -> list[str]:
+        """What still runs on the hosts when all that comes to its end has had its time."""
+        deadline = time.monotonic() + 60
+        while (left := self.programs()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return left
 
     def starts(self, host: str, version: str) -> list[str]:
         """The attempts of the start script of a version on a host."""
@@ -163,19 +173,26 @@ class Story:
         time.sleep(8)
         self.fleet.light(host)
 
-    def fill(self) -> None:
-        """Let the controller's disk be full for a while."""
+    def until_written(self, host: str, version: str) -> None:
+        """Wait until a host's scripts have done their work, and ten seconds to write that down."""
+        deadline = time.monotonic() + 30
+        while self.version(host) != version and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(10)
+
+    def fill(self, host: str, version: str) -> None:
+        """Let the controller's disk be full when a host has something to tell."""
         ballast = self.controller.state / "ballast"
         with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
             while True:
                 file.write(bytes(65_536))
-        time.sleep(10)
+        self.until_written(host, version)
         ballast.unlink()
 
-    def stop_database(self, server: postgresql.Server) -> None:
-        """Let the record's database be away for ten seconds."""
+    def stop_database(self, server: postgresql.Server, host: str, version: str) -> None:
+        """Let the record's database be away when a host has something to tell."""
         server.stop()
-        time.sleep(10)
+        self.until_written(host, version)
         server.start()
 
     def mount(self, host: str) -> None:
@@ -228,17 +245,19 @@ def tell(story: Story, folder: Path) -> None:
     (home / "ballast").unlink()
     story.deploy("room again", second)
     story.deploy(
-        "full controller", revision(folder, "3.0", 1), story.when_begun("h1", "3.0", story.fill)
+        "full controller",
+        revision(folder, "3.0", 1),
+        story.when_begun("h1", "3.0", lambda: story.fill("h1", "3.0")),
     )
     with postgresql.server() as server:
         server.create("bascule")
         story.deploy(
             "database away",
             revision(folder, "4.0", 1),
-            story.when_begun("h1", "4.0", lambda: story.stop_database(server)),
+            story.when_begun("h1", "4.0", lambda: story.stop_database(server, "h1", "4.0")),
             deploy_record=server.socket_url("bascule"),
         )
-    story.left = story.programs()
+    story.left = story.staying()
     load.send_signal(signal.SIGTERM)
     load.wait(timeout=60)
     story.load = json.loads(report.read_text())

@@ -16,14 +16,13 @@ from support.function_site import (
     RETURNS,
     FunctionSite,
     Users,
-    kill_session,
     shares,
     within_binomial,
 )
 from support.lambda_plane import package
 from support.ports import free_port
 from support.receiver import receiving
-from support.rollout import BIN, ROOT
+from support.rollout import BIN, ROOT, kill_controller
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -251,7 +250,7 @@ def test_several_functions_in_order_with_one_abort_and_a_crash(
         site.wait(lambda: plane.alias("order") == ("1", {"2": 0.2}), "order at 20%")
         site.wait(lambda: len(bakes(site)) == 2, "the bake of order")
     finally:
-        kill_session(process)
+        kill_controller(process, site.controller.state)
     assert plane.alias("cart") == ("2", {})
     [left] = site.controller.deployments()
     assert left.status == "InProgress"

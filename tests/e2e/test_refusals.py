@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.bundles import files
+from support.ports import free_port
 from support.proxies import Endpoint, eds
 from support.rollout import Controller, Run, local_inventory, snapshot
 
@@ -34,12 +34,6 @@ def controller(tmp_path: Path) -> Controller:
     }
     inventory = local_inventory(tmp_path / "hosts.yml", sysroots)
     return Controller(inventory, tmp_path / "state", variables)
-
-
-def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wrong_path(_: Controller, tmp_path: Path) -> tuple[dict[str, Any], list[str]]:
@@ -80,7 +74,7 @@ def wrong_value(_: Controller, _path: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def unreachable_envoy(_: Controller, tmp_path: Path) -> tuple[dict[str, Any], list[str]]:
-    admin = f"127.0.0.1:{closed_port()}"
+    admin = f"127.0.0.1:{free_port()}"
     endpoints = [Endpoint(name, name, 80) for name in HOSTS]
     (tmp_path / "eds.json").write_text(json.dumps(eds(endpoints)))
     return {

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from ansible_collections.bascule.deploy.plugins.module_utils._pools import (
     BLOCK_EVENTS,
 )
 from ansible_collections.bascule.deploy.plugins.module_utils._shares import share_confirmed
-from support.rollout import BIN, ROOT
+from support.rollout import BIN, ROOT, kill_controller
 from support.twopools import TwoPools, all_counted, two_pools, until
 
 import bascule
@@ -114,8 +113,7 @@ def kill_in_step(site: TwoPools, told: str, **variables: Any) -> str:
 
         return str(until(step, 180))
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        kill_controller(process, site.controller.state)
 
 
 @pytest.fixture(scope="module")
@@ -331,10 +329,20 @@ def test_the_way_back_of_blue_green_touches_no_target(envoy: Story) -> None:
 
 
 def ran(story: Story, deployment: str) -> list[str]:
-    """The hooks around the traffic in their order; those of a pool's targets run side by side."""
-    told = story.site.hooks(deployment)
-    assert all(told[number][-4:] == told[number + 1][-4:] for number in range(0, len(told), 2))
-    return [" ".join([line.split()[0], *line.split()[2:]]) for line in told[::2]]
+    """The hooks around the traffic in their order, pool after pool.
+
+    A pool's targets run theirs side by side: each has the same order of its own.
+    """
+    pools: dict[str, dict[str, list[str]]] = {}
+    for line in story.site.hooks(deployment):
+        event, target, version, pool = line.split()
+        # A pool that has had its turn is not seen again.
+        assert pool not in list(pools)[:-1], line
+        pools.setdefault(pool, {}).setdefault(target, []).append(f"{event} {version} {pool}")
+    for pool, targets in pools.items():
+        assert sorted(targets) == story.site.pools[pool]
+        assert len({tuple(hooks) for hooks in targets.values()}) == 1, targets
+    return [hook for targets in pools.values() for hook in next(iter(targets.values()))]
 
 
 def test_both_pools_run_their_hooks_around_the_traffic(envoy: Story) -> None:

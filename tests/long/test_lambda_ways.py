@@ -21,12 +21,12 @@ from support.function_site import (
     SILENT,
     FunctionSite,
     Users,
-    kill_session,
     shares,
 )
 from support.lambda_plane import ALIAS, LambdaPlane
 from support.ports import free_port
 from support.receiver import receiving
+from support.rollout import kill_controller
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,7 +122,7 @@ def test_a_bad_version_is_found_and_the_old_one_comes_back_alone(
                 )
             assert process.wait(timeout=function_site.DEADLINE) == 2
         finally:
-            kill_session(process)
+            kill_controller(process, site.controller.state)
     said = (site.folder / "begun.log").read_text()
     assert plane.alias("greet") == ("1", {}), said
     assert plane.invoke("greet", qualifier="2")["version"] == "2"
@@ -246,7 +246,7 @@ def test_a_person_decides_an_ab_test(plane: LambdaPlane, tmp_path: Path, answer:
             assert run.status == 0, run.said
         status = process.wait(timeout=function_site.DEADLINE)
     finally:
-        kill_session(process)
+        kill_controller(process, site.controller.state)
     promoted = answer in ("approve", "continue")
     said = (site.folder / "begun.log").read_text()
     assert status == (0 if promoted else 2), said
@@ -280,7 +280,7 @@ def test_an_alias_that_somebody_else_moves_is_met(plane: LambdaPlane, tmp_path: 
         )  # fmt: skip
         process.wait(timeout=function_site.DEADLINE)
     finally:
-        kill_session(process)
+        kill_controller(process, site.controller.state)
     assert plane.alias("greet") == ("2", {})
     failed = next(one for one in site.controller.deployments() if not one.rollback_of)
     assert failed.status == "Failed"

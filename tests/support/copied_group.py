@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import collections
-import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import urllib.request
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from support import alb, proxies
 from support.alb.plane import ADDRESS_TAG
 from support.alb.site import Site
-from support.rollout import BIN, ROOT, Controller
+from support.rollout import BIN, ROOT, Controller, kill_controller
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
 SIZE = 2
 TAGS = {"bascule:pool": "blue", "Application": "shop", ADDRESS_TAG: "127.0.0.1"}
@@ -114,14 +112,8 @@ class Shop:
             )  # fmt: skip
 
     def kill(self, process: subprocess.Popen[bytes]) -> None:
-        """Kill a controller with its workers, which have sessions of their own."""
-        mark = f"BASCULE_STATE={self.controller.state}\0".encode()
-        for folder in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                ours = mark in (folder / "environ").read_bytes()
-                if ours and b"bin/ansible-playbook" in (folder / "cmdline").read_bytes():
-                    os.kill(int(folder.name), signal.SIGKILL)
-        process.wait(timeout=60)
+        """Kill a controller with its workers."""
+        kill_controller(process, self.controller.state)
 
     def instances(self) -> dict[str, list[str]]:
         """Return the ids of each pool's instances that run."""

@@ -268,6 +268,7 @@ def scene(folder: Path, targets: int = 2) -> Iterator[Scene]:
         try:
             yield made
         finally:
-            end(load)
+            # It waits for the answers to all its requests.
+            end(load, patience=60.0)
             if report.exists():
                 made.load = json.loads(report.read_text())

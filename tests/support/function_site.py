@@ -6,7 +6,6 @@ import contextlib
 import json
 import math
 import os
-import signal
 import subprocess
 import threading
 import time
@@ -162,13 +161,6 @@ class FunctionSite:
             for path in self.controller.state.rglob("*")
             if path.is_file() and path.suffix != ".zip"
         )
-
-
-def kill_session(process: subprocess.Popen[bytes]) -> None:
-    """Kill a controller and all its workers as a crash would."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 @contextlib.contextmanager

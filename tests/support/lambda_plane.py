@@ -99,6 +99,8 @@ class LambdaPlane(Aws):
         given = {
             "Runtime": "python3.12",
             "Handler": "app.handler",
+            # A machine that does much else may take long for an answer.
+            "Timeout": 60,
             "Code": {"ZipFile": code},
             **configuration,
         }

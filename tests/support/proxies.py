@@ -34,6 +34,13 @@ BACKEND = Path(__file__).with_name("backend.py")
 LUA = Path(__file__).parents[2] / "roles/deploy/files/bascule.lua"
 SYSTEM_PATH = "/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin"
 START_SECONDS = 90.0
+# On a machine that does much else, an application that is well may not answer a check in the page's
+# time. One that is gone refuses the connection at once.
+CHECK_SECONDS = 10
+PATIENT = {
+    "envoy": {" timeout: 1s": f" timeout: {CHECK_SECONDS}s"},
+    "haproxy": {"timeout check 1s": f"timeout check {CHECK_SECONDS}s"},
+}
 
 
 @dataclass
@@ -136,6 +143,7 @@ def start_envoy(
         replaced(
             example("yaml", "static_resources"),
             {
+                **PATIENT["envoy"],
                 "port_value: 9901": f"port_value: {admin}",
                 "address: 0.0.0.0, port_value: 80}": f"address: {listen}, port_value: {port}}}",
                 "/etc/envoy/eds/shop.json": str(path),
@@ -183,7 +191,9 @@ def envoy_pools(
     )
     path.write_text(json.dumps(routes, indent=2))
     cluster = yaml.safe_load(example("yaml", "name: shop-green"))["clusters"][0]
-    cluster["health_checks"][0].update(interval="0.2s", no_traffic_interval="0.2s")
+    cluster["health_checks"][0].update(
+        interval="0.2s", no_traffic_interval="0.2s", timeout=f"{CHECK_SECONDS}s"
+    )
     static["clusters"] = []
     named = {}
     for pool, endpoints in pools.items():
@@ -235,6 +245,7 @@ def start_haproxy(
     text = replaced(
         example("haproxy", "backend shop\n"),
         {
+            **PATIENT["haproxy"],
             "/run/haproxy/admin.sock mode 660": f"{path} mode 600",
             "bind 0.0.0.0:80": f"bind {listen}:{port}",
             "    server web-1 10.0.0.11:8080\n": "",
@@ -268,6 +279,7 @@ def start_haproxy_pools(directory: Path, pools: Mapping[str, Sequence[Endpoint]]
     text = replaced(
         example("haproxy", "lua-load-per-thread"),
         {
+            **PATIENT["haproxy"],
             "/run/haproxy/admin.sock mode 660": f"{path} mode 600",
             "/etc/haproxy/bascule.lua": str(LUA),
             "/etc/haproxy/bascule.map": str(table),

@@ -6,11 +6,12 @@ import hashlib
 import json
 import os
 import re
+import signal
 import stat
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +59,7 @@ class Controller:
     variables: dict[str, Any] = field(default_factory=dict)
     within: Callable[[Sequence[str | Path]], list[str]] = lambda argv: [*map(str, argv)]
     environment: dict[str, str] = field(default_factory=dict)
-    timeout: float = 300.0
+    timeout: float = 900.0
 
     def playbook(
         self, name: str, *options: str, callback: str = "default", **variables: Any
@@ -133,6 +134,41 @@ class Controller:
         """The events of a deployment in order."""
         with closing(self.record()) as record:
             return list(record.events(deployment))
+
+
+def kill_controller(process: subprocess.Popen[Any], state: Path) -> None:
+    """Kill a controller as a crash would: the program, and the workers of its ansible-playbook.
+
+    They have sessions of their own, and are found by the state folder in their environment.
+    """
+    process.kill()
+    mark = f"BASCULE_STATE={state}\0".encode()
+    deadline = time.monotonic() + 60
+    # A worker may be forked while the others are looked for.
+    while found := [pid for pid in _playbooks() if mark in _environment_of(pid)]:
+        assert time.monotonic() < deadline, found
+        for pid in found:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+    process.wait(timeout=60)
+
+
+def _playbooks() -> list[int]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if b"bin/ansible-playbook" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+    return found
+
+
+def _environment_of(pid: int) -> bytes:
+    """Return the environment that a process was started with; nothing of one that has ended."""
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return b""
 
 
 def local_inventory(path: Path, sysroots: dict[str, Path], group: str = "web") -> Path:

@@ -17,7 +17,7 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._progress import (
 )
 from ansible_collections.bascule.deploy.plugins.plugin_utils._progress_text import outcome
 
-from bascule import api
+from bascule import _interrupts, api
 from bascule.cli._options import (
     add_check,
     add_limit,
@@ -103,6 +103,7 @@ def carry_out(
     begin: t.Callable[..., Deployment], arguments: dict[str, t.Any], options: argparse.Namespace
 ) -> int:
     """Run a deployment with these arguments, show it, and return the exit status."""
+    _interrupts.hold()
     show = choose_renderer(options)
     deployment = begin(**arguments, on_event=show.event, notice=complain)
     with heard_or_not():

@@ -135,14 +135,15 @@ def configuration(port: int, admin_port: int, eds_path: Path) -> dict[str, Any]:
         "http_health_check": {"path": "/health"},
         "interval": "0.25s",
         "no_traffic_interval": "0.25s",
-        "timeout": "1s",
+        # An application that is well may take long on a machine that does much else.
+        "timeout": "10s",
         "unhealthy_threshold": 2,
         "healthy_threshold": 1,
     }
     cluster = {
         "name": CLUSTER,
         "type": "EDS",
-        "connect_timeout": "1s",
+        "connect_timeout": "5s",
         "eds_cluster_config": {
             "eds_config": {"path_config_source": {"path": str(eds_path)}},
         },

@@ -82,12 +82,12 @@ def wait_until(
         time.sleep(0.05)
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
-    """End a program that we started: politely, then not."""
+def end(process: subprocess.Popen[bytes], patience: float = PATIENCE) -> None:
+    """End a program that we started: politely, and after so many seconds not."""
     if process.poll() is None:
         process.terminate()
         try:
-            process.wait(PATIENCE)
+            process.wait(patience)
         except subprocess.TimeoutExpired:
             process.kill()
     process.wait()

@@ -172,7 +172,8 @@ class Story:
     def version(self, name: str) -> str:
         """What the application on a host answers, asked past the load balancer."""
         try:
-            with self.fleet.connect(self.fleet.host(name).address, PORT) as connection:
+            address = self.fleet.host(name).address
+            with self.fleet.connect(address, PORT, timeout=60.0) as connection:
                 connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
                 answer = b"".join(iter(lambda: connection.recv(4096), b"")).decode()
         except OSError:
@@ -225,9 +226,11 @@ class Story:
     def _sample(self, ended: threading.Event) -> None:
         # A look that is throttled is made again: it would miss what it is for.
         client = Site(self.service).client(self.kind.client, max_attempts=20)
-        while not ended.is_set():
+        # The last look is made when all is over.
+        last = False
+        while not last:
+            last = ended.wait(SAMPLE_SECONDS)
             self.samples.append({pool: self.kind.healthy(client, pool) for pool in self.pools})
-            time.sleep(SAMPLE_SECONDS)
 
     def _loadgen(
         self, port: int, path: str, rate: int, report: Path, *options: str

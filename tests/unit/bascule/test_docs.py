@@ -14,7 +14,7 @@ from jsonschema import Draft7Validator
 
 import bascule
 from bascule import schemas
-from bascule.cli import make_parser
+from bascule.cli._command import make_parser
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

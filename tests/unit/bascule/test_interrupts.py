@@ -20,11 +20,10 @@ class Heard:
 
     def __init__(self, folder: Path) -> None:
         self.told: list[str] = []
-        self.pause = folder / "pause"
         self.watch = _Watch(
-            Request(strategy="rolling", inventory=("hosts",)),
-            self.show, None, self.told.append, self.pause,
-        )  # fmt: skip
+            Request(strategy="rolling", inventory=("hosts",)), self.show, None, self.told.append
+        )
+        self.pause = self.watch.listen(folder)
 
     def show(self, event: Event) -> None:
         """Be interrupted while an event is shown."""
