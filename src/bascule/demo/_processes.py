@@ -21,6 +21,8 @@ PATIENCE = 10.0
 # The range from which the kernel takes the ports of outgoing connections, and of who asks for any.
 _PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _LOWEST_PORT = 15_000
+# The variable in the environment of all that belongs to a demonstration: its folder.
+MARK = "BASCULE_DEMO"
 
 
 class NotStartedError(Exception):
@@ -103,6 +105,27 @@ def end_foreign(pid: int) -> None:
             time.sleep(0.02)
         if not _runs(pid):
             return
+
+
+def marked(directory: Path) -> list[int]:
+    """Return the processes that were started for a demonstration, by it or by what it started."""
+    mark = f"{MARK}={directory}\0".encode()
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if mark in (process / "environ").read_bytes():
+                found.append(int(process.name))
+    return found
+
+
+def end_marked(directory: Path) -> None:
+    """End all that was started for a demonstration.
+
+    A deployment that was broken off goes on with its scripts, and these start applications.
+    """
+    while found := marked(directory):
+        for pid in found:
+            end_foreign(pid)
 
 
 def _runs(pid: int) -> bool:

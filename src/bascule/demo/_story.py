@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from bascule.demo import _envoy
 from bascule.demo._fleet import Fleet
-from bascule.demo._processes import NotStartedError, end, free_ports, spawn
+from bascule.demo._processes import MARK, NotStartedError, end, end_marked, free_ports, spawn
 from bascule.demo._release import write_release
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from bascule.result import Deployment
 
@@ -27,11 +28,60 @@ TARGETS = 4
 MINIMUM_HEALTHY = 3
 RATE = 150
 SETTLE_SECONDS = 1.0
+LOAD_PATIENCE = 30.0
 APPLICATION = "hello"
 
 
 class EndedEarlyError(Exception):
     """The story cannot go on."""
+
+
+class InterruptedStoryError(Exception):
+    """Somebody has asked to end."""
+
+
+class Interrupts:
+    """Whether somebody has asked to end, by SIGINT or SIGTERM.
+
+    A signal only notes it, and the story looks between two steps. So nothing that was just started
+    is forgotten, and the stopping is never cut short.
+    """
+
+    def __init__(self) -> None:
+        """Nobody has asked yet."""
+        self.asked = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupts:
+        """Take the signals."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_reason: object) -> None:
+        """Give the signals back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def __call__(self) -> bool:
+        """Tell whether somebody has asked."""
+        return self.asked
+
+    def _note(self, *_signal: object) -> None:
+        self.asked = True
+
+    def look(self) -> None:
+        """Raise InterruptedStoryError if somebody has asked."""
+        if self.asked:
+            raise InterruptedStoryError
+
+    def wait(self, seconds: float) -> None:
+        """Wait so long, or until somebody asks, which is raised."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            self.look()
+            time.sleep(min(0.05, left))
+        self.look()
 
 
 @dataclass
@@ -40,6 +90,7 @@ class Story:
 
     directory: Path
     fleet: Fleet
+    interrupts: Interrupts
     deployments: list[Deployment] = field(default_factory=list)
     load: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -67,14 +118,15 @@ def main() -> int:
 
     :returns: 0 if all went as told, 1 if not, 2 where it cannot begin, 4 when it was interrupted
     """
+    with Interrupts() as interrupts:
+        return _main(interrupts)
+
+
+def _main(interrupts: Interrupts) -> int:
     begun = time.monotonic()
     directory = Path(tempfile.mkdtemp(prefix="bascule-demo-"))
-    before = {
-        number: signal.signal(number, signal.default_int_handler)
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
     try:
-        story = _tell(directory)
+        story = _tell(directory, interrupts)
     except NotStartedError as error:
         say(f"The demonstration cannot begin: {error}")
         return 2
@@ -82,12 +134,9 @@ def main() -> int:
         say(f"\nThe demonstration ended early: {error}")
         say(f"Its files are in {directory}")
         return 1
-    except KeyboardInterrupt:
+    except InterruptedStoryError:
         say("\nInterrupted; everything that was started is stopped.")
         return 4
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     _sum_up(story, time.monotonic() - begun)
     wrong = story.went_as_told()
     for reason in wrong:
@@ -101,39 +150,46 @@ def say(text: str = "") -> None:
     sys.stdout.flush()
 
 
-def _tell(directory: Path) -> Story:
+def _tell(directory: Path, interrupts: Interrupts) -> Story:
     port, admin_port, *ports = free_ports(TARGETS + 2)
-    story = Story(directory, Fleet(directory, ports))
-    with contextlib.ExitStack() as stack:
-        # What is pushed last is done first: nothing interrupts the stopping.
-        ending = stack.enter_context(contextlib.ExitStack())
-        stack.push(_undisturbed)
-        guard = ending.enter_context(_guarded(directory))
-        ending.callback(story.fleet.stop)
-        envoy = _envoy.start(directory / "envoy", port, admin_port, ports)
+    story = Story(directory, Fleet(directory, ports), interrupts)
+    with contextlib.ExitStack() as ending:
+        ending.enter_context(_guarded(directory))
+        ending.enter_context(_marked(directory))
+        envoy = _envoy.start(directory / "envoy", port, admin_port, ports, stop=interrupts)
         ending.callback(envoy.stop)
-        guard(envoy.process.pid)
+        interrupts.look()
         story.fleet.write(_variables(directory, envoy))
         say(f"{TARGETS} targets on this machine behind Envoy at {envoy.url}, in {directory}")
         _deploy(story, "in_place", "1.0", "on all targets at once", deploy_minimum_healthy_hosts=0)
         say(f"\nFrom now on {RATE} requests a second go through Envoy.")
-        with _load(directory, envoy.url, story) as load:
-            guard(load.pid)
-            time.sleep(SETTLE_SECONDS)
+        with _load(directory, envoy.url, story):
+            interrupts.wait(SETTLE_SECONDS)
             floor = f"{MINIMUM_HEALTHY} of {TARGETS} targets stay in service"
             _deploy(story, "rolling", "2.0", floor)
             for host in story.fleet.hosts[1:]:
                 host.break_health("3.0")
             _deploy(story, "rolling", "3.0", "its health check will fail on the second target")
-            time.sleep(SETTLE_SECONDS)
+            interrupts.wait(SETTLE_SECONDS)
             story.versions = story.fleet.versions()
     return story
 
 
 @contextlib.contextmanager
-def _guarded(directory: Path) -> Iterator[Callable[[int], None]]:
-    """Have everything stopped if we are killed; gives what a program's process id is told to."""
-    command = [sys.executable, "-m", "bascule.demo._guard", str(directory), str(TARGETS)]
+def _marked(directory: Path) -> Iterator[None]:
+    """Mark all that is started in the block, by whomever, and stop it at the end."""
+    os.environ[MARK] = str(directory)
+    try:
+        yield
+    finally:
+        del os.environ[MARK]
+        end_marked(directory)
+
+
+@contextlib.contextmanager
+def _guarded(directory: Path) -> Iterator[None]:
+    """Have everything stopped if we are killed."""
+    command = [sys.executable, "-m", "bascule.demo._guard", str(directory)]
     with (directory / "guard.log").open("ab") as log:
         guard = subprocess.Popen(  # noqa: S603 - our own module
             command,
@@ -144,25 +200,12 @@ def _guarded(directory: Path) -> Iterator[Callable[[int], None]]:
             text=True,
         )
 
-    def tell(word: object) -> None:
-        if guard.stdin is not None:
-            guard.stdin.write(f"{word}\n")
-            guard.stdin.flush()
-
     try:
-        yield tell
+        yield
     finally:
         with contextlib.suppress(OSError):
-            tell("done")
-        if guard.stdin is not None:
-            guard.stdin.close()
+            guard.communicate("done\n")
         guard.wait()
-
-
-def _undisturbed(*_reason: object) -> None:
-    """Let the stopping end, however often somebody asks to stop."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _variables(directory: Path, envoy: _envoy.Envoy) -> dict[str, Any]:
@@ -198,6 +241,7 @@ def _deploy(story: Story, strategy: str, version: str, about: str, **variables: 
     revision = write_release(story.directory / "releases" / version, version)
     show = _renderer()
     interrupted: list[str] = []
+    story.interrupts.look()
 
     def notice(text: str) -> None:
         interrupted.append(text)
@@ -210,12 +254,14 @@ def _deploy(story: Story, strategy: str, version: str, about: str, **variables: 
         variables=variables,
         record=story.record,
         on_event=show.event,
+        cancel=story.interrupts,
         notice=notice,
     )
     show.close()
+    story.interrupts.look()
     # A deployment whose targets were all in flight ends well; the story must not go on.
     if interrupted or deployment.interrupted:
-        raise KeyboardInterrupt
+        raise InterruptedStoryError
     if deployment.id is None:
         reason = deployment.error.message if deployment.error else deployment.status
         raise EndedEarlyError(f"{version} could not be deployed: {reason}")
@@ -236,7 +282,7 @@ def _renderer() -> Any:
 
 
 @contextlib.contextmanager
-def _load(directory: Path, url: str, story: Story) -> Iterator[subprocess.Popen[bytes]]:
+def _load(directory: Path, url: str, story: Story) -> Iterator[None]:
     """Send requests while in the block; how they fared is in the story afterwards."""
     report = directory / "load.json"
     process = spawn(
@@ -245,9 +291,10 @@ def _load(directory: Path, url: str, story: Story) -> Iterator[subprocess.Popen[
         directory / "load.log",
     )  # fmt: skip
     try:
-        yield process
+        yield
     finally:
-        end(process)
+        # It waits for the answers to all its requests.
+        end(process, patience=LOAD_PATIENCE)
         with contextlib.suppress(OSError, ValueError):
             story.load = json.loads(report.read_text(encoding="utf-8"))
 
