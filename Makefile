@@ -17,7 +17,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help setup packages demo test check lint types sanity docs-lint test-unit test-integration \
         test-e2e test-molecule test-wheel test-matrix test-crash test-alb test-lambda test-pools \
-        fuzz benchmark benchmark-admit benchmark-judge benchmark-verdict benchmark-reload test-proxies \
+        test-interrupts fuzz benchmark benchmark-admit benchmark-judge benchmark-verdict benchmark-reload test-proxies \
         clean
 
 help: ## Show the targets
@@ -99,6 +99,9 @@ test-pools: setup packages ## Blue/green and canary behind four load balancers u
 
 test-lambda: setup ## Every configuration of Lambda on a fast clock, every way to find a bad version (10 minutes)
 	$(BIN)/pytest -q tests/long/test_lambda_ways.py
+
+test-interrupts: setup ## Ctrl-C and SIGTERM at many moments of every long command, INTERRUPTS each (half an hour)
+	$(BIN)/pytest -q tests/long/test_interrupts.py
 
 test-proxies: setup packages ## Full disks, sockets that are away, orders cut short at each proxy (as root; minutes)
 	$(BIN)/pytest -q tests/long/test_proxy_faults.py

@@ -180,6 +180,8 @@ def test_envoy_is_set_up_as_the_page_says(tmp_path: Path) -> None:
         ("/etc/envoy/eds/shop.json", str(tmp_path)),
         ("shop", _envoy.CLUSTER),
         ("interval: 2s", "interval: 0.25s"),
+        ("connect_timeout: 1s", "connect_timeout: 5s"),
+        (" timeout: 1s", " timeout: 10s"),
     ):
         assert said in text
         text = text.replace(said, ours)

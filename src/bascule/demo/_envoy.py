@@ -1,4 +1,4 @@
-"""Envoy before the fleet, set up as docs/load-balancers.md says, on loopback and impatient."""
+"""Envoy before the fleet, set up as docs/load-balancers.md says, on a machine that does much."""
 
 from __future__ import annotations
 
