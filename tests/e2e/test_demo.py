@@ -86,11 +86,18 @@ def test_the_demonstration_goes_as_told(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "moment",
-    ["Deploying 1.0", "web-2  admitted", r"d-\w+  Succeeded$"],
-    ids=["before the first", "in the first", "with nothing left to pause"],
+    ("moment", "times"),
+    [
+        ("Deploying 1.0", 1),
+        ("web-2  admitted", 1),
+        ("web-2  admitted", 2),
+        (r"d-\w+  Succeeded$", 1),
+    ],
+    ids=["before the first", "in the first", "in the first, twice", "with nothing left to pause"],
 )
-def test_an_interrupted_demonstration_stops_everything(folder: Path, moment: str) -> None:
+def test_an_interrupted_demonstration_stops_everything(
+    folder: Path, moment: str, times: int
+) -> None:
     with subprocess.Popen(
         COMMAND, env=environment(folder), cwd=folder, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, start_new_session=True,
@@ -101,11 +108,15 @@ def test_an_interrupted_demonstration_stops_everything(folder: Path, moment: str
                 break
         # As Ctrl-C in a terminal: everybody in the foreground gets it.
         os.killpg(process.pid, signal.SIGINT)
-        rest = process.stdout.read()
-        begun = time.monotonic()
+        rest = ""
+        for _again in range(times - 1):
+            # Who looks late finds that all has ended meanwhile.
+            while "Pausing:" not in rest and (line := process.stdout.readline()):
+                rest += line
+            os.killpg(process.pid, signal.SIGINT)
+        rest += process.stdout.read()
         assert process.wait(60) == 4, rest
     assert "everything that was started is stopped" in rest
-    assert time.monotonic() - begun < 60
     assert living(folder) == []
 
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bascule._run import Request, _Watch
+from bascule._run import Request, _Watch, run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bascule.events import Event
+    from bascule import Event
 
 
 class Heard:
@@ -69,6 +69,15 @@ def test_the_second_signal_breaks_off_and_the_third_kills(tmp_path: Path) -> Non
         signal.raise_signal(signal.SIGTERM)
         assert heard.watch.cancelled()
     assert [line.partition(":")[0] for line in heard.told] == ["Pausing", "Breaking off"]
+
+
+def test_what_was_called_off_before_it_began_is_not_begun(tmp_path: Path) -> None:
+    told: list[str] = []
+    outcome = run(
+        Request(strategy="rolling", inventory=("hosts",), folder=tmp_path),
+        on_event=lambda _event: None, cancel=lambda: True, notice=told.append,
+    )  # fmt: skip
+    assert (outcome.interrupted, outcome.complaint, told) == (True, "", [])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
