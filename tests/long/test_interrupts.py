@@ -50,8 +50,9 @@ KINDS = {
 Signals = tuple[tuple[signal.Signals, float], ...]
 # What nobody should ever read.
 UGLY = ("Traceback", "reentrant", "Exception ignored", "Fatal Python error", "internal")
-# The lines of a traceback that are ours: before the first of them, Python alone is to answer.
-OURS = re.compile(r"/bascule/|ansible_collections|bascule/_")
+# The lines of a traceback that are ours; until the two files are imported that have nothing in them
+# but the way to the rest, Python alone answers.
+OURS = re.compile(r"ansible_collections|/bascule/(?!__init__|cli/__init__)")
 
 
 @dataclass(frozen=True)

@@ -27,11 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _interrupts.finish()
     except KeyboardInterrupt:
         status = INTERRUPTED
-        try:
+        from contextlib import suppress
+
+        with suppress(OSError):
             print("bascule: interrupted", file=sys.stderr, flush=True)
-        except OSError:
-            # Nobody is there to hear it.
-            status = INTERRUPTED
     if program:
         from bascule import _interrupts
 
