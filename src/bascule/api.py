@@ -237,8 +237,10 @@ def history(
     """Return deployments, newest first, without their targets.
 
     :param group: ``GROUP`` or ``APPLICATION/GROUP``; the default is all
-    :raises UsageError: nothing was ever deployed to that group
+    :raises UsageError: nothing was ever deployed to that group, or the limit is no number of them
     """
+    if limit < 1:
+        raise UsageError(f"The limit is {limit}; wanted is how many deployments, 1 or more.")
     with _recorded.opened(record) as book:
         found = (
             book.deployments(limit=limit)

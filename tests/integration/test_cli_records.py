@@ -150,6 +150,22 @@ def test_a_wrong_variable_is_refused(url: str, option: str, message: str) -> Non
     assert done.stderr.startswith(f"bascule: {message}")
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["depoy"], "bascule: error: there is no command depoy. Did you mean deploy? "),
+        (["revisions", "mark"], "there is no command mark. Did you mean mark-bad? `bascule revi"),
+        (["xyz"], "bascule: error: there is no command xyz. `bascule --help` lists all.\n"),
+        (["history", "-n", "0"], "bascule: The limit is 0; wanted is how many deployments, 1 or"),
+    ],
+)
+def test_a_wrong_word_is_refused(url: str, words: list[str], message: str) -> None:
+    done = command(url, *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert "choose from" not in done.stderr
+
+
 def test_an_empty_record_has_no_history(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'record.db'}"
     for arguments in (["history"], ["status"]):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
+import re
 import sys
 import typing as t
 
@@ -103,7 +105,7 @@ def _refused(message: str, kind: str, status: int, options: argparse.Namespace) 
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command."""
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="bascule",
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -166,6 +168,24 @@ def common_options() -> argparse.ArgumentParser:
     )
     common.add_argument("--debug", action="store_true", help="show a traceback for an error")
     return common
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells a command that there is not by the nearest one, instead of by all of them."""
+
+    def error(self, message: str) -> t.NoReturn:
+        unknown = re.match("argument COMMAND: invalid choice: '([^']*)'", message)
+        if unknown:
+            known = [
+                name
+                for action in self._actions
+                if isinstance(action, argparse._SubParsersAction)
+                for name in action.choices
+            ]
+            near = difflib.get_close_matches(unknown[1], known, n=1)
+            meant = f" Did you mean {near[0]}?" if near else ""
+            message = f"there is no command {unknown[1]}.{meant} `{self.prog} --help` lists all."
+        super().error(message)
 
 
 class _Version(argparse.Action):
