@@ -1,9 +1,10 @@
 # All the set-up is here: a machine with Python 3.11+ and make needs nothing else.
 SHELL := /bin/bash
-PYTHON ?= python3
+PYTHON ?= $(shell bash tools/python.sh)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+COMPILED := $(VENV)/.compiled
 # What the tests of inventories use, beside ours.
 AMAZON := collections/ansible_collections/amazon/aws/.from
 # Whatever is downloaded.
@@ -23,12 +24,17 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
 
-setup: $(STAMP) $(AMAZON) ## Make the virtual environment with everything for development
+setup: $(STAMP) $(COMPILED) $(AMAZON) ## Make the virtual environment with everything for development
 
 $(STAMP): pyproject.toml constraints.txt hatch_build.py galaxy.yml
 	$(PYTHON) tools/check_python.py
 	$(PYTHON) -m venv $(VENV)
-	$(RETRY) $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(RETRY) $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+# pip would do it on one core. Some packages carry texts that no Python compiles; it passes over them, too.
+$(COMPILED): $(STAMP)
+	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true
 	touch $@
 
 $(AMAZON): constraints.txt tools/fetch_collections.py | $(STAMP)
