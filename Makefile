@@ -27,7 +27,7 @@ help: ## Show the targets
 setup: $(STAMP) $(COMPILED) $(AMAZON) ## Make the virtual environment with everything for development
 
 $(STAMP): pyproject.toml constraints.txt hatch_build.py galaxy.yml
-	$(PYTHON) tools/check_python.py
+	$(PYTHON) tools/check_python.py $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	$(RETRY) $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
@@ -45,7 +45,7 @@ packages: ## Install the Debian packages the tests need (as root; otherwise say 
 	bash tools/packages.sh $(PACKAGES)
 
 .venv-demo/.installed: pyproject.toml constraints.txt hatch_build.py galaxy.yml
-	$(PYTHON) tools/check_python.py
+	$(PYTHON) tools/check_python.py .venv-demo
 	$(PYTHON) -m venv .venv-demo
 	$(RETRY) .venv-demo/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[envoy]'
 	touch $@
