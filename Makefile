@@ -53,8 +53,9 @@ packages: ## Install the Debian packages the tests need (as root; otherwise say 
 demo: .venv-demo/.installed ## Deploy, roll and roll back on this machine, under load; no root needed
 	.venv-demo/bin/bascule demo
 
-# Two at a time: whole deployments wait a lot, and meanwhile the others compute.
-STAGES := test-e2e check test-unit test-integration test-molecule sanity test-wheel
+# Two at a time: whole deployments wait a lot, and meanwhile the others compute. The longest first, so that both end
+# at about the same time.
+STAGES := test-e2e test-integration test-molecule sanity check test-unit test-wheel
 
 test: ## Everything CI runs
 	@$(MAKE) --no-print-directory -j2 setup packages
