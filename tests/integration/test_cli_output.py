@@ -45,6 +45,18 @@ def test_a_command_that_is_not_heard(
     assert done.stderr.startswith(words)
 
 
+def test_a_letter_that_the_locale_does_not_have_stops_nothing() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bascule", "rollback", "--help"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "group, APPLICATION/GROUP, or d-?" in done.stdout
+
+
 def closed_pipe() -> Any:
     reads, writes = os.pipe()
     os.close(reads)

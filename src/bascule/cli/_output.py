@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -86,11 +87,17 @@ def heard_or_not() -> Iterator[None]:
 
 
 def stand_in() -> None:
-    """Open what the shell has closed (``>&-``), so that no other file gets its number."""
+    """Make the standard streams ready for anything that is said.
+
+    What the shell has closed (``>&-``) is opened, so that no other file gets its number. A letter
+    that the locale does not have, or a file's name that is none of its texts, becomes ``?``.
+    """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - it stays open
             setattr(sys, name, nowhere)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")
 
 
 def say_json(data: t.Any) -> None:
