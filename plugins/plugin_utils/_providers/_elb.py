@@ -90,8 +90,8 @@ class LoadBalancers(Members):
         except TrafficCallError as error:
             if error.code == "LoadBalancerNotFound":
                 raise TrafficError(
-                    f"{error} Check deploy_elb_names, the region and the account; an ALB or NLB is "
-                    "one of the provider elbv2."
+                    f"{error} Check deploy_elb_names, the region ({made.meta.region_name}) and the "
+                    "account; an ALB or NLB is one of the provider elbv2."
                 ) from error
             raise
         return {one["InstanceId"]: list(read_state(one)) for one in answer["InstanceStates"]}

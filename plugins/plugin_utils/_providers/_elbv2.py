@@ -203,7 +203,8 @@ def _describe(made: BaseClient, names: list[str]) -> list[dict[str, Any]]:
             except TrafficCallError as error:
                 if error.code in ("TargetGroupNotFound", "ValidationError"):
                     raise TrafficError(
-                        f"{error} Check the names of target groups, the region and the account."
+                        f"{error} Check the names of target groups, the region "
+                        f"({made.meta.region_name}) and the account."
                     ) from error
                 raise
             for group in groups:
