@@ -96,10 +96,11 @@ test-crash: setup packages ## Kill the controller before, in and after everythin
 	CRASH_STRIDE=1 $(BIN)/pytest -q tests/integration/test_release_crashes.py
 	CRASH_STRIDE=1 CRASH_SIDES=before,after,during $(BIN)/pytest -q tests/e2e/test_crash.py
 
-test-alb: setup packages ## Load balancers of AWS: calls for a hundred targets, every kind under load, crashes, the documents' examples (an hour)
+test-alb: setup packages ## Load balancers of AWS: calls for a hundred targets, every kind under load, crashes, refusals, the documents' examples (an hour)
 	$(BIN)/pytest -q -s tests/long/test_alb_calls.py
 	$(BIN)/pytest -q -s tests/long/test_alb_deployments.py tests/long/test_check_aws.py \
-		tests/long/test_alb_leaving.py tests/long/test_copy_crashes.py tests/long/test_aws_docs.py
+		tests/long/test_alb_leaving.py tests/long/test_copy_crashes.py tests/long/test_aws_docs.py \
+		tests/long/test_aws_faults.py
 
 test-pools: setup packages ## Blue/green and canary behind four load balancers under load, their ways, the examples of the pages (half an hour)
 	$(BIN)/pytest -q -s tests/long/test_pools_everywhere.py tests/long/test_pool_ways.py tests/long/test_documented_pools.py

@@ -32,7 +32,7 @@ from ._members import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from botocore.client import BaseClient
 
@@ -163,7 +163,7 @@ class TargetGroups(Members):
 
         def change(some: list[str]) -> None:
             targets = [described(member) for member in some]
-            patiently(
+            _of_known(
                 partial(call, TargetGroupArn=pool.id, Targets=targets),
                 f"{', '.join(some)} could not be {words} target group {pool.name}{then}",
             )
@@ -220,8 +220,8 @@ def _describe(made: BaseClient, names: list[str]) -> list[dict[str, Any]]:
 
 
 def describe_health(made: BaseClient, arn: str, name: str) -> dict[str, list[str]]:
-    """Return each target of a group with its ``Member`` as a list."""
-    answer = patiently(
+    """Return each target of a group, which was found before, with its ``Member`` as a list."""
+    answer = _of_known(
         partial(made.describe_target_health, TargetGroupArn=arn),
         f"The health of target group {name} could not be read",
     )
@@ -229,6 +229,22 @@ def describe_health(made: BaseClient, arn: str, name: str) -> dict[str, list[str
         member_of(one["Target"]): list(read_health(one.get("TargetHealth") or {}))
         for one in answer["TargetHealthDescriptions"]
     }
+
+
+def _of_known(call: Callable[[], dict[str, Any]], doing: str) -> dict[str, Any]:
+    """Do the same as ``patiently`` with a target group that was there.
+
+    :raises TrafficError: it is not any more, or AWS refused
+    """
+    try:
+        return patiently(call, doing)
+    except TrafficCallError as error:
+        if error.code != "TargetGroupNotFound":
+            raise
+        raise TrafficError(
+            f"{error} It was there before: somebody has deleted it. Make it again, with a listener "
+            "that forwards to it, and deploy again."
+        ) from error
 
 
 def read_health(health: dict[str, Any]) -> Member:
