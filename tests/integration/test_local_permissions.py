@@ -191,6 +191,17 @@ def test_an_installed_link_is_replaced_by_the_next_deployment(host: LocalHost) -
     assert host.tree() == {"x": "/", "x/a": "2", "x/link": "-> a"}
 
 
+def test_what_was_written_through_is_what_is_given_its_mode(host: LocalHost) -> None:
+    (host.top / "x/dir").mkdir(parents=True)
+    (host.top / "x/link").symlink_to("../t")
+    section = permissions("object: {d}/x, mode: '600', type: [file]")
+    files = {"app/link": "1", "app/dir": "2"}
+    done = host.install({"appspec.yml": appspec("app {d}/x", section), **files}, "-b", "OVERWRITE")
+    assert done.ok, done.message
+    assert host.tree() == {"t": "1", "x": "/", "x/dir": "/", "x/dir/dir": "2", "x/link": "-> ../t"}
+    assert (host.mode("t"), host.mode("x/dir"), host.mode("x/dir/dir")) == ("0600", "0755", "0600")
+
+
 def test_what_is_set_on_a_link_reaches_the_file_of_the_bundle(host: LocalHost) -> None:
     """As with the agent; the link itself stays as it was made."""
     section = permissions("object: {d}/x/link, mode: '600'", "object: {d}/x/two, mode: '640'")

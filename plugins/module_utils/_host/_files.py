@@ -167,6 +167,8 @@ def make(
 
         plan.grants, lost = _permissions.through(plan.grants, links, exists, plan.copies)
         plan.conflicts += lost
+    onto = {step.path: step.onto for step in plan.steps if step.onto}
+    plan.grants = [one._replace(path=onto.get(one.path, one.path)) for one in plan.grants]
     return plan
 
 
