@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -56,13 +57,16 @@ def test_a_deployment_outlives_a_server_that_is_away(
         [sys.executable, "-W", "error", "-m", "support.records", "roll", url, deployment.id, "6",
          ""],
         env={**os.environ, "PYTHONPATH": str(TESTS)}, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     with run, Record.open(url, patience=60.0) as record:
-        while len(record.events(deployment.id)) < 30:
+        while len(record.events(deployment.id)) < 15:
             assert run.poll() is None
             time.sleep(0.02)
+        # So that it is not done before the server is away, which may take a while.
+        os.killpg(run.pid, signal.SIGSTOP)
         postgresql.stop(at_once=at_once)
+        os.killpg(run.pid, signal.SIGCONT)
         time.sleep(seconds)
         postgresql.start()
         _output, errors = run.communicate(timeout=300)
