@@ -151,10 +151,9 @@ def test_any_sequence(
                 assert path not in after, f"{path} of the last revision stayed"
         assert not list(host.folder.rglob(_cleanup.TEMPORARY))
         retained = {one for one in foreign if not path_was_ours(one, before[one], ours)}
+        # What went into somebody's directory is theirs from then on, as with the agent.
         ours = {
-            place: after[place]
-            for path, place in places.items()
-            if existing != "RETAIN" or path not in retained
+            path: after[path] for path in wanted if existing != "RETAIN" or path not in retained
         }
         for deed, path in deeds:
             do(deed, host.destination / path)
