@@ -111,8 +111,8 @@ test-lambda: setup ## Every configuration of Lambda on a fast clock, every way t
 test-interrupts: setup ## Ctrl-C and SIGTERM at many moments of every long command, INTERRUPTS each (half an hour)
 	$(BIN)/pytest -q tests/long/test_interrupts.py
 
-test-proxies: setup packages ## Full disks, sockets that are away, orders cut short at each proxy (as root; minutes)
-	$(BIN)/pytest -q tests/long/test_proxy_faults.py
+test-proxies: setup packages ## Full disks, sockets that are away, orders cut short at each proxy; one of two hosts that dies (as root; minutes)
+	$(BIN)/pytest -q tests/long/test_proxy_faults.py tests/long/test_proxy_hosts.py
 
 test-wheel: setup ## The pip package in an empty virtual environment
 	bash tests/wheel.sh

@@ -105,7 +105,7 @@ NOBODY: dict[str, t.Any] = {
             "targets", "direct", "balanced", "idle", "canaries_direct", "canaries_balanced",
             "staged", "functions", "functions_before", "functions_after",
             "unhealthy", "endpoints", "in_pools", "closing", "before_allow", "after_allow",
-            "after_test", "leaving", "left", "returned",
+            "after_test", "leaving", "left", "returned", "unsafe_parts",
         )
     },
     **{name: {} for name in ("pools", "home", "pool_endpoints", "pool_of", "arms")},

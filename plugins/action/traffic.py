@@ -54,13 +54,20 @@ class ActionModule(BasculeAction):
                 answers = {str(self._task.delegate_to or here): answer}
             else:
                 answers = self._run_there(arguments, request, variables, here)
-                answer = together(answers)
+                answer = together(answers, here)
         except BasculeError as error:
             answer, answers = self.refuse(error, variables), {}
+        if arguments["state"] == "measured":
+            # Each load balancer has its own share: what all have counted together may hide one.
+            keys = ("pools", "at", "since")
+            answer["counted"] = [
+                {key: one[key] for key in keys if key in one} for one in answers.values()
+            ]
         event = traffic_event(arguments["state"], answer, started, time.time())
         events = [event] if event and not self.checking else []
         if events and arguments["deployment"]:
-            self._write_down(arguments, targets, events)
+            some = any(not one.get("failed") for one in answers.values())
+            self._write_down(arguments, targets, events, some=some)
         for where, one in answers.items():
             if one.get("routing") and noted:
                 self._note_routing(arguments, one, where)
@@ -113,23 +120,32 @@ class ActionModule(BasculeAction):
             )
 
     def _write_down(
-        self, arguments: Arguments, targets: list[str], events: list[dict[str, t.Any]]
+        self,
+        arguments: Arguments,
+        targets: list[str],
+        events: list[dict[str, t.Any]],
+        *,
+        some: bool,
     ) -> None:
+        """Keep in the record what was done; ``some`` load balancer at least has done it."""
         deployment = arguments["deployment"]["id"]
         with open_record(arguments) as record:
             for target in targets:
                 record.add_events(deployment, target, events)
                 # Out of service is what one load balancer has taken out; in service again is only
                 # what all of them have back, which the end of the target's lifecycle writes down.
-                if events[0]["status"] == "Succeeded" and arguments["state"] == "drained":
+                if some and arguments["state"] == "drained":
                     record.set_in_service(deployment, target, in_service=False)
 
 
-def together(answers: dict[str, Result]) -> Result:
-    """Return what several hosts have answered as one result, which fails if one of them does."""
-    if len(answers) == 1:
-        return next(iter(answers.values()))
+def together(answers: dict[str, Result], here: str) -> Result:
+    """Return what several hosts have answered as one result, which fails if one of them does.
+
+    :param here: the task's own host, which a message need not name
+    """
     failed = {host: one for host, one in answers.items() if one.get("failed")}
+    if len(answers) == 1 and (not failed or not failed.keys() - {here, "localhost"}):
+        return next(iter(answers.values()))
     told = failed or answers
     whole: Result = {
         "changed": any(one.get("changed") for one in answers.values()),
@@ -141,7 +157,10 @@ def together(answers: dict[str, Result]) -> Result:
         ),
     }
     for one in failed.values():
-        whole.update({key: one[key] for key in ("failed", "error", "bascule") if key in one})
+        whole.update({key: one[key] for key in ("failed", "error") if key in one})
+        error = (one.get("bascule") or {}).get("error")
+        if error:
+            whole["bascule"] = {"error": {**error, "message": whole["msg"]}}
         break
     return whole
 

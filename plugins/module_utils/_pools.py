@@ -216,12 +216,16 @@ def deployment_steps(
     return _told(steps, pools)
 
 
-def way_back(pools: Mapping[str, Any], leaving: Sequence[str] = ()) -> tuple[Pools, list[Step]]:
+def way_back(
+    pools: Mapping[str, Any], leaving: Sequence[str] = (), *, retired: bool = False
+) -> tuple[Pools, list[Step]]:
     """Return pools and steps of the deployment that rolls back one with these pools.
 
-    All traffic comes home before anything else is done.
+    All traffic comes home before anything else is done; but to a pool that may have left the load
+    balancer already only when its targets are seen in service there again.
 
     :param leaving: which of ``BLOCK_EVENTS`` the revision that failed has hooks for
+    :param retired: whether the pool that users go back to was being retired
     """
     home = pools["home"]
     other = pools["new"] if home == pools["old"] else pools["old"]
@@ -229,7 +233,22 @@ def way_back(pools: Mapping[str, Any], leaving: Sequence[str] = ()) -> tuple[Poo
         **pools, "new": home, "old": other, "test_route": None, "sticky": None, "retire": KEEP,
         "before": None, "leaving_hooks": list(leaving) if pools["kind"] == BLUE_GREEN else [],
     }  # fmt: skip
-    return back, _told([{"kind": SHIFT, "share": 100.0, "part": BACK_PART}], back)
+    returning: list[Step] = [{"kind": POOL, "part": BACK_PART}] if retired else []
+    returning.append({"kind": SHIFT, "share": 100.0, "part": BACK_PART})
+    return back, _told(returning, back)
+
+
+def unsafe_parts(schedule: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the parts of a schedule in which a failure must not bring users home at once.
+
+    The pool that is home may be on its way out of the load balancer there, or not be back yet.
+    """
+    kinds = {RETIRE_PART: RETIRE, BACK_PART: POOL}
+    return [part for part, kind in kinds.items() if _has(schedule, part, kind)]
+
+
+def _has(schedule: Sequence[Mapping[str, Any]], part: str, kind: str) -> bool:
+    return any((step["part"], step["kind"]) == (part, kind) for step in schedule)
 
 
 def _told(steps: Sequence[Step], pools: Mapping[str, Any] | None) -> list[Step]:
@@ -253,6 +272,11 @@ def routing_for(pools: Mapping[str, Any], share: float, salt: str) -> dict[str, 
         "sticky": {**sticky, "salt": salt} if sticky and between else None,
         "mirror": None,
     }
+
+
+def routing_unmoved(pools: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the routing in which no user reaches the new pool, also by no test route."""
+    return routing_for({**pools, "test_route": None}, 0.0, "")
 
 
 def routing_home(pools: Mapping[str, Any]) -> dict[str, Any]:

@@ -91,14 +91,21 @@ def _only_stragglers(counted: Mapping[str, int], weights: Mapping[str, float]) -
 
 
 def has_been_seen(
-    before: Counted, after: Counted, weights: Mapping[str, float], patience: float
+    before: Sequence[Counted],
+    after: Sequence[Counted],
+    weights: Mapping[str, float],
+    patience: float,
 ) -> bool:
-    """Tell whether to stop counting: the share is confirmed, or the time is over.
+    """Tell whether to stop counting: all load balancers confirm the share, or the time is over.
 
-    :param patience: seconds
+    :param patience: seconds, of each load balancer's own clock
     """
-    verdict, _told = judge_share(requests_between(before, after), weights)
-    return verdict == CONFIRMED or float(after["at"]) - float(before["at"]) >= patience
+    waited = [
+        float(last["at"]) - float(first["at"])
+        for first, last in zip(before, after)  # noqa: B905 - 3.8
+    ]
+    verdict, _told = judge_all(before, after, weights)
+    return verdict == CONFIRMED or min(waited) >= patience
 
 
 def judge_all(

@@ -274,7 +274,9 @@ def _named(text: str, name: str) -> list[dict[str, Any]]:
             f"{name} is {text!r}, which says how many hosts are taken at once and belongs into "
             f"deploy_configuration; {_wanted()}"
         )
-    raise UsageError(f"{name} is {text!r}; {_wanted()}")
+    near = nearest_name(text)
+    meant = f" (did you mean {near}?)" if near else ""
+    raise UsageError(f"{name} is {text!r}{meant}; {_wanted()}")
 
 
 def _form(value: Mapping[str, Any], name: str) -> list[dict[str, Any]]:

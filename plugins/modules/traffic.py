@@ -346,6 +346,11 @@ at:
   returned: O(state=measured)
   type: float
   sample: 1767225600.1
+counted:
+  description: The RV(pools), RV(at) and RV(since) of each load balancer, in the order of O(hosts).
+  returned: O(state=measured)
+  type: list
+  elements: dict
 waited:
   description: Seconds until the last target was as wanted.
   returned: success

@@ -14,7 +14,7 @@ from ..module_utils._pools import BLOCK_EVENTS, BLUE_GREEN, way_back
 from ._fresh_baseline import deployment_after, is_baseline
 from ._planning import ALARM_EVENT, FAILURE_EVENT, STOP_EVENT, Endpoint
 from ._play_facts import fleet
-from ._record import MOVING, NewDeployment, RevisionRow
+from ._record import MOVING, NewDeployment, RevisionRow, is_retiring
 
 if t.TYPE_CHECKING:
     from ._record import Deployment, Record, Step, Target
@@ -119,6 +119,11 @@ def why_no_rollback(
         # The idle pool keeps what was tried on it; the way back is the traffic.
         if not has_moved(deployment, steps):
             return f"No rollback is needed: no user has reached {pools['new']}."
+        if is_retiring(steps) and not rollback_asked(deployment):
+            return (
+                f"Users stay on {pools['new']}: {pools['old']} was leaving the load balancer "
+                f"already. To bring them back: `bascule rollback {deployment.id}`."
+            )
         if deployment.status == "Stopped" and not rollback_asked(deployment):
             return f"All traffic is on {pools['home']}; {pools['new']} keeps what was tried on it."
         changed = True
@@ -175,7 +180,8 @@ def rollback_of(
         left_out = [] if changed else sorted(pools["members"][pools["home"]])
         if has_moved(failed, steps):
             hooks = failed.revision.appspec.get("hooks") or {}
-            pools, steps_back = way_back(pools, [one for one in BLOCK_EVENTS if hooks.get(one)])
+            leaving = [one for one in BLOCK_EVENTS if hooks.get(one)]
+            pools, steps_back = way_back(pools, leaving, retired=is_retiring(steps))
     plan = make_plan(
         strategy="rollback",
         targets=[

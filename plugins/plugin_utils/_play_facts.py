@@ -11,9 +11,16 @@ from ..module_utils._appspec_lambda import AFTER, BEFORE, EVENTS
 from ..module_utils._functions import PLATFORM
 from ..module_utils._plan import NO_PROVIDER
 from ..module_utils._plan_hash import plan_hash
-from ..module_utils._pools import PARTS, hooks_of_pools, routing_for, routing_home
+from ..module_utils._pools import (
+    PARTS,
+    hooks_of_pools,
+    routing_for,
+    routing_home,
+    routing_unmoved,
+    unsafe_parts,
+)
 from ..module_utils._realised import confirmation
-from ..module_utils._schedule import step_label
+from ..module_utils._schedule import POOL, step_label
 from ._fresh_baseline import is_baseline
 from ._lambda._revision import functions_of
 from ._planning import Endpoint, Plan, by_pool
@@ -213,6 +220,8 @@ def _moving(
             present = {**present, "share": _own_share(pools or {}, step["share"])}
         moves = pools is not None and "share" in step
         routed = {"routing": routing_for(pools or {}, step["share"], salt)} if moves else {}
+        if pools is not None and step["kind"] == POOL:
+            routed = {"routing": routing_unmoved(pools)}
         label = step_label(step["number"])
         asked = {
             "gates": _gates_of(step),
@@ -227,6 +236,7 @@ def _moving(
     return {
         "pools": pools or {},
         "home": routing_home(pools) if pools else {},
+        "unsafe_parts": unsafe_parts(schedule),
         "pool_endpoints": options.get("pool_endpoints") or {},
         "pool_of": {
             name: pool for name, pool in (options.get("pool_of") or {}).items() if name in order

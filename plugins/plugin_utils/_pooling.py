@@ -15,6 +15,7 @@ from ..module_utils._errors import PlanError, UsageError
 from ..module_utils._plan import NO_PROVIDER
 from ..module_utils._pools import (
     AB_TEST,
+    BACK_PART,
     BLOCK_EVENTS,
     BLUE_GREEN,
     CANARY,
@@ -28,10 +29,12 @@ from ..module_utils._pools import (
     pools_of,
     read_test_route,
     routing_for,
+    unsafe_parts,
     wishes_of,
 )
 from ..module_utils._routing_limits import refuse_beyond
 from ..module_utils._schedule import SHIFT, is_schedule_name, parse_schedule
+from ._record import is_retiring
 
 if t.TYPE_CHECKING:
     from ._planning import Endpoint, Settings
@@ -108,7 +111,7 @@ def plan_pools(
     )
     if sticky and "ttl" in sticky:
         sticky["ttl"] = parse_duration(sticky["ttl"], "deploy_sticky.ttl")
-    live = live_pool(names, observed.routings, _last_live(known)) if len(names) == 2 else ""
+    live = live_pool(names, observed.routings, _last_live(record, known)) if len(names) == 2 else ""
     pools = pools_of(
         kind,
         names,
@@ -234,21 +237,36 @@ def resting(record: Record, application: str, group: str) -> frozenset[str]:
         pools = one.plan.get("pools")
         if not pools or pools["kind"] != BLUE_GREEN or pools.get("platform"):
             return frozenset()
-        live = pools["new"] if one.status == "Succeeded" else pools["home"]
+        live = _left_on(record, one)
         serving = set(pools["members"][live])
         others = {name for found in pools["members"].values() for name in found}
         return frozenset(others - serving)
     return frozenset()
 
 
-def _last_live(deployments: t.Sequence[Deployment]) -> str | None:
+def _last_live(record: Record, deployments: t.Sequence[Deployment]) -> str | None:
     """Return the pool that the newest deployment with pools has left the traffic on."""
     for one in deployments:
-        pools = one.plan.get("pools")
-        if pools and one.is_final:
-            moved = one.status == "Succeeded" and pools["kind"] == BLUE_GREEN
-            return str(pools["new"] if moved else pools["home"])
+        if one.plan.get("pools") and one.is_final:
+            return _left_on(record, one)
     return None
+
+
+def _left_on(record: Record, ended: Deployment) -> str:
+    """Return the pool that a deployment with pools has left the traffic on.
+
+    One that ended otherwise brought it home, unless that pool was not in service by then.
+    """
+    pools = ended.plan["pools"]
+    if pools["kind"] != BLUE_GREEN:
+        return str(pools["home"])
+    if ended.status == "Succeeded":
+        return str(pools["new"])
+    unsafe = unsafe_parts(ended.plan.get("schedule") or ())
+    steps = record.steps(ended.id) if unsafe else []
+    if BACK_PART in unsafe and not any(one.kind == SHIFT and one.started_at for one in steps):
+        return str(pools["old"])
+    return str(pools["new"] if is_retiring(steps) else pools["home"])
 
 
 def _before(names: t.Sequence[str], observed: Observed) -> dict[str, float] | None:

@@ -21,7 +21,12 @@ def share_seen(seen: Mapping[str, t.Any], wanted: Mapping[str, t.Any]) -> bool:
     :param wanted: ``since``, the same from before, ``weights`` and ``patience``, a duration
     """
     patience = parse_duration(wanted["patience"], "deploy_share_timeout")
-    return has_been_seen(wanted["since"], seen, wanted["weights"], patience)
+    return has_been_seen(_counted(wanted["since"]), _counted(seen), wanted["weights"], patience)
+
+
+def _counted(answer: Mapping[str, t.Any]) -> list[Mapping[str, t.Any]]:
+    """Return what each load balancer has counted."""
+    return list(answer.get("counted") or [answer])
 
 
 class TestModule:

@@ -25,6 +25,9 @@ from ansible_collections.bascule.deploy.plugins.module_utils._errors import (
     UsageError,
 )
 from ansible_collections.bascule.deploy.plugins.module_utils._functions import FunctionSettings
+from ansible_collections.bascule.deploy.plugins.module_utils._host import _routed
+from ansible_collections.bascule.deploy.plugins.module_utils._host._router import RefusedError
+from ansible_collections.bascule.deploy.plugins.module_utils._routing_data import parse_routing
 from ansible_collections.bascule.deploy.plugins.plugin_utils._lambda import _hooks, _publish
 from ansible_collections.bascule.deploy.plugins.plugin_utils._lambda._package import (
     prune_packages,
@@ -37,6 +40,10 @@ from ansible_collections.bascule.deploy.plugins.plugin_utils._lambda._service im
 from ansible_collections.bascule.deploy.plugins.plugin_utils._lambda._tidy import (
     delete_old_versions,
 )
+from ansible_collections.bascule.deploy.plugins.plugin_utils._providers._lambda_alias import (
+    AliasRouter,
+)
+from ansible_collections.bascule.deploy.plugins.plugin_utils._record import FunctionVersion
 from support import lambda_plane
 from support.lambda_plane import ALIAS, HANDLER, LambdaPlane, package, packed
 
@@ -334,6 +341,75 @@ def test_an_alias_that_somebody_else_moves_is_left_alone(plane: LambdaPlane) -> 
     made = service.move_alias("greet", "other", Alias("2"), None)
     assert service.move_alias("greet", "other", None, made) is None
     assert service.alias("greet", "other") is None
+
+
+def test_the_way_home_is_not_held_up_by_a_function_that_others_have_moved(
+    plane: LambdaPlane,
+) -> None:
+    names = ("moved", "gone", "good", "last")
+    client = plane.client("lambda")
+    for name in names:
+        plane.create(name, package("1"))
+        for build in ("2", "3"):
+            client.update_function_code(FunctionName=name, ZipFile=package(build))
+            client.publish_version(FunctionName=name)
+    functions = {
+        name: FunctionVersion(
+            deployment_id="d-ABCDEFGHI",
+            target=name,
+            function=name,
+            alias=ALIAS,
+            old_version="1",
+            version="2",
+            code_sha256="",
+            digest="",
+            at=0.0,
+        )
+        for name in names
+    }
+
+    def route(new: float) -> dict[str, Any]:
+        request = {
+            "action": "route",
+            "provider": "lambda_alias",
+            "provider_options": {"pools": {"old": {}, "new": {}}},
+            "routing": {"weights": {"old": 100 - new, "new": new}},
+        }
+        return _routed.carry_out(request, lambda _name, _options: AliasRouter(functions, {}))
+
+    assert route(30)["changed"]
+    client.update_alias(
+        FunctionName="moved", Name=ALIAS, FunctionVersion="3",
+        RoutingConfig={"AdditionalVersionWeights": {}},
+    )  # fmt: skip
+    client.delete_function(FunctionName="gone")
+    with pytest.raises(TrafficError, match="somebody else has moved it"):
+        route(60)
+    assert plane.alias("good") == plane.alias("last") == ("1", {"2": 0.3}), "all or none"
+    with pytest.raises(TrafficError) as told:
+        route(0)
+    assert plane.alias("good") == plane.alias("last") == ("1", {})
+    assert plane.alias("moved") == ("3", {})
+    for sentence in (
+        "somebody else has moved it",
+        "There is no function gone in this region",
+        "All traffic of good, last is on the version before.",
+    ):
+        assert sentence in str(told.value)
+    # Whoever moves one before it is looked at again is not taken for a change that is to come.
+    wanted = parse_routing({"weights": {"old": 70, "new": 30}}, {"old": {}, "new": {}})
+    router = AliasRouter({"good": functions["good"]}, {})
+    router.shown()
+    router.order(wanted)
+    assert router.missing(wanted) == ""
+    client.update_alias(
+        FunctionName="good", Name=ALIAS, FunctionVersion="3",
+        RoutingConfig={"AdditionalVersionWeights": {}},
+    )  # fmt: skip
+    with pytest.raises(RefusedError, match="somebody else has moved it"):
+        router.missing(wanted)
+    router.take_back()
+    assert plane.alias("good") == ("3", {})
 
 
 def test_old_versions_go_but_never_one_that_is_used(plane: LambdaPlane) -> None:

@@ -166,6 +166,57 @@ def test_a_failure_after_users_came_is_rolled_back_by_the_traffic_alone(group: G
     ]  # fmt: skip
 
 
+def resting_in(group: Group) -> set[str]:
+    found = group_targets(group.record, "shop", "web", ["b1", "b2", "g1", "g2"])
+    return {one["target"] for one in found if one["idle"]}
+
+
+@pytest.mark.parametrize(
+    ("asked", "restored"), [(False, True), (True, False), (True, True)], ids=str
+)
+def test_who_was_leaving_the_load_balancer_gets_users_when_it_is_back_in_service(
+    group: Group, *, asked: bool, restored: bool
+) -> None:
+    group.succeed("1.0")
+    opened = group.open("2.0", deploy_retire="drain")
+    identifier, record = opened.deployment["id"], group.record
+    assert opened.fleet["unsafe_parts"] == ["retire"]
+    group.install(opened, "b1", "b2")
+    assert set(group.go(opened, until="retire")) == {"go"}
+    retiring = opened.plan["schedule"][-1]["number"]
+    assert record.begin_step(identifier, retiring) == "go"
+    record.request_stop(identifier, "no", rollback=asked)
+    # Nothing that follows sends users back to a pool that is half gone.
+    assert record.begin_step(identifier, retiring) == "stopped"
+    closed = close_deployment(record, identifier)
+    assert closed.deployment.status == "Stopped"
+    if not asked:
+        assert closed.rollback is None
+        assert "Users stay on blue: green was leaving the load balancer" in closed.note
+        assert resting_in(group) == {"g1", "g2"}
+        return
+    assert closed.rollback is not None
+    steps = (closed.rollback_fleet or {})["steps"]["back"]
+    assert [(step["tasks"], step["routing"]["weights"]) for step in steps] == [
+        ("attach", {"blue": 100.0, "green": 0.0}),
+        ("route", {"blue": 0.0, "green": 100.0}),
+    ]
+    assert (closed.rollback_fleet or {})["unsafe_parts"] == ["back"]
+    back = closed.rollback.id
+    assert record.begin_step(back, 1) == "go"
+    if not restored:
+        record.fail_steps(back, "TRAFFIC", "lb-2 is away")
+        assert record.begin_step(back, 2) == "stopped"
+        assert close_deployment(record, back).deployment.status == "Failed"
+        assert resting_in(group) == {"g1", "g2"}, "users stayed where they were"
+        return
+    record.end_step(back, 1)
+    assert record.begin_step(back, 2) == "go"
+    record.end_step(back, 2)
+    assert close_deployment(record, back).deployment.status == "Succeeded"
+    assert resting_in(group) == {"b1", "b2"}
+
+
 def test_a_deployment_that_ends_before_its_last_step_has_failed(group: Group) -> None:
     opened = group.open("1.0")
     group.install(opened, "g1", "g2")

@@ -116,23 +116,29 @@ def test_pools_are_routed_and_measured_by_a_playbook(tmp_path: Path) -> None:
             task(4, state="routed", routing={"weights": {"red": 100}}),
             task(5, state="routed", routing=BACK, hosts=[f"{HERE}-again", "dark", HERE]),
             task(6, state="routed", routing=ROUTING, hosts=[HERE, f"{HERE}-again"]),
+            task(7, state="measured", hosts=[HERE, f"{HERE}-again"]),
             pipelining=True,
         )
         assert shown.count("+header X-Bascule-Test=green: green") >= 3 * len(sites)
         for site in sites:
-            foreseen, made, measured, stranger, refused, back, both = results(tmp_path, site)
+            foreseen, made, measured, stranger, refused, back, both, twice = results(tmp_path, site)
             for answer in (foreseen, made):
                 assert answer["changed"]
                 assert answer["routing"]["before"]["weights"] == {"blue": 100.0, "green": 0.0}
                 assert answer["routing"]["after"]["weights"] == {"blue": 90.0, "green": 10.0}
             assert set(measured["pools"]) == {"blue", "green"}
             assert measured["at"] > 1.7e9
+            assert measured["counted"] == [
+                {key: measured[key] for key in measured["counted"][0]}
+            ], "of one load balancer"
+            assert [set(one["pools"]) for one in twice["counted"]] == [{"blue", "green"}] * 2
             assert "no pool 'red'; deploy_traffic_pools has blue, green" in stranger["msg"]
             assert "there is no pool red; deploy_traffic_pools has blue, green" in refused["msg"]
             # Who is away holds nobody up, and is told of.
             assert back["failed"]
             assert back["changed"]
             assert back["msg"].startswith("dark: Cannot reach the host: ")
+            assert back["bascule"]["error"]["message"] == back["msg"]
             assert not both.get("failed")
             assert [one["before"] for one in both["diff"]].count("blue: 100 %\ngreen: 0 %\n") >= 1
             assert site.ask(3, **{"X-Bascule-Test": "green"}) == {"green": 3}

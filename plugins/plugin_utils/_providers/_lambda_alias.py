@@ -15,8 +15,8 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from ...module_utils._aliases import NEW, OLD, Alias, alias_for, is_same, share_of
-from ...module_utils._errors import TrafficError
-from ...module_utils._host._router import Counters, Router
+from ...module_utils._errors import BasculeError, TrafficError
+from ...module_utils._host._router import Counters, RefusedError, Router
 from ...module_utils._routing_data import WHOLE, Routing
 from .._lambda._metrics import counted
 from .._lambda._service import Service, shown
@@ -78,7 +78,10 @@ class AliasRouter(Router):
         self._full_since = full_since
         self._service = service or Service()
         self._seen: dict[str, Alias | None] = {}
+        self._trouble: dict[str, BasculeError] = {}
         self._moved: dict[str, Alias | None] = {}
+        # Where each alias led before it was moved: a look that comes too soon may still show it.
+        self._before: dict[str, Alias | None] = {}
         if functions:
             names = ", ".join(f"{short(one.function)}:{one.alias}" for one in functions.values())
             self.where = f"alias {names}"
@@ -86,11 +89,16 @@ class AliasRouter(Router):
     def shown(self) -> Routing | None:
         """Look at each alias; None where they do not have one share in common.
 
-        :raises TrafficError: an alias leads to a version that the deployment does not know
+        An alias that cannot be told is none to stop at here: others may have to go home.
         """
-        if not self._functions:
+        own: dict[str, float] = {}
+        for target in self._functions:
+            try:
+                own[target] = self._look(target)
+            except BasculeError as error:
+                self._trouble[target] = error
+        if not self._functions or self._trouble:
             return None
-        own = {target: self._look(target) for target in self._functions}
         for share, wanted in self._rungs(own):
             if all(abs(own[target] - wanted[target]) < 0.005 for target in own):
                 points = round(share * _POINTS)
@@ -98,26 +106,54 @@ class AliasRouter(Router):
         return None
 
     def order(self, routing: Routing) -> None:
-        """Move each alias that is not there yet, unless somebody else has moved it."""
-        wanted = self._wanted(routing)
-        for target in wanted:
-            if target not in self._seen:
-                self._look(target)
-        for target, alias in wanted.items():
-            one = self._functions[target]
-            before = self._seen[target]
-            if is_same(before, alias):
+        """Move each alias that is not there yet, unless somebody else has moved it.
+
+        Forward all are moved or none. On the way home one that cannot be moved keeps no other.
+        """
+        home = not routing.points.get(NEW, 0)
+        if self._trouble and not home:
+            raise next(iter(self._trouble.values()))
+        for target, alias in self._wanted(routing).items():
+            if target in self._trouble:
                 continue
+            try:
+                self._move(target, alias, keep=home)
+            except BasculeError as error:
+                if not home:
+                    raise
+                self._trouble[target] = error
+        if self._trouble:
+            others = [one for one in self._functions if one not in self._trouble]
+            told = [str(error) for error in self._trouble.values()]
+            if others:
+                told.append(f"All traffic of {', '.join(others)} is on the version before.")
+            raise TrafficError(" ".join(told))
+
+    def _move(self, target: str, alias: Alias | None, *, keep: bool) -> None:
+        """Move an alias; with ``keep`` it stays there whatever becomes of others."""
+        one, before = self._functions[target], self._seen[target]
+        if is_same(before, alias):
+            return
+        self._before[target] = before
+        if not keep:
             self._moved[target] = before
-            self._seen[target] = self._service.move_alias(one.function, one.alias, alias, before)
+        self._seen[target] = self._service.move_alias(one.function, one.alias, alias, before)
 
     def missing(self, routing: Routing) -> str:
-        """Look again."""
+        """Look again.
+
+        :raises RefusedError: somebody else has moved an alias since
+        """
         for target, wanted in self._wanted(routing).items():
             one = self._functions[target]
             now = self._service.alias(one.function, one.alias)
-            if not is_same(now, wanted):
-                return f"{short(one.function)}:{one.alias} leads to {shown(now)}"
+            if is_same(now, wanted):
+                continue
+            if now is not None and not (
+                target in self._before and is_same(now, self._before[target])
+            ):
+                raise RefusedError(_moved_by_others(one, now))
+            return f"{short(one.function)}:{one.alias} leads to {shown(now)}"
         return ""
 
     def take_back(self) -> None:
@@ -148,6 +184,7 @@ class AliasRouter(Router):
         self._seen[target] = alias
         if alias is None:
             if one.old_version is not None:
+                self._service.describe(one.function)
                 raise TrafficError(
                     f"The alias {one.alias} of {one.function} is gone. Make it again with version "
                     f"{one.old_version}, and deploy again."
@@ -155,12 +192,7 @@ class AliasRouter(Router):
             return 0.0
         share = share_of(alias, one.old_version, one.version)
         if share is None:
-            raise TrafficError(
-                f"The alias {one.alias} of {one.function} leads to {alias.text()}, but this "
-                f"deployment moves it between version {one.old_version or 'none'} and version "
-                f"{one.version}: somebody else has moved it. It is left as it is. Find out who did "
-                "it, set it back by hand if need be, and deploy again."
-            )
+            raise TrafficError(_moved_by_others(one, alias))
         return share
 
     def _wanted(self, routing: Routing) -> dict[str, Alias | None]:
@@ -177,6 +209,15 @@ class AliasRouter(Router):
             return [(0.0, dict.fromkeys(own, 0.0)), *self._ladder.items()]
         share = next(iter(own.values()))
         return [(share, dict.fromkeys(own, share))]
+
+
+def _moved_by_others(one: FunctionVersion, alias: Alias) -> str:
+    return (
+        f"The alias {one.alias} of {one.function} leads to {alias.text()}, but this deployment "
+        f"moves it between version {one.old_version or 'none'} and version {one.version}: somebody "
+        "else has moved it. It is left as it is. Find out who did it, set it back by hand if need "
+        "be, and deploy again."
+    )
 
 
 def short(function: str) -> str:

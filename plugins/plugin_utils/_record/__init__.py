@@ -40,7 +40,7 @@ from ._rows import (
 )
 from ._scaling import Hold
 from ._served import ServedRecord, employ_clerk
-from ._shifting import MOVING, RoutingChange, Step
+from ._shifting import MOVING, RoutingChange, Step, is_retiring
 from ._store import Record
 from ._upgrade import RecordVersion, record_version, upgrade_record
 
@@ -80,6 +80,7 @@ __all__ = [
     "export_audit",
     "group_id",
     "is_gone",
+    "is_retiring",
     "listen",
     "newest_audit",
     "record_version",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ...module_utils._admission import HEALTH_CONSTRAINTS, ROLLBACK, conclude
 from ...module_utils._errors import RecordError
 from ...module_utils._pools import KEPT_PART
-from ...module_utils._schedule import BAKE, step_label
+from ...module_utils._schedule import BAKE, RETIRE, step_label
 from ._admit import counts_from, tally_query
 from ._control import decide, halt
 from ._holder import host, user
@@ -114,7 +114,8 @@ def begin(change: Change, number: int) -> str:
 
     A deployment of which too few targets have succeeded is halted before users come to them.
 
-    :raises RecordError: there is no such step, or the deployment is to end and traffic was moved
+    :raises RecordError: there is no such step; or the deployment is to end, traffic was moved, and
+        the pool that had it is still in service
     """
     step = _find(change, number)
     deployment = change.deployment
@@ -128,7 +129,7 @@ def begin(change: Change, number: int) -> str:
     if not moved and not change.is_final and _halt_if_too_few(change):
         return STOPPED
     if change.is_final or deployment["halted_at"] is not None:
-        if not moved:
+        if not moved or is_retiring(known):
             return STOPPED
         raise RecordError(
             f"Step {number} is not begun: {deployment['error_code'] or deployment['status']}: "
@@ -149,6 +150,11 @@ def begin(change: Change, number: int) -> str:
         message=f"{number}. {step.told}",
     )
     return GO
+
+
+def is_retiring(known: Sequence[Step]) -> bool:
+    """Tell whether the old pool may have left the load balancer."""
+    return any(one.kind == RETIRE and one.started_at is not None for one in known)
 
 
 def _meanwhile(change: Change, step: Step) -> str:

@@ -15,6 +15,8 @@ from ansible_collections.bascule.deploy.plugins.module_utils._pools import (
     read_test_route,
     routing_for,
     routing_home,
+    routing_unmoved,
+    unsafe_parts,
     way_back,
     wishes_of,
 )
@@ -212,6 +214,20 @@ def test_the_way_back_is_the_traffic_before_all_else() -> None:
     assert told(steps) == [("back", "shift 100% of the traffic to blue")]
     assert (back["new"], back["old"], back["home"]) == ("blue", "green", "blue")
     assert routing_for(back, 100.0, "salt") == routing_home(back)
+    assert unsafe_parts(steps) == []
+
+
+def test_users_come_back_to_a_pool_that_was_retired_when_it_is_in_service() -> None:
+    back, steps = way_back(pools(retire="drain"), retired=True)
+    assert told(steps) == [
+        ("back", "see the targets of blue in service"),
+        ("back", "shift 100% of the traffic to blue"),
+    ]
+    assert routing_unmoved(back)["weights"] == {"blue": 0.0, "green": 100.0}
+    assert unsafe_parts(steps) == ["back"]
+    forward = deployment_steps([{"kind": "shift", "share": 100.0}], pools(retire="drain"))
+    assert unsafe_parts(forward) == ["retire"]
+    assert routing_unmoved(pools(test_route=RULE)) == routing_home(pools())
 
 
 def test_capabilities_follow_from_what_is_wanted() -> None:

@@ -64,10 +64,18 @@ def test_requests_are_counted_from_the_look_before() -> None:
 
 def test_counting_ends_when_the_share_is_confirmed_or_the_time_is_over() -> None:
     before = look(100.0, blue=0, green=0)
-    assert has_been_seen(before, look(101.0, blue=190, green=10), FIVE, 10.0)
-    assert not has_been_seen(before, look(101.0, blue=10, green=1), FIVE, 10.0)
-    assert has_been_seen(before, look(110.0, blue=10, green=1), FIVE, 10.0)
-    assert not has_been_seen(before, look(101.0, blue=10, green=190), FIVE, 10.0)
+    assert has_been_seen([before], [look(101.0, blue=190, green=10)], FIVE, 10.0)
+    assert not has_been_seen([before], [look(101.0, blue=10, green=1)], FIVE, 10.0)
+    assert has_been_seen([before], [look(110.0, blue=10, green=1)], FIVE, 10.0)
+    assert not has_been_seen([before], [look(101.0, blue=10, green=190)], FIVE, 10.0)
+
+
+def test_all_load_balancers_are_waited_for() -> None:
+    before = [look(100.0, blue=0, green=0), look(90.0, blue=0, green=0)]
+    shown, few = look(101.0, blue=190, green=10), look(95.0, blue=10, green=1)
+    assert not has_been_seen(before, [shown, few], FIVE, 10.0)
+    assert has_been_seen(before, [shown, look(95.0, blue=190, green=10)], FIVE, 10.0)
+    assert has_been_seen(before, [look(110.0, blue=190, green=10), few], FIVE, 5.0)
 
 
 @pytest.mark.parametrize(
