@@ -41,9 +41,8 @@ def controller(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Contro
     )
 
 
-@pytest.fixture
-def first(fleet: Fleet, controller: Controller, tmp_path: Path) -> None:
-    """Every host is well, and version 1 is everywhere, whatever a test before has broken."""
+def mended(fleet: Fleet) -> set[str]:
+    """Make every host well, whatever a test before has broken; return the versions they have."""
     seen = set()
     # What ssh holds open leads to hosts that were killed since.
     for socket in (fleet.home / "cp").iterdir():
@@ -56,12 +55,30 @@ def first(fleet: Fleet, controller: Controller, tmp_path: Path) -> None:
         root = fleet.root(host.name)
         (root / MARK).unlink(missing_ok=True)
         seen.add((root / HELLO).read_text() if (root / HELLO).exists() else "")
-    if seen != {"1\n"}:
-        revision = files(tmp_path / "one", {"version.txt": "1\n"})
-        run = controller.playbook(
-            "in_place", deploy_revision=revision, deploy_configuration="CodeDeployDefault.AllAtOnce"
-        )
-        assert run.status == 0, run.said
+    return seen
+
+
+def begin(controller: Controller, folder: Path) -> None:
+    run = controller.playbook(
+        "in_place",
+        deploy_revision=files(folder / "one", {"version.txt": "1\n"}),
+        deploy_configuration="CodeDeployDefault.AllAtOnce",
+    )
+    assert run.status == 0, run.said
+
+
+@pytest.fixture
+def first(fleet: Fleet, controller: Controller, tmp_path: Path) -> None:
+    """Every host is well, and version 1 is everywhere."""
+    if mended(fleet) != {"1\n"}:
+        begin(controller, tmp_path)
+
+
+@pytest.fixture
+def some(fleet: Fleet, controller: Controller, tmp_path: Path) -> None:
+    """Every host is well and has a version; one of them may have an older one."""
+    if "" in mended(fleet):
+        begin(controller, tmp_path)
 
 
 def versions(fleet: Fleet, hosts: str) -> dict[str, str]:
@@ -70,23 +87,6 @@ def versions(fleet: Fleet, hosts: str) -> dict[str, str]:
 
 def statuses(controller: Controller, deployment: str) -> dict[str, str]:
     return {name: target.status for name, target in controller.targets(deployment).items()}
-
-
-@pytest.mark.usefixtures("first")
-def test_a_host_that_is_dead_from_the_start_is_one_failure_of_the_budget(
-    fleet: Fleet, controller: Controller, tmp_path: Path
-) -> None:
-    fleet.dark("h2")
-    revision = files(tmp_path / "two", {"version.txt": "2\n"})
-    run = controller.playbook("rolling", deploy_revision=revision, deploy_minimum_healthy_hosts=4)
-    assert run.status == 0, run.said
-    deployment = controller.deployments()[0]
-    assert deployment.status == "Succeeded"
-    alive = "h1 h3 h4 h5 h6"
-    assert versions(fleet, alive) == dict.fromkeys(alive.split(), "2")
-    seen = statuses(controller, deployment.id)
-    assert seen.pop("h2") == "Failed"
-    assert set(seen.values()) == {"Succeeded"}
 
 
 @pytest.mark.usefixtures("first")
@@ -106,6 +106,23 @@ def test_a_host_that_is_dead_from_the_start_can_be_one_too_many(
     assert set(seen.values()) == {"Skipped"}
     assert {h.name: snapshot(h.folder / "upper/opt/files") for h in fleet.hosts} == before
     assert deployment.rolled_back_by is None, "nothing was changed, nothing is rolled back"
+
+
+@pytest.mark.usefixtures("first")
+def test_a_host_that_is_dead_from_the_start_is_one_failure_of_the_budget(
+    fleet: Fleet, controller: Controller, tmp_path: Path
+) -> None:
+    fleet.dark("h2")
+    revision = files(tmp_path / "two", {"version.txt": "2\n"})
+    run = controller.playbook("rolling", deploy_revision=revision, deploy_minimum_healthy_hosts=4)
+    assert run.status == 0, run.said
+    deployment = controller.deployments()[0]
+    assert deployment.status == "Succeeded"
+    alive = "h1 h3 h4 h5 h6"
+    assert versions(fleet, alive) == dict.fromkeys(alive.split(), "2")
+    seen = statuses(controller, deployment.id)
+    assert seen.pop("h2") == "Failed"
+    assert set(seen.values()) == {"Succeeded"}
 
 
 def killer(fleet: Fleet, name: str) -> threading.Thread:
@@ -133,11 +150,11 @@ def slow_on(host: str) -> dict[str, str]:
     }
 
 
-@pytest.mark.usefixtures("first")
+@pytest.mark.usefixtures("some")
 def test_a_host_that_dies_midway_is_one_failure_of_the_budget(
     fleet: Fleet, controller: Controller, tmp_path: Path
 ) -> None:
-    revision = files(tmp_path / "two", {"version.txt": "2\n"}, slow_on("h3"))
+    revision = files(tmp_path / "three", {"version.txt": "3\n"}, slow_on("h3"))
     thread = killer(fleet, "h3")
     run = controller.playbook("rolling", deploy_revision=revision, deploy_minimum_healthy_hosts=4)
     thread.join()
@@ -149,7 +166,7 @@ def test_a_host_that_dies_midway_is_one_failure_of_the_budget(
     assert seen.pop("h3") == "Failed"
     assert set(seen.values()) == {"Succeeded"}
     alive = "h1 h2 h4 h5 h6"
-    assert versions(fleet, alive) == dict.fromkeys(alive.split(), "2")
+    assert versions(fleet, alive) == dict.fromkeys(alive.split(), "3")
 
 
 @pytest.mark.usefixtures("first")
@@ -182,25 +199,6 @@ def broken_on(*hosts: str) -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("first")
-def test_a_stage_that_fails_wholly_does_not_end_what_the_budget_allows(
-    fleet: Fleet, controller: Controller, tmp_path: Path
-) -> None:
-    revision = files(tmp_path / "two", {"version.txt": "2\n"}, broken_on("h1", "h2"))
-    run = controller.playbook(
-        "rolling",
-        deploy_revision=revision,
-        deploy_stages=[2, "100%"],
-        deploy_minimum_healthy_hosts=3,
-    )
-    assert run.status == 0, run.said
-    deployment = controller.deployments()[0]
-    assert deployment.status == "Succeeded"
-    expected = {f"h{n}": "Failed" if n < 3 else "Succeeded" for n in range(1, SIZE + 1)}
-    assert statuses(controller, deployment.id) == expected
-    assert versions(fleet, "h3 h4 h5 h6") == dict.fromkeys(["h3", "h4", "h5", "h6"], "2")
-
-
-@pytest.mark.usefixtures("first")
 def test_a_stage_that_fails_wholly_ends_what_the_budget_does_not_allow(
     fleet: Fleet, controller: Controller, tmp_path: Path
 ) -> None:
@@ -228,3 +226,22 @@ def test_a_stage_that_fails_wholly_ends_what_the_budget_does_not_allow(
     assert sorted(statuses(controller, rollback.id)) == ["h1", "h2"]
     everyone = " ".join(f"h{n}" for n in range(1, SIZE + 1))
     assert set(versions(fleet, everyone).values()) == {"1"}
+
+
+@pytest.mark.usefixtures("first")
+def test_a_stage_that_fails_wholly_does_not_end_what_the_budget_allows(
+    fleet: Fleet, controller: Controller, tmp_path: Path
+) -> None:
+    revision = files(tmp_path / "two", {"version.txt": "2\n"}, broken_on("h1", "h2"))
+    run = controller.playbook(
+        "rolling",
+        deploy_revision=revision,
+        deploy_stages=[2, "100%"],
+        deploy_minimum_healthy_hosts=3,
+    )
+    assert run.status == 0, run.said
+    deployment = controller.deployments()[0]
+    assert deployment.status == "Succeeded"
+    expected = {f"h{n}": "Failed" if n < 3 else "Succeeded" for n in range(1, SIZE + 1)}
+    assert statuses(controller, deployment.id) == expected
+    assert versions(fleet, "h3 h4 h5 h6") == dict.fromkeys(["h3", "h4", "h5", "h6"], "2")

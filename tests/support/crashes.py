@@ -32,9 +32,9 @@ HOOKS = (
     "BeforeBlockTraffic", "AfterBlockTraffic", "ApplicationStop", "BeforeInstall", "AfterInstall",
     "ApplicationStart", "ValidateService", "BeforeAllowTraffic", "AfterAllowTraffic",
 )  # fmt: skip
-# At every how many points the controller is killed; 1 tries each. Thirteen is no divisor of the
+# At every how many points the controller is killed; 1 tries each. Twenty-three is no divisor of the
 # number of events, so each target is met in other hooks.
-STRIDE = int(os.environ.get("CRASH_STRIDE", "13"))
+STRIDE = int(os.environ.get("CRASH_STRIDE", "23"))
 # What the last script of every event does: it writes down that it ran and, where a crash in this
 # very hook is wanted and was not yet, kills the controller and goes on itself.
 MARK = """#!/bin/sh
