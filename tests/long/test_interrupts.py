@@ -47,6 +47,7 @@ KINDS = {
     "Ctrl-C twice, slowly": ((signal.SIGINT, 0.0), (signal.SIGINT, 1.2)),
     "Ctrl-C three times": ((signal.SIGINT, 0.0), (signal.SIGINT, 0.7), (signal.SIGINT, 0.7)),
 }
+KIND = pytest.mark.parametrize("kind", KINDS)
 Signals = tuple[tuple[signal.Signals, float], ...]
 # What nobody should ever read.
 UGLY = ("Traceback", "reentrant", "Exception ignored", "Fatal Python error", "internal")
@@ -127,7 +128,7 @@ class Place:
                     else:
                         process.send_signal(number)
         try:
-            process.wait(120)
+            process.wait(300)
         finally:
             process.kill()
             reader.join()
@@ -147,7 +148,7 @@ class Place:
 
     def check(self, about: str) -> None:
         """See that nothing is left: scripts on targets that were going on end by themselves."""
-        until(lambda: not self.living(), 60)
+        until(lambda: not self.living(), 180)
         left = [path.name for path in self.temporary.glob("bascule-*") if "demo" not in path.name]
         assert left == [], about
 
@@ -170,10 +171,10 @@ def read_all(descriptor: int, said: list[bytes], process: subprocess.Popen[bytes
     os.close(descriptor)
 
 
-def moments(seconds: float, count: int) -> list[float]:
+def moments(seconds: float, kind: str, count: int = COUNT) -> list[float]:
     """Return moments of a command that takes so long: most near its begin and its end."""
-    draw = random.Random(f"{SEED} {count}")  # noqa: S311
-    third = max(1, count // 3)
+    draw = random.Random(f"{SEED} {kind}")  # noqa: S311
+    third = count // 3
     first = [draw.uniform(0.02, min(0.6, seconds)) for _ in range(third)]
     last = [seconds - draw.uniform(0.0, min(0.8, seconds)) for _ in range(third)]
     between = [draw.uniform(0.0, seconds) for _ in range(count - 2 * third)]
@@ -196,13 +197,18 @@ class Fleet(Place):
         )
         given = {"deploy_application": "shop", "deploy_group": "web", "deploy_targets": "web"}
         self.options: list[str | Path] = ["-i", self.inventory, "-e", json.dumps(given)]
-        for _ in range(2):
-            assert self.run(self.deploy()).status == 0
+        self.both()
 
     def deploy(self) -> list[str | Path]:
         """Return the command that brings the other revision."""
         revision = next(self.revisions)
         return ["bascule", "deploy", "rolling", "--revision", revision, *self.options]
+
+    def both(self) -> None:
+        """Deploy one revision and the other: one to go back to, and one to go back from."""
+        for _ in range(2):
+            deployed = self.run(self.deploy())
+            assert deployed.status == 0, deployed.said
 
     def newest(self) -> bascule.Deployment:
         return bascule.history(record=self.record)[0]
@@ -226,13 +232,12 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     made.check("all")
 
 
-def attempts(seconds: float) -> Iterator[tuple[str, Signals, float, bool]]:
-    """Yield every kind at moments of its own: what it is called, the signals, when, a terminal."""
-    for number, (kind, signals) in enumerate(KINDS.items()):
-        for place, at in enumerate(moments(seconds, COUNT + number)):
-            terminal = place % 2 == 0
-            about = f"{kind} after {at:.3f} s of {seconds:.1f} s, terminal: {terminal}"
-            yield about, signals, at, terminal
+def attempts(kind: str, seconds: float) -> Iterator[tuple[str, Signals, float, bool]]:
+    """Yield moments of a kind's own: what it is called, the signals, when, with a terminal."""
+    for place, at in enumerate(moments(seconds, kind)):
+        terminal = place % 2 == 0
+        about = f"{kind} after {at:.3f} s of {seconds:.1f} s, terminal: {terminal}"
+        yield about, KINDS[kind], at, terminal
 
 
 def one_attempt(fleet: Fleet, argv: list[str | Path], attempt: tuple[str, Signals, float, bool],
@@ -257,23 +262,26 @@ def one_attempt(fleet: Fleet, argv: list[str | Path], attempt: tuple[str, Signal
     return ending
 
 
-def test_deployments_are_interrupted(fleet: Fleet) -> None:
+@KIND
+def test_deployments_are_interrupted(fleet: Fleet, kind: str) -> None:
     undisturbed = fleet.run(fleet.deploy())
-    for number, attempt in enumerate(attempts(undisturbed.seconds)):
+    for number, attempt in enumerate(attempts(kind, undisturbed.seconds)):
         one_attempt(fleet, fleet.deploy(), attempt, resume=number % 3 > 0)
 
 
-def test_rollbacks_are_interrupted(fleet: Fleet) -> None:
+@KIND
+def test_rollbacks_are_interrupted(fleet: Fleet, kind: str) -> None:
     rollback = ["bascule", "rollback", "web", *fleet.options]
+    fleet.both()
     undisturbed = fleet.run(rollback)
     assert undisturbed.status == 0, undisturbed.said
-    for number, attempt in enumerate(attempts(undisturbed.seconds)):
-        # After each there is something to go back from.
-        assert fleet.run(fleet.deploy()).status in (0, 1)
+    for number, attempt in enumerate(attempts(kind, undisturbed.seconds)):
+        fleet.both()
         one_attempt(fleet, rollback, attempt, resume=number % 2 > 0)
 
 
-def test_what_is_gone_on_with_is_interrupted(fleet: Fleet) -> None:
+@KIND
+def test_what_is_gone_on_with_is_interrupted(fleet: Fleet, kind: str) -> None:
     def left() -> str:
         """Leave a deployment that is not finished."""
         for at in itertools.count(2.0, 0.3):
@@ -284,31 +292,44 @@ def test_what_is_gone_on_with_is_interrupted(fleet: Fleet) -> None:
         raise AssertionError
 
     undisturbed = fleet.run(["bascule", "resume", left(), *fleet.options])
-    for number, attempt in enumerate(attempts(undisturbed.seconds)):
+    for number, attempt in enumerate(attempts(kind, undisturbed.seconds)):
         resume: list[str | Path] = ["bascule", "resume", left(), *fleet.options]
         one_attempt(fleet, resume, attempt, resume=number % 2 > 0)
 
 
-def test_bundles_for_this_host_are_interrupted(tmp_path: Path) -> None:
+@KIND
+def test_bundles_for_this_host_are_interrupted(tmp_path: Path, kind: str) -> None:
     place = Place(tmp_path)
     hooks = dict.fromkeys(("BeforeInstall", "AfterInstall", "ApplicationStart"), "sleep 0.3\n")
     bundle = files(tmp_path / "bundle", {"VERSION": "1\n"}, hooks)
     local = ["bascule", "local", "-l", bundle, "--sysroot", tmp_path / "root", "-b", "OVERWRITE"]
     undisturbed = place.run(local)
     assert undisturbed.status == 0, undisturbed.said
-    for about, signals, at, terminal in attempts(undisturbed.seconds):
+    for about, signals, at, terminal in attempts(kind, undisturbed.seconds):
         place.run(local, signals, at=at, terminal=terminal).check(about)
         place.check(about)
         again = place.run(local)
         assert again.status == 0, f"{about}: {again.said}"
 
 
-def test_the_demonstration_is_interrupted(tmp_path: Path) -> None:
-    place = Place(tmp_path)
+def demonstration(folder: Path) -> Place:
+    """Return a place for the demonstration, which has a state of its own."""
+    place = Place(folder)
     del place.environment["BASCULE_STATE"], place.environment["ANSIBLE_CONFIG"]
-    undisturbed = place.run(["bascule", "demo"])
-    assert undisturbed.status == 0, undisturbed.said
-    for about, signals, at, terminal in attempts(undisturbed.seconds):
+    return place
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Ending:
+    ending = demonstration(tmp_path_factory.mktemp("told")).run(["bascule", "demo"])
+    assert ending.status == 0, ending.said
+    return ending
+
+
+@KIND
+def test_the_demonstration_is_interrupted(told: Ending, tmp_path: Path, kind: str) -> None:
+    place = demonstration(tmp_path)
+    for about, signals, at, terminal in attempts(kind, told.seconds):
         ending = place.run(["bascule", "demo"], signals, at=at, terminal=terminal)
         if ending.check(about) and ending.status == 4 and "Deploying" in ending.said:
             assert "everything that was started is stopped" in ending.said, f"{about}: {ending}"
