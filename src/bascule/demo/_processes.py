@@ -23,6 +23,9 @@ _PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _LOWEST_PORT = 15_000
 # The variable in the environment of all that belongs to a demonstration: its folder.
 MARK = "BASCULE_DEMO"
+# How often in a row nothing is to be found that belongs to it.
+LOOKS = 3
+LOOK_SECONDS = 0.1
 
 
 class NotStartedError(Exception):
@@ -121,11 +124,16 @@ def marked(directory: Path) -> list[int]:
 def end_marked(directory: Path) -> None:
     """End all that was started for a demonstration.
 
-    A deployment that was broken off goes on with its scripts, and these start applications.
+    A deployment that was broken off goes on with its scripts, and these start applications. What is
+    just being started shows its mark a moment later: so it is looked for again.
     """
-    while found := marked(directory):
+    unseen = 0
+    while unseen < LOOKS:
+        found = marked(directory)
         for pid in found:
             end_foreign(pid)
+        unseen = 0 if found else unseen + 1
+        time.sleep(LOOK_SECONDS)
 
 
 def _runs(pid: int) -> bool:
