@@ -140,8 +140,10 @@ def see_off(
         group = waiting[instance]
         try:
             if instance in gone:
-                tell_hook(asked, "complete_lifecycle_action", hook, group, instance,
-                      LifecycleActionResult="CONTINUE")  # fmt: skip
+                tell_hook(
+                    asked, "complete_lifecycle_action", hook, group, instance,
+                    LifecycleActionResult="CONTINUE",
+                )  # fmt: skip
                 answered.append(f"{instance} of {group}: CONTINUE at {hook}")
             else:
                 tell_hook(asked, "record_lifecycle_action_heartbeat", hook, group, instance)

@@ -216,7 +216,7 @@ class _Step:
             for one in self._gates:
                 one.phase = self._phase(one, run, now, over)
             verdict = verdict_of(one.phase for one in self._gates if not one.gate.dry_run)
-            if verdict == PASS and (over or self._seconds <= 0):
+            if verdict == PASS and (over or self._seconds <= 0) and not self._first_due():
                 return self._end(PASS, self._summary(), run)
             if verdict == FAIL:
                 return self._fail(run)
@@ -232,6 +232,10 @@ class _Step:
                 continue
             self._ask_due(run, now, over)
             self._wait(run, now)
+
+    def _first_due(self) -> bool:
+        """Whether the first answer of a dry run is under way; it decides nothing, but is told."""
+        return any(one.gate.dry_run and one.asked and not one.earlier for one in self._gates)
 
     def _take_up(self, run: GateRun) -> None:
         """Go on from what was measured before; limits count anew in each round."""
