@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help setup packages demo test check lint types sanity docs-lint test-unit test-integration \
-        test-e2e test-molecule molecule-hosts test-wheel test-matrix test-crash test-alb test-lambda test-pools \
+        test-e2e test-molecule test-wheel test-matrix test-crash test-alb test-lambda test-pools \
         test-interrupts fuzz benchmark benchmark-admit benchmark-judge benchmark-verdict benchmark-reload test-proxies \
         clean
 
@@ -55,7 +55,7 @@ demo: .venv-demo/.installed ## Deploy, roll and roll back on this machine, under
 
 # Two at a time: whole deployments wait a lot, and meanwhile the others compute. The longest first, so that both end
 # at about the same time.
-STAGES := test-e2e test-integration molecule-hosts sanity check test-unit test-wheel
+STAGES := test-e2e test-integration test-molecule sanity check test-unit test-wheel
 
 test: ## Everything CI runs
 	@$(MAKE) --no-print-directory -j2 setup packages
@@ -89,10 +89,6 @@ test-integration: setup packages ## Real databases, proxies, sshd
 test-e2e: setup packages ## Whole deployments under load
 	$(BIN)/pytest -q -n 3 --dist loadfile tests/e2e
 
-molecule-hosts: setup ## The scenarios that change targets where they stand, in both layouts
-	bash tests/molecule.sh in_place rolling layouts
-
-# The end-to-end tests deploy by the strategies of the other scenarios, too.
 test-molecule: setup ## A scenario for each strategy, and one for both layouts
 	bash tests/molecule.sh in_place rolling blue_green canary layouts lambda
 
