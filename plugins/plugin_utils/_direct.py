@@ -258,9 +258,10 @@ def _run_directly(
     if result is None:
         _look_for_signal(answer["rc"])
         seen = _last_lines(answer["stderr"] or answer["stdout"])
+        looked = "python3 and platform-python" if python == _ANY_PYTHON else python
         raise HostError(
             f"The host program ended with status {answer['rc']} and without a result. It needs "
-            f"Python 3.8 or later on the host (looked for {python}); set "
+            f"Python 3.8 or later on the host (looked for {looked}); set "
             f"ansible_python_interpreter if it is elsewhere. Last output:\n{seen}"
         )
     return result

@@ -357,7 +357,13 @@ _ABOVE_NOTHING = frozenset(
 
 def _value(name: str, key: str, default: Any, value: Any) -> Any:
     """Read one value: a part of 1 may be a share, a time may have a unit."""
-    wrong = UsageError(f"{key} of {name} is {value!r}; wanted is something like {default!r}.")
+    wanted = f"something like {default!r}"
+    if key in _PARTS:
+        wanted = "a share from 0% to 100%, such as 2%"
+    elif key in _ABOVE_NOTHING:
+        whole = "whole " if isinstance(default, int) else ""
+        wanted = f"a {whole}number above 0, such as {default!r}"
+    wrong = UsageError(f"{key} of {name} is {value!r}; wanted is {wanted}.")
     if isinstance(default, bool):
         if not isinstance(value, bool):
             raise wrong
