@@ -31,3 +31,7 @@ else:
         found = names.__all__ if name == "__all__" else getattr(names, name)
         globals()[name] = found
         return found
+
+    def __dir__() -> list[str]:
+        """List the names that the package offers."""
+        return sorted(__getattr__("__all__"))

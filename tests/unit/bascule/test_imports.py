@@ -31,3 +31,4 @@ def test_the_command_is_parsed_without_what_only_some_commands_need() -> None:
 def test_the_names_of_the_package_are_there() -> None:
     program = "import bascule\nprint(*[n for n in bascule.__all__ if not hasattr(bascule, n)])\n"
     assert printed(program) == []
+    assert {"deploy", "Deployment"} <= set(printed("import bascule\nprint(*dir(bascule))\n"))
