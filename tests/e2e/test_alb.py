@@ -15,8 +15,8 @@ from support.alb.rolling import Story, rolling
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SIZE = 6
-FLOOR = 3
+SIZE = 8
+FLOOR = 4
 RATE = 100
 
 
@@ -34,8 +34,8 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
             # The looks at the API are none of the plan's, and come after it.
             with story.watched():
                 story.run("update", deploy_revision=good)
-                # The first two take it and serve it; three failures leave no room for the last.
-                story.run("bad", deploy_revision=story.revision("3.0", broken="h[3-6]"))
+                # The first three take it and serve it; four failures leave no room for the last.
+                story.run("bad", deploy_revision=story.revision("3.0", broken="h[4-8]"))
         yield story
 
 

@@ -256,7 +256,7 @@ def test_the_simulator_foretells_the_events_and_the_verdict(
         defect={"errors": "100%"},
         variables=given,
         asked={"gate": 0},
-        runs=2,
+        runs=5,
     )["strategies"][0]["good" if name == "update" else "bad"]
     assert in_short(found["trace"]) == recorded(story, name)
     assert found["succeeded"] == (ended.status == "Succeeded"), "the verdict of all runs"
