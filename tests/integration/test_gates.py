@@ -159,6 +159,22 @@ def test_a_dry_run_is_written_down_and_decides_nothing(url: str, site: Site) -> 
         assert said["http"] == "HTTP 500, wanted 200 to 399 (dry run)"
 
 
+def test_the_first_answer_of_a_dry_run_is_waited_for(url: str, site: Site, tmp_path: Path) -> None:
+    asked = tmp_path / "asked"
+    with opened(url) as (record, about):
+        # The other gate has decided as soon as this one is asked.
+        slow = {
+            "type": "command", "name": "slow", "command": f"touch {asked}; sleep 1; exit 1",
+            "dry_run": True,
+        }  # fmt: skip
+        outcome = ask(record, about, slow, {"type": "http", "url": site.url})
+        assert asked.exists()
+        assert outcome.verdict == "Pass"
+        assert {one["name"]: one["phase"] for one in outcome.gates} == {
+            "slow": "Failed", "http": "Successful",
+        }  # fmt: skip
+
+
 def test_errors_are_tried_again_and_then_fail(url: str) -> None:
     gate = {
         "type": "http", "url": f"http://127.0.0.1:{free_port()}", "consecutive_error_limit": 2,
